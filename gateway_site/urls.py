@@ -1,0 +1,9 @@
+"""Every address that Django serves; the MCP endpoint is routed in ``asgi``."""
+
+from django.contrib import admin
+from django.urls import include, path
+
+urlpatterns = [
+    path("admin/", admin.site.urls),
+    path("accounts/", include("allauth.urls")),
+]

@@ -1,0 +1,9 @@
+"""Application configuration."""
+
+from django.apps import AppConfig
+
+
+class OAuthServerConfig(AppConfig):
+    name = "oauthserver"
+    verbose_name = "Authorization server"
+    default_auto_field = "django.db.models.BigAutoField"

@@ -1,0 +1,104 @@
+"""The canonical call: the one form in which a request travels between the rooms.
+
+It is the stateless revision's form (protocol.md 2.1). ``virtualmcp`` makes it from
+what a client of either era sent; ``upstreams.mcp_client`` turns it into what an
+upstream of either era understands. Payloads stay raw JSON bytes throughout, so that
+members the gateway does not know survive byte for byte.
+"""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from upstreams.revisions import MODERN
+
+
+@dataclass(slots=True, frozen=True)
+class ClientFacts:
+    """What the client said about itself, per request (modern) or at ``initialize`` (legacy).
+
+    ``capabilities`` and ``client_info`` are raw JSON objects. ``fingerprint`` is a short
+    digest of ``capabilities``: legacy upstream sessions are pooled by it (protocol.md D9).
+    """
+
+    revision: str = MODERN
+    capabilities: bytes = b"{}"
+    client_info: bytes = b""
+    fingerprint: str = ""
+
+
+@dataclass(slots=True)
+class CanonicalCall:
+    """One request to one upstream, in the upstream's own names and URIs.
+
+    Attributes:
+        method: JSON-RPC method of the inner (modern) form.
+        params: raw JSON object, or ``b""`` for none.
+        params_are_modern: ``params._meta`` holds the client's modern keys already, so that a
+            modern upstream can be sent ``params`` as it is.
+        facts: the client's revision, capabilities and name.
+        name: tool or prompt name or resource URI for the ``Mcp-Name`` header, in the
+            upstream's terms; ``""`` where the method has none.
+        progress_token: the client's raw progress token, ``b""`` for none. The upstream is given
+            one of ours instead.
+        log_level: level the client wants, ``""`` for none.
+        principal: opaque id of the person; part of every pool key.
+        timeout: seconds the whole call may take; 0 takes the upstream's default.
+    """
+
+    method: str
+    params: bytes = b""
+    params_are_modern: bool = False
+    facts: ClientFacts = field(default_factory=ClientFacts)
+    name: str = ""
+    progress_token: bytes = b""
+    log_level: str = ""
+    principal: str = ""
+    timeout: float = 0.0
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a call ended: exactly one of ``result`` and ``error``, each a raw JSON value.
+
+    ``error`` is the upstream's JSON-RPC error object (application error). Failures of
+    transport or protocol are raised as ``UpstreamError`` instead. ``modern`` tells which
+    era the result was written for (whether ``resultType`` and caching hints are in it).
+    """
+
+    result: bytes = b""
+    error: bytes = b""
+    modern: bool = True
+
+
+class CallSink(Protocol):
+    """Where a running call's interim messages go.
+
+    Awaiting ``notify`` is the back-pressure: the upstream is not read on until the
+    client took the message.
+    """
+
+    async def notify(self, method: str, params: bytes) -> None:
+        """Pass on a notification: ``params`` is its raw object, with *our* progress token
+        already replaced by the client's own."""
+
+    async def ask(self, method: str, params: bytes) -> Outcome:
+        """Put a question of a stateful upstream to the client and wait for the answer.
+
+        Raises:
+            QuestionNotPossible: this client cannot be asked.
+        """
+
+
+class QuestionNotPossible(Exception):
+    """The client cannot be asked this; the upstream is told so and the call goes on."""
+
+
+class SilentSink:
+    """A sink for calls that nobody watches, such as catalogue reads."""
+
+    async def notify(self, method: str, params: bytes) -> None:
+        """Drop the notification."""
+
+    async def ask(self, method: str, params: bytes) -> Outcome:
+        """Refuse every question."""
+        raise QuestionNotPossible(method)

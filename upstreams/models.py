@@ -1,0 +1,174 @@
+"""Upstream MCP servers, the gateway's OAuth clients at their authorization servers, people's accounts."""
+
+import uuid
+
+from django.conf import settings
+from django.core.validators import RegexValidator
+from django.db import models
+
+UPSTREAM_KEY = RegexValidator(
+    r"^[a-z][a-z0-9-]{0,30}$",
+    "Use 1 to 31 lower-case letters, digits and hyphens, beginning with a letter.",
+)
+
+
+class EraChoice(models.TextChoices):
+    """Which family of protocol revisions the gateway speaks to an upstream."""
+
+    AUTO = "auto", "Find out"
+    MODERN = "modern", "Stateless (2026-07-28)"
+    LEGACY = "legacy", "Stateful (2025-11-25 and before)"
+
+
+class CredentialKind(models.TextChoices):
+    """How the gateway logs in to an upstream."""
+
+    NONE = "none", "No credential"
+    FIXED = "fixed", "One fixed header or query key for everybody"
+    USER_KEY = "user_key", "Each person's own key"
+    USER_OAUTH = "user_oauth", "OAuth, each person's own account"
+
+
+class CredentialPlacement(models.TextChoices):
+    """Where a fixed credential or a person's key travels."""
+
+    HEADER = "header", "Request header"
+    QUERY = "query", "Query parameter"
+
+
+class Upstream(models.Model):
+    """A remote MCP server and how to log in to it."""
+
+    key = models.CharField(max_length=31, unique=True, validators=[UPSTREAM_KEY])
+    title = models.CharField(max_length=100)
+    description = models.TextField(blank=True)
+    url = models.URLField("address", max_length=2000)
+    enabled = models.BooleanField(default=True)
+    era = models.CharField(max_length=8, choices=EraChoice, default=EraChoice.AUTO)
+
+    credential_kind = models.CharField(
+        max_length=16, choices=CredentialKind, default=CredentialKind.NONE
+    )
+    credential_placement = models.CharField(
+        max_length=8, choices=CredentialPlacement, default=CredentialPlacement.HEADER
+    )
+    credential_name = models.CharField(max_length=100, blank=True, default="Authorization")
+    credential_prefix = models.CharField(max_length=20, blank=True, default="Bearer ")
+    sealed_fixed_credential = models.TextField(blank=True, editable=False)
+    user_key_help = models.TextField(blank=True)
+
+    oauth_client_id = models.CharField(max_length=500, blank=True)
+    sealed_oauth_client_secret = models.TextField(blank=True, editable=False)
+    oauth_scopes = models.CharField(max_length=1000, blank=True)
+    oauth_send_resource = models.BooleanField(default=True)
+    oauth_extra_authorize_parameters = models.JSONField(default=dict, blank=True)
+    oauth_allowed_hosts = models.JSONField(default=list, blank=True)
+    oauth_allow_missing_pkce = models.BooleanField(default=False)
+
+    private_network = models.CharField(max_length=200, blank=True)
+    call_timeout = models.PositiveIntegerField(default=50)
+    list_timeout = models.PositiveIntegerField(default=5)
+
+    detected_era = models.CharField(max_length=8, blank=True, editable=False)
+    detected_revision = models.CharField(max_length=10, blank=True, editable=False)
+    last_checked_at = models.DateTimeField(null=True, editable=False)
+    last_check = models.JSONField(default=dict, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ["title"]
+
+    def __str__(self) -> str:
+        return self.title
+
+
+class UpstreamClient(models.Model):
+    """The gateway as OAuth client of one authorization server; shared by all people, keyed by issuer."""
+
+    class Registration(models.TextChoices):
+        PREREGISTERED = "preregistered", "Registered by an administrator"
+        CIMD = "cimd", "Client ID metadata document"
+        DCR = "dcr", "Dynamic client registration"
+
+    upstream = models.ForeignKey(Upstream, on_delete=models.CASCADE, related_name="clients")
+    issuer = models.CharField(max_length=500)
+    registration = models.CharField(max_length=16, choices=Registration)
+    client_id = models.CharField(max_length=500)
+    sealed_client_secret = models.TextField(blank=True, editable=False)
+    token_endpoint_auth_method = models.CharField(max_length=40, default="none")
+    redirect_uri = models.CharField(max_length=500)
+    server_metadata = models.JSONField(default=dict)
+    secret_expires_at = models.DateTimeField(null=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["upstream", "issuer", "redirect_uri"], name="one_client_per_issuer"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.client_id} at {self.issuer}"
+
+
+class UpstreamAccount(models.Model):
+    """One person's account on one upstream: OAuth tokens or their own key, sealed by the vault."""
+
+    class Status(models.TextChoices):
+        CONNECTED = "connected", "Connected"
+        NEEDS_RECONNECT = "needs_reconnect", "Needs reconnecting"
+
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="upstream_accounts"
+    )
+    upstream = models.ForeignKey(Upstream, on_delete=models.CASCADE, related_name="accounts")
+    client = models.ForeignKey(UpstreamClient, null=True, on_delete=models.SET_NULL)
+    status = models.CharField(max_length=16, choices=Status, default=Status.CONNECTED)
+    # Changes with every new grant and never with a refresh: caches are keyed by it.
+    grant_id = models.UUIDField(default=uuid.uuid4)
+    sealed_secret = models.TextField(editable=False)
+    issuer = models.CharField(max_length=500, blank=True)
+    resource = models.CharField(max_length=2000, blank=True)
+    scope = models.TextField(blank=True)
+    account_label = models.CharField(max_length=200, blank=True)
+    expires_at = models.DateTimeField(null=True)
+    version = models.PositiveIntegerField(default=1)
+    refresh_lease_until = models.DateTimeField(null=True)
+    refresh_lease_owner = models.CharField(max_length=64, blank=True)
+    last_error = models.CharField(max_length=500, blank=True)
+    connected_at = models.DateTimeField(auto_now_add=True)
+    last_used_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["user", "upstream"], name="one_account_per_upstream")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user} on {self.upstream}"
+
+
+class PendingAuthorization(models.Model):
+    """A person on their way through an upstream's authorization server; single use, ten minutes."""
+
+    state_digest = models.CharField(max_length=64, unique=True)
+    browser_digest = models.CharField(max_length=64)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE)
+    upstream = models.ForeignKey(Upstream, on_delete=models.CASCADE)
+    client = models.ForeignKey(UpstreamClient, on_delete=models.CASCADE)
+    issuer = models.CharField(max_length=500)
+    iss_required = models.BooleanField(default=False)
+    sealed_verifier = models.TextField()
+    redirect_uri = models.CharField(max_length=500)
+    resource = models.CharField(max_length=2000, blank=True)
+    scope = models.TextField(blank=True)
+    return_to = models.TextField(default="/connections/")
+    expires_at = models.DateTimeField()
+    consumed_at = models.DateTimeField(null=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return f"{self.user} connecting {self.upstream}"

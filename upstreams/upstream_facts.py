@@ -1,0 +1,47 @@
+"""An immutable snapshot of one upstream's configuration, so that the relay path asks no ORM."""
+
+from dataclasses import dataclass
+
+from upstreams.models import Upstream
+
+
+@dataclass(slots=True, frozen=True)
+class UpstreamFacts:
+    """What the data path must know of an upstream; times in seconds."""
+
+    id: int
+    key: str
+    title: str
+    url: str
+    enabled: bool
+    era: str
+    detected_era: str
+    detected_revision: str
+    credential_kind: str
+    credential_placement: str
+    credential_name: str
+    credential_prefix: str
+    private_network: str
+    call_timeout: float
+    list_timeout: float
+
+    @classmethod
+    def of(cls, upstream: Upstream) -> "UpstreamFacts":
+        """Take the snapshot of a row that was just read."""
+        return cls(
+            id=upstream.pk,
+            key=upstream.key,
+            title=upstream.title,
+            url=upstream.url,
+            enabled=upstream.enabled,
+            era=upstream.era,
+            detected_era=upstream.detected_era,
+            detected_revision=upstream.detected_revision,
+            credential_kind=upstream.credential_kind,
+            credential_placement=upstream.credential_placement,
+            credential_name=upstream.credential_name,
+            credential_prefix=upstream.credential_prefix,
+            private_network=upstream.private_network,
+            call_timeout=float(upstream.call_timeout),
+            list_timeout=float(upstream.list_timeout),
+        )

@@ -1,0 +1,118 @@
+"""What is offered, to whom: Virtual MCP servers, their upstreams, pinned names, the call log."""
+
+from django.contrib.auth.models import Group
+from django.core.validators import RegexValidator
+from django.db import models
+
+from upstreams.models import Upstream
+
+SLUG = RegexValidator(
+    r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$",
+    "Use 1 to 63 lower-case letters, digits and hyphens.",
+)
+
+
+class VirtualMcp(models.Model):
+    """One URL, ``/v1/mcp/{slug}``: a choice of upstreams, tools and people."""
+
+    class Audience(models.TextChoices):
+        GROUPS = "groups", "Only the groups chosen below"
+        EVERYONE = "everyone", "Everyone who can sign in"
+
+    slug = models.CharField(max_length=63, unique=True, validators=[SLUG])
+    title = models.CharField(max_length=100)
+    description = models.TextField(blank=True)
+    instructions = models.TextField(blank=True)
+    enabled = models.BooleanField(default=True)
+    audience = models.CharField(max_length=8, choices=Audience, default=Audience.GROUPS)
+    groups = models.ManyToManyField(Group, blank=True, related_name="virtual_mcps")
+    upstreams = models.ManyToManyField(Upstream, through="UpstreamChoice")
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        verbose_name = "Virtual MCP server"
+        ordering = ["title"]
+
+    def __str__(self) -> str:
+        return self.title
+
+
+class UpstreamChoice(models.Model):
+    """One upstream of a Virtual MCP: its place, whether people must connect it, which tools show."""
+
+    class ToolMode(models.TextChoices):
+        ALL = "all", "All tools"
+        CHOSEN = "chosen", "Only the chosen tools"
+
+    virtual_mcp = models.ForeignKey(VirtualMcp, on_delete=models.CASCADE, related_name="choices")
+    upstream = models.ForeignKey(Upstream, on_delete=models.PROTECT, related_name="choices")
+    position = models.PositiveIntegerField(default=0)
+    required = models.BooleanField(default=True)
+    tool_mode = models.CharField(max_length=8, choices=ToolMode, default=ToolMode.ALL)
+    # Names as the upstream gives them.
+    chosen_tools = models.JSONField(default=list, blank=True)
+
+    class Meta:
+        ordering = ["position", "pk"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["virtual_mcp", "upstream"], name="an_upstream_once_per_virtual_mcp"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.upstream} in {self.virtual_mcp}"
+
+
+class PublicName(models.Model):
+    """The name a tool or prompt carries in public, pinned at first sight (protocol.md 3.2)."""
+
+    class Kind(models.TextChoices):
+        TOOL = "tool", "Tool"
+        PROMPT = "prompt", "Prompt"
+
+    virtual_mcp = models.ForeignKey(VirtualMcp, on_delete=models.CASCADE, related_name="names")
+    upstream = models.ForeignKey(Upstream, on_delete=models.CASCADE, related_name="+")
+    kind = models.CharField(max_length=8, choices=Kind)
+    upstream_name = models.CharField(max_length=256)
+    public_name = models.CharField(max_length=128)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["virtual_mcp", "kind", "public_name"], name="public_name_is_unique"
+            ),
+            models.UniqueConstraint(
+                fields=["virtual_mcp", "upstream", "kind", "upstream_name"],
+                name="one_public_name_per_upstream_name",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.public_name
+
+
+class EndedSession(models.Model):
+    """A stateful session that its client deleted; kept until its seal would have expired."""
+
+    digest = models.CharField(max_length=64, unique=True)
+    expires_at = models.DateTimeField(db_index=True)
+
+
+class CallRecord(models.Model):
+    """One relayed call, without arguments or results."""
+
+    at = models.DateTimeField(db_index=True)
+    virtual_mcp = models.CharField(max_length=63, db_index=True)
+    upstream = models.CharField(max_length=31, blank=True)
+    method = models.CharField(max_length=64)
+    name = models.CharField(max_length=256, blank=True)
+    user_id = models.BigIntegerField(null=True)
+    client_id = models.CharField(max_length=500, blank=True)
+    outcome = models.CharField(max_length=24)
+    duration_ms = models.FloatField()
+
+    class Meta:
+        ordering = ["-at"]
