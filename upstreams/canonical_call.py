@@ -43,6 +43,7 @@ class CanonicalCall:
         log_level: level the client wants, ``""`` for none.
         principal: opaque id of the person; part of every pool key.
         timeout: seconds the whole call may take; 0 takes the upstream's default.
+        param_headers: ``Mcp-Param-*`` headers for a modern upstream, made from the tool's schema.
     """
 
     method: str
@@ -54,6 +55,7 @@ class CanonicalCall:
     log_level: str = ""
     principal: str = ""
     timeout: float = 0.0
+    param_headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(slots=True)
