@@ -1,0 +1,161 @@
+"""A complete MCP server on a socket, of either era, whose faults can be switched.
+
+    with FakeUpstream().serve() as upstream:           # stateless, 2026-07-28, JSON answers
+        row = Upstream.objects.create(key="fake", title="Fake", url=upstream.url)
+
+Knobs (set before or while it runs):
+
+    era           "modern" | "legacy" | "dual" (answers both server/discover and initialize)
+    revision      legacy revision it negotiates at most, default 2025-11-25
+    answers       "json" | "sse": form of an answer without interim messages (with: always SSE)
+    sessions      legacy: hand out and require Mcp-Session-Id (default True)
+    tokens        set of accepted bearer tokens; empty = none needed. Others get 401
+    challenge     the 401's WWW-Authenticate value
+    need_scope    {tool name: scope}: calling it gives 403 insufficient_scope
+    canned        {JSON-RPC method: Canned(...)}: answer that method with exactly this, always
+    script        list of Canned: each answers one POST, before anything else is looked at
+    page_size     list pages of this many entries, 0 = all at once
+    tools, prompts, resources, templates   lists of dicts as they go out
+    name, instructions, capabilities       what discover / initialize say
+
+What it saw:
+
+    requests      Seen(http, headers, message, query) of every request, in order
+    calls(method) the messages of one JSON-RPC method; ``last_headers(method)`` their headers
+    initialized, deleted                   session ids opened / ended by DELETE
+    events        ["started:hang", "cancelled:hang", "finished:slow", ...] of tools
+    wait(what)    block until ``what(self)`` is true (bounded), for events of another thread
+    forget_sessions()                      as after a restart: old ids get 404
+    announce(method, params)               send a notification on every GET stream (legacy) or
+                                           subscriptions/listen stream (modern)
+
+Tools: echo, headers, exact, slow, hang, log, ask, refuse, fail, blob, show_board (MCP App),
+regional (x-mcp-header). See ``tests.fakes.mcp_catalogue`` for their arguments.
+"""
+
+import asyncio
+import contextlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.fakes import mcp_catalogue
+from tests.fakes.asgi_server import serve
+from tests.fakes.mcp_exchange import META, Canned, Exchange, Session, event
+
+__all__ = ["Canned", "FakeUpstream", "Seen"]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One HTTP request as it arrived."""
+
+    http: str
+    headers: dict[str, str]
+    message: dict[str, Any]
+    query: str
+    body: bytes
+
+
+@dataclass
+class FakeUpstream:
+    """The server; see the module's docstring for its knobs."""
+
+    era: str = "modern"
+    name: str = "fake-upstream"
+    revision: str = "2025-11-25"
+    answers: str = "json"
+    sessions: bool = True
+    tokens: set[str] = field(default_factory=set)
+    challenge: str = 'Bearer error="invalid_token"'
+    need_scope: dict[str, str] = field(default_factory=dict)
+    canned: dict[str, Canned] = field(default_factory=dict)
+    script: list[Canned] = field(default_factory=list)
+    page_size: int = 0
+    instructions: str = "A server for tests."
+    tools: list[dict[str, Any]] = field(default_factory=mcp_catalogue.tools)
+    prompts: list[dict[str, Any]] = field(default_factory=mcp_catalogue.prompts)
+    resources: list[dict[str, Any]] = field(default_factory=mcp_catalogue.resources)
+    templates: list[dict[str, Any]] = field(default_factory=mcp_catalogue.templates)
+    capabilities: dict[str, Any] = field(default_factory=mcp_catalogue.capabilities)
+    requests: list[Seen] = field(default_factory=list)
+    initialized: list[str] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
+    base_url: str = ""
+
+    def __post_init__(self) -> None:
+        self._sessions: dict[str, Session] = {}
+        self._listeners: dict[str, tuple[asyncio.AbstractEventLoop, asyncio.Queue[bytes]]] = {}
+        self._changed = threading.Condition()
+
+    # What tests use -----------------------------------------------------------------------
+    @property
+    def url(self) -> str:
+        """Address of the MCP endpoint."""
+        return self.base_url + "/mcp"
+
+    @contextlib.contextmanager
+    def serve(self, *, tls: bool = False) -> Iterator["FakeUpstream"]:
+        """Serve on a free port of 127.0.0.1 until the block ends."""
+        with serve(self, tls=tls) as base:
+            self.base_url = base
+            yield self
+
+    def calls(self, method: str) -> list[dict[str, Any]]:
+        """Return the messages that came for one JSON-RPC method."""
+        return [seen.message for seen in self.requests if seen.message.get("method") == method]
+
+    def last_headers(self, method: str) -> dict[str, str]:
+        """Return the headers of the last request for one JSON-RPC method."""
+        return next(s.headers for s in reversed(self.requests) if s.message.get("method") == method)
+
+    def wait(self, what: Callable[["FakeUpstream"], bool], timeout: float = 5.0) -> bool:
+        """Wait until ``what`` holds; returns whether it does."""
+        with self._changed:
+            return self._changed.wait_for(lambda: what(self), timeout)
+
+    async def seen(self, what: Callable[["FakeUpstream"], bool], timeout: float = 5.0) -> bool:
+        """The same for asynchronous tests."""
+        return await asyncio.to_thread(self.wait, what, timeout)
+
+    def note(self, event: str) -> None:
+        """Record an event and wake whoever waits for it."""
+        with self._changed:
+            self.events.append(event)
+            self._changed.notify_all()
+
+    def forget_sessions(self) -> None:
+        """Lose every session, as a restarted server does."""
+        self._sessions.clear()
+
+    def announce(self, method: str, params: dict[str, Any] | None = None) -> None:
+        """Send a notification to every listening client."""
+        for listen_id, (loop, queue) in list(self._listeners.items()):
+            body = dict(params or {})
+            if not listen_id.startswith("get:"):
+                body["_meta"] = {META + "subscriptionId": json.loads(listen_id)}
+            message = {"jsonrpc": "2.0", "method": method, "params": body}
+            loop.call_soon_threadsafe(queue.put_nowait, event(message))
+
+    # ASGI ---------------------------------------------------------------------------------
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        body = b""
+        while True:
+            part = await receive()
+            body += part.get("body", b"")
+            if not part.get("more_body"):
+                break
+        headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
+        message: Any = {}
+        if body:
+            with contextlib.suppress(ValueError):
+                message = json.loads(body)
+        query = scope["query_string"].decode()
+        with self._changed:
+            self.requests.append(Seen(scope["method"], headers, message, query, body))
+            self._changed.notify_all()
+        exchange = Exchange(self, scope, receive, send, headers, message)
+        await exchange.run()
