@@ -116,6 +116,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "gateway_site.page_context.site_profile",
             ]
         },
     }
@@ -150,6 +151,9 @@ SESSION_COOKIE_NAME = "__Host-gateway-session" if SERVED_OVER_TLS else "gateway-
 CSRF_COOKIE_NAME = "__Host-gateway-csrf" if SERVED_OVER_TLS else "gateway-csrf"
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 X_FRAME_OPTIONS = "DENY"
-SECURE_REFERRER_POLICY = "no-referrer"
+# With "no-referrer" browsers send "Origin: null" with every form, and Django refuses the form.
+# "same-origin" tells other sites just as little.
+SECURE_REFERRER_POLICY = "same-origin"
+CSRF_FAILURE_VIEW = "gateway_site.error_pages.csrf_failure"
 # Hosts that open the sign-in page in a popup need their opener (clients.md 3.10).
 SECURE_CROSS_ORIGIN_OPENER_POLICY = None

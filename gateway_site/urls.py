@@ -7,3 +7,8 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("accounts/", include("allauth.urls")),
 ]
+
+handler400 = "gateway_site.error_pages.bad_request"
+handler403 = "gateway_site.error_pages.permission_denied"
+handler404 = "gateway_site.error_pages.page_not_found"
+handler500 = "gateway_site.error_pages.server_error"
