@@ -1,0 +1,26 @@
+"""What every page of the site may show: its name, where to ask for help, the request's id."""
+
+from django.core.cache import cache
+from django.http import HttpRequest
+
+from gateway_site.models import SiteProfile
+
+_CACHE_KEY = "gateway_site.page_context"
+_CACHE_SECONDS = 10
+
+
+def site_profile(request: HttpRequest) -> dict[str, str]:
+    """Template context processor: ``site_name``, ``support_contact``, ``request_id``.
+
+    The two settings are read at most every ten seconds, since they stand on every page.
+    """
+    shown: tuple[str, str] | None = cache.get(_CACHE_KEY)
+    if shown is None:
+        profile = SiteProfile.objects.first() or SiteProfile()
+        shown = (profile.name, profile.support_contact)
+        cache.set(_CACHE_KEY, shown, _CACHE_SECONDS)
+    return {
+        "site_name": shown[0],
+        "support_contact": shown[1],
+        "request_id": str(getattr(request, "request_id", "")),
+    }
