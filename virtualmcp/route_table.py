@@ -1,0 +1,270 @@
+"""What the relay path must know of a Virtual MCP, as an immutable snapshot in memory.
+
+A snapshot is read with a constant number of queries and lives at most ``LIFETIME`` seconds;
+``forget`` drops it at once when the configuration changes. A request keeps the snapshot it began
+with, so one answer never mixes two configurations.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from channels.db import database_sync_to_async
+from django.conf import settings
+
+from upstreams.upstream_facts import UpstreamFacts
+from virtualmcp.models import PublicName, UpstreamChoice, VirtualMcp
+
+LIFETIME = 60.0
+ABSENT_LIFETIME = 2.0
+MOST_SNAPSHOTS = 1_024
+MOST_ABSENT = 256
+
+# (upstream id, name as the upstream gives it)
+Owned = tuple[int, str]
+
+
+@dataclass(slots=True, frozen=True)
+class Route:
+    """Where a public name leads: the upstream and the name it knows."""
+
+    upstream: UpstreamFacts
+    name: str
+
+
+@dataclass(slots=True, frozen=True)
+class ChoiceFacts:
+    """One upstream of a Virtual MCP. ``tools`` are upstream names, ``None`` for all of them."""
+
+    upstream: UpstreamFacts
+    required: bool
+    tools: frozenset[str] | None
+
+    def shows(self, tool: str) -> bool:
+        """Tell whether the administrator offers this tool."""
+        return self.tools is None or tool in self.tools
+
+
+@dataclass(slots=True, frozen=True)
+class VirtualMcpFacts:
+    """A Virtual MCP as it was configured when the snapshot was taken.
+
+    ``choices`` holds enabled upstreams only, in the administrator's order. ``tools`` and
+    ``prompts`` lead from pinned public names to those upstreams; ``tool_names`` and
+    ``prompt_names`` hold *every* pin the other way round, those of upstreams that are switched
+    off too, because their names stay taken. ``version`` changes with the content.
+    """
+
+    id: int
+    slug: str
+    title: str
+    description: str
+    instructions: str
+    open_to_everyone: bool
+    group_ids: frozenset[int]
+    choices: tuple[ChoiceFacts, ...]
+    resource: str
+    tools: Mapping[str, Route] = field(default_factory=dict)
+    prompts: Mapping[str, Route] = field(default_factory=dict)
+    version: int = 0
+    tool_names: Mapping[Owned, str] = field(default_factory=dict)
+    prompt_names: Mapping[Owned, str] = field(default_factory=dict)
+
+    @property
+    def transparent(self) -> bool:
+        """Exactly one upstream: nothing is renamed (protocol.md 3.1)."""
+        return len(self.choices) == 1
+
+    def choice_of(self, upstream_id: int) -> ChoiceFacts | None:
+        """Return the choice of an upstream, ``None`` if it is not (or no longer) offered."""
+        for choice in self.choices:
+            if choice.upstream.id == upstream_id:
+                return choice
+        return None
+
+    def choice_by_key(self, key: str) -> ChoiceFacts | None:
+        """Return the choice whose upstream has this key."""
+        for choice in self.choices:
+            if choice.upstream.key == key:
+                return choice
+        return None
+
+
+@dataclass(slots=True, frozen=True)
+class _Kept:
+    facts: VirtualMcpFacts | None
+    until: float
+    loaded_at: float
+
+
+class _Snapshots:
+    """Bounded memory of snapshots; entries read before a ``forget`` can't come in after it."""
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self._present: OrderedDict[str, _Kept] = OrderedDict()
+        self._absent: OrderedDict[str, _Kept] = OrderedDict()
+
+    def get(self, slug: str) -> _Kept | None:
+        kept = self._present.get(slug) or self._absent.get(slug)
+        return kept if kept is not None and kept.until > time.monotonic() else None
+
+    def keep(self, slug: str, facts: VirtualMcpFacts | None, generation: int) -> None:
+        if generation != self.generation:
+            return
+        now = time.monotonic()
+        lifetime, shelf, most = (
+            (LIFETIME, self._present, MOST_SNAPSHOTS)
+            if facts is not None
+            else (ABSENT_LIFETIME, self._absent, MOST_ABSENT)
+        )
+        self._present.pop(slug, None)
+        self._absent.pop(slug, None)
+        shelf[slug] = _Kept(facts, now + lifetime, now)
+        while len(shelf) > most:
+            shelf.popitem(last=False)
+
+    def forget(self) -> None:
+        self.generation += 1
+        self._present.clear()
+        self._absent.clear()
+
+
+_snapshots = _Snapshots()
+_loading: dict[str, "asyncio.Task[VirtualMcpFacts | None]"] = {}
+
+
+def cached(slug: str) -> VirtualMcpFacts | None:
+    """Return the snapshot in memory, ``None`` if there is none (which says nothing more)."""
+    kept = _snapshots.get(slug)
+    return kept.facts if kept is not None else None
+
+
+async def load(slug: str) -> VirtualMcpFacts | None:
+    """Return the snapshot, reading it if need be; ``None`` for an unknown or disabled slug.
+
+    Simultaneous callers share one read.
+
+    Raises:
+        django.db.DatabaseError: the configuration can't be read now.
+    """
+    kept = _snapshots.get(slug)
+    return kept.facts if kept is not None else await _shared_read(slug)
+
+
+async def load_newer_than(slug: str, age: float) -> VirtualMcpFacts | None:
+    """Return a snapshot that was read at most ``age`` seconds ago.
+
+    For a name that the snapshot at hand does not know: another node may have pinned it. The
+    bound keeps a client that invents names from asking the database each time.
+    """
+    kept = _snapshots.get(slug)
+    if kept is not None and time.monotonic() - kept.loaded_at <= age:
+        return kept.facts
+    return await _shared_read(slug)
+
+
+async def _shared_read(slug: str) -> VirtualMcpFacts | None:
+    loop = asyncio.get_running_loop()
+    task = _loading.get(slug)
+    if task is None or task.done() or task.get_loop() is not loop:
+        task = loop.create_task(_read(slug))
+        _loading[slug] = task
+        task.add_done_callback(lambda done: _loading.pop(slug, None) if _loading.get(slug) is done else None)
+    return await asyncio.shield(task)
+
+
+async def _read(slug: str) -> VirtualMcpFacts | None:
+    generation = _snapshots.generation
+    facts = await database_sync_to_async(read_facts, thread_sensitive=False)(slug)
+    _snapshots.keep(slug, facts, generation)
+    return facts
+
+
+def forget() -> None:
+    """Drop every snapshot; reads under way are not kept either."""
+    _snapshots.forget()
+    _loading.clear()
+
+
+def resource_of(slug: str) -> str:
+    """Return the address of a Virtual MCP, which is its OAuth resource identifier (RFC 8707)."""
+    return f"{settings.PUBLIC_URL}/v1/mcp/{slug}"
+
+
+def read_facts(slug: str) -> VirtualMcpFacts | None:
+    """Take a snapshot from the database: four queries, whatever the size."""
+    row = VirtualMcp.objects.filter(slug=slug, enabled=True).first()
+    if row is None:
+        return None
+    groups = frozenset(row.groups.values_list("pk", flat=True))
+    choices = tuple(
+        _choice(choice)
+        for choice in row.choices.select_related("upstream").filter(upstream__enabled=True)
+    )
+    pins = list(
+        row.names.order_by("pk").values_list("kind", "upstream_id", "upstream_name", "public_name")
+    )
+    tools, tool_names = _routes(choices, pins, PublicName.Kind.TOOL)
+    prompts, prompt_names = _routes(choices, pins, PublicName.Kind.PROMPT)
+    content = (row.pk, row.slug, row.title, row.instructions, row.audience, groups, choices, pins)
+    return VirtualMcpFacts(
+        id=row.pk,
+        slug=row.slug,
+        title=row.title,
+        description=row.description,
+        instructions=row.instructions,
+        open_to_everyone=row.audience == VirtualMcp.Audience.EVERYONE,
+        group_ids=groups,
+        choices=choices,
+        resource=resource_of(row.slug),
+        tools=tools,
+        prompts=prompts,
+        version=int.from_bytes(hashlib.blake2b(_canonical(content), digest_size=8).digest()),
+        tool_names=tool_names,
+        prompt_names=prompt_names,
+    )
+
+
+def _choice(row: UpstreamChoice) -> ChoiceFacts:
+    chosen = row.chosen_tools if row.tool_mode == UpstreamChoice.ToolMode.CHOSEN else None
+    return ChoiceFacts(
+        upstream=UpstreamFacts.of(row.upstream),
+        required=row.required,
+        # A list that can't be read shows nothing rather than everything.
+        tools=None if chosen is None else frozenset(t for t in chosen if isinstance(t, str)),
+    )
+
+
+def _routes(
+    choices: tuple[ChoiceFacts, ...], pins: list[tuple[str, int, str, str]], kind: str
+) -> tuple[Mapping[str, Route], Mapping[Owned, str]]:
+    upstreams = {choice.upstream.id: choice.upstream for choice in choices}
+    routes: dict[str, Route] = {}
+    names: dict[Owned, str] = {}
+    for pin_kind, upstream_id, upstream_name, public_name in pins:
+        if pin_kind != kind:
+            continue
+        names[(upstream_id, upstream_name)] = public_name
+        if upstream_id in upstreams:
+            routes[public_name] = Route(upstreams[upstream_id], upstream_name)
+    return MappingProxyType(routes), MappingProxyType(names)
+
+
+def _canonical(content: tuple[object, ...]) -> bytes:
+    """Return bytes that are equal for equal content; sets are sorted first."""
+
+    def plain(value: object) -> object:
+        if isinstance(value, frozenset):
+            return sorted(map(repr, value))
+        if isinstance(value, tuple | list):
+            return [plain(item) for item in value]
+        if isinstance(value, ChoiceFacts):
+            return [repr(value.upstream), value.required, value.tools and plain(value.tools)]
+        return value
+
+    return repr(plain(content)).encode()
