@@ -1,10 +1,75 @@
-"""ASGI entry: the MCP endpoint goes to its own consumer, everything else to Django."""
+"""ASGI entry: the MCP endpoint goes to its own consumer, everything else to Django.
+
+Any ASGI server may run ``application``. One with a lifespan (uvicorn) starts and stops the
+background work by it; for one without (Daphne) the first request starts the work.
+"""
 
 import os
+from collections.abc import Awaitable, Callable
+from typing import Any
 
-from channels.routing import ProtocolTypeRouter
+from channels.routing import ProtocolTypeRouter, URLRouter
 from django.core.asgi import get_asgi_application
+from django.urls import re_path
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gateway_site.settings")
+django_application = get_asgi_application()
 
-application = ProtocolTypeRouter({"http": get_asgi_application()})
+# Importing these needs the app registry, which the line above has filled.
+from gateway_site.background_work import BackgroundWork  # noqa: E402
+from gateway_site.trusted_proxy import behind_proxy  # noqa: E402
+
+try:
+    from virtualmcp.transport.endpoint import McpEndpoint
+except ModuleNotFoundError:  # temporary, until the endpoint is there
+
+    def McpEndpoint() -> Any:
+        return django_application
+
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+background_work = BackgroundWork()
+
+
+async def answer_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
+    """Start the background work with the server and end it with the server (ASGI lifespan)."""
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            background_work.ensure_started()
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            await background_work.stop()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+
+
+async def refuse_websocket(scope: Scope, receive: Receive, send: Send) -> None:
+    """Close the handshake: nothing here speaks WebSocket."""
+    await receive()
+    await send({"type": "websocket.close", "code": 1000})
+
+
+endpoint = McpEndpoint()
+http_routes = URLRouter(
+    [
+        re_path(r"^v1/mcp/(?P<slug>[^/]*)/?$", endpoint),
+        # Deeper paths name no Virtual MCP; the endpoint says so in its own way.
+        re_path(r"(?s)^v1/mcp(?:/.*)?$", endpoint, {"slug": ""}),
+        re_path(r"", django_application),
+    ]
+)
+
+
+async def answer_http(scope: Scope, receive: Receive, send: Send) -> None:
+    """Route one HTTP exchange, with the peer's address and scheme put right first."""
+    background_work.ensure_started()
+    await http_routes(behind_proxy(scope), receive, send)
+
+
+application = ProtocolTypeRouter(
+    {"http": answer_http, "lifespan": answer_lifespan, "websocket": refuse_websocket}
+)

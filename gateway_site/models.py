@@ -1,4 +1,4 @@
-"""What spans the rooms: the audit trail, the site's own settings, the change counter."""
+"""What spans the rooms: the audit trail, the site's own settings, the change notices."""
 
 from typing import Any
 
@@ -37,9 +37,20 @@ class AuditEvent(models.Model):
 class SiteProfile(models.Model):
     """The one row of settings an administrator changes at run time."""
 
-    name = models.CharField(max_length=100, default="MCP Gateway")
-    support_contact = models.CharField(max_length=200, blank=True)
-    openai_apps_challenge = models.CharField(max_length=500, blank=True)
+    name = models.CharField(
+        max_length=100, default="MCP Gateway", help_text="Shown on every page people see."
+    )
+    support_contact = models.CharField(
+        max_length=200,
+        blank=True,
+        help_text="E-mail address or sentence shown when something fails.",
+    )
+    openai_apps_challenge = models.CharField(
+        "ChatGPT domain verification",
+        max_length=500,
+        blank=True,
+        help_text="The token OpenAI asks to see at /.well-known/openai-apps-challenge.",
+    )
 
     class Meta:
         verbose_name = verbose_name_plural = "site profile"
@@ -47,9 +58,18 @@ class SiteProfile(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    @classmethod
+    def current(cls) -> "SiteProfile":
+        """Return the one row, or its defaults while nobody has saved it."""
+        return cls.objects.order_by("pk").first() or cls()
 
-class ChangeCounter(models.Model):
-    """Counts changes of one kind, so that every process notices within a second (see change_feed)."""
 
-    kind = models.CharField(max_length=32, unique=True)
-    value = models.PositiveBigIntegerField(default=0)
+class ChangeNotice(models.Model):
+    """One thing that caches must forget, so that every process hears of it (see change_feed)."""
+
+    kind = models.CharField(max_length=32)
+    key = models.CharField(max_length=500, blank=True)
+    at = models.DateTimeField(auto_now_add=True, db_index=True)
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.key}"

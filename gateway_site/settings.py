@@ -19,6 +19,8 @@ PUBLIC_HOST: str = _public.netloc.lower()
 SERVED_OVER_TLS: bool = _public.scheme == "https"
 ALLOWED_HOSTS = [_public.hostname or "localhost", *env.list("GATEWAY_EXTRA_HOSTS", default=[])]
 CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
+# Networks of the reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are believed.
+TRUSTED_PROXY: list[str] = env.list("TRUSTED_PROXY", default=[])
 
 # Keys and data --------------------------------------------------------------
 DATA_DIR = Path(env.str("GATEWAY_DATA_DIR", default=str(Path.home() / ".local/share/mcp-gateway")))
@@ -73,6 +75,18 @@ GATEWAY_ALLOW_LOOPBACK_CLIENT_METADATA: bool = env.bool(
     "GATEWAY_ALLOW_LOOPBACK_CLIENT_METADATA", default=False
 )
 
+# Operation ------------------------------------------------------------------
+LOG_FORMAT: str = env.str("LOG_FORMAT", default="plain")
+LOG_LEVEL: str = env.str("LOG_LEVEL", default="INFO")
+# Lets a scraper read /metrics with "Authorization: Bearer ..."; administrators may in any case.
+METRICS_TOKEN: str = env.str("METRICS_TOKEN", default="")
+EMAIL_URL: str = env.str("EMAIL_URL", default="")
+MAIL_CONFIGURED = bool(EMAIL_URL)
+vars().update(environ.Env.email_url_config(EMAIL_URL or "dummymail://"))
+DEFAULT_FROM_EMAIL: str = env.str("MAIL_FROM", default=f"gateway@{_public.hostname}")
+LOGGING_CONFIG = "gateway_site.logging_setup.configure"
+LOGGING = {"format": LOG_FORMAT, "level": LOG_LEVEL}
+
 # Applications ---------------------------------------------------------------
 INSTALLED_APPS = [
     "gateway_site",
@@ -87,7 +101,9 @@ INSTALLED_APPS = [
     "allauth.socialaccount",
     "allauth.socialaccount.providers.openid_connect",
     "allauth.mfa",
-    "django.contrib.admin",
+    "rest_framework",
+    "csp",
+    "gateway_site.admin_config.GatewayAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -95,7 +111,11 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
 ]
 MIDDLEWARE = [
+    "gateway_site.health_views.HealthMiddleware",
+    "gateway_site.request_facts.RequestFactsMiddleware",
+    "gateway_site.security_headers.SecurityHeadersMiddleware",
     "django.middleware.security.SecurityMiddleware",
+    "csp.middleware.CSPMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -122,7 +142,6 @@ TEMPLATES = [
     }
 ]
 STATIC_URL = "/static/"
-STATIC_ROOT = DATA_DIR / "static"
 WHITENOISE_USE_FINDERS = True
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
@@ -137,23 +156,75 @@ LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = "/"
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
-    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {
+        "NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
+        "OPTIONS": {"min_length": 10},
+    },
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
+ACCOUNT_ADAPTER = "gateway_site.sign_in.AccountAdapter"
+ACCOUNT_LOGIN_METHODS = {"username", "email"}
+ACCOUNT_SIGNUP_FIELDS = ["username*", "email", "password1*"]
+# Addresses come from administrators and identity providers; people do not enter their own.
+ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_EMAIL_UNKNOWN_ACCOUNTS = False
+ACCOUNT_SESSION_REMEMBER = True
+ACCOUNT_REAUTHENTICATION_REQUIRED = True
+ACCOUNT_DEFAULT_HTTP_PROTOCOL = _public.scheme
+ACCOUNT_RATE_LIMITS = {"login": "30/m/ip", "login_failed": "20/m/ip,5/5m/key"}
+SOCIALACCOUNT_ADAPTER = "gateway_site.sign_in.SocialAccountAdapter"
+# Only addresses that the provider calls verified find an existing person (sign_in.py).
+SOCIALACCOUNT_EMAIL_AUTHENTICATION = True
+SOCIALACCOUNT_EMAIL_AUTHENTICATION_AUTO_CONNECT = True
+SOCIALACCOUNT_STORE_TOKENS = False
+SOCIALACCOUNT_PROVIDERS = {"openid_connect": {"OAUTH_PKCE_ENABLED": True}}
+SOCIALACCOUNT_REQUESTS_TIMEOUT = 8
+MFA_ADAPTER = "gateway_site.sign_in.MfaAdapter"
+MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
+MFA_TOTP_ISSUER = "MCP Gateway"
 
 # Authorization server -------------------------------------------------------
 OAUTH2_PROVIDER_APPLICATION_MODEL = "oauthserver.OAuthClient"
 OAUTH2_PROVIDER: dict[str, object] = {}
+
+# Read-only REST -------------------------------------------------------------
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.SessionAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAdminUser"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PAGINATION_CLASS": "rest_framework.pagination.LimitOffsetPagination",
+    "PAGE_SIZE": 100,
+}
 
 # Cookies and headers --------------------------------------------------------
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SERVED_OVER_TLS
 SESSION_COOKIE_NAME = "__Host-gateway-session" if SERVED_OVER_TLS else "gateway-session"
 CSRF_COOKIE_NAME = "__Host-gateway-csrf" if SERVED_OVER_TLS else "gateway-csrf"
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_AGE: int = env.int("SESSION_HOURS", default=12) * 3600
+CSRF_COOKIE_HTTPONLY = True
 X_FRAME_OPTIONS = "DENY"
 # With "no-referrer" browsers send "Origin: null" with every form, and Django refuses the form.
 # "same-origin" tells other sites just as little.
 SECURE_REFERRER_POLICY = "same-origin"
 CSRF_FAILURE_VIEW = "gateway_site.error_pages.csrf_failure"
-# Hosts that open the sign-in page in a popup need their opener (clients.md 3.10).
+# Only a trusted proxy can tell that a caller came over plain http (trusted_proxy.py).
+SECURE_SSL_REDIRECT = SERVED_OVER_TLS
+SECURE_HSTS_SECONDS = 31_536_000 if SERVED_OVER_TLS else 0
+# Hosts that open the sign-in page in a popup need their opener.
 SECURE_CROSS_ORIGIN_OPENER_POLICY = None
+# No form-action: Chromium applies it to every redirect that follows a form, so sign-in at an
+# identity provider, Connect at an upstream and Authorize at a client that sends the browser on
+# would stop half way (docs/adr/2026-11-23-no-form-action.md).
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'none'"],
+        "script-src": ["'self'"],
+        "style-src": ["'self'"],
+        "img-src": ["'self'", "data:"],
+        "font-src": ["'self'"],
+        "connect-src": ["'self'"],
+        "frame-ancestors": ["'none'"],
+        "base-uri": ["'none'"],
+    }
+}

@@ -1,0 +1,79 @@
+"""Prometheus metrics of this process, in one place, and the page that shows them.
+
+``/metrics`` opens for a signed-in administrator or for the bearer token ``METRICS_TOKEN``:
+names of upstreams and clients are nobody else's business.
+"""
+
+import hmac
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.http import require_safe
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+
+registry = CollectorRegistry()
+ProcessCollector(registry=registry)
+PlatformCollector(registry=registry)
+GCCollector(registry=registry)
+
+CALLS = Counter(
+    "gateway_calls_total",
+    "Calls relayed or refused, by Virtual MCP, method and outcome.",
+    ["virtual_mcp", "method", "outcome"],
+    registry=registry,
+)
+CALL_SECONDS = Histogram(
+    "gateway_call_seconds",
+    "Time from the request to the end of its answer.",
+    ["virtual_mcp", "method"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+    registry=registry,
+)
+AUDIT_EVENTS = Counter(
+    "gateway_audit_events_total", "Audit events, by kind.", ["kind"], registry=registry
+)
+LOST_RECORDS = Counter(
+    "gateway_call_records_lost_total",
+    "Call records dropped because they could not be written in time.",
+    registry=registry,
+)
+
+
+def count_call(virtual_mcp: str, method: str, outcome: str, seconds: float) -> None:
+    """Count one call; ``seconds`` is how long it took."""
+    CALLS.labels(virtual_mcp, method, outcome).inc()
+    CALL_SECONDS.labels(virtual_mcp, method).observe(seconds)
+
+
+def _may_read(request: HttpRequest) -> bool:
+    user = getattr(request, "user", None)
+    if user is not None and user.is_active and user.is_superuser:
+        return True
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    expected = settings.METRICS_TOKEN
+    return (
+        bool(expected)
+        and scheme.lower() == "bearer"
+        and hmac.compare_digest(token.strip().encode(), expected.encode())
+    )
+
+
+@require_safe
+def metrics_view(request: HttpRequest) -> HttpResponse:
+    """Answer in the Prometheus text format, or 403."""
+    if not _may_read(request):
+        return HttpResponse(
+            "Sign in as an administrator, or send the token set as METRICS_TOKEN.\n",
+            status=403,
+            content_type="text/plain",
+        )
+    return HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)

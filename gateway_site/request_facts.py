@@ -1,0 +1,76 @@
+"""What is known of the request that is being answered: its id and who called.
+
+Kept in a context variable, so that a log line or an audit event written deep in a room
+carries both without being handed them.
+"""
+
+import re
+import secrets
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.http import HttpRequest, HttpResponse
+
+REQUEST_ID_HEADER = "X-Request-Id"
+_ACCEPTABLE_ID = re.compile(r"^[A-Za-z0-9._-]{8,64}$")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFacts:
+    """Id and peer address of one request; both empty outside of requests."""
+
+    request_id: str = ""
+    address: str = ""
+
+
+current: ContextVar[RequestFacts] = ContextVar("request_facts", default=RequestFacts())
+
+
+def facts_of(request: HttpRequest) -> RequestFacts:
+    """Take the caller's request id if it is harmless, else make one."""
+    offered = request.headers.get(REQUEST_ID_HEADER, "")
+    request_id = offered if _ACCEPTABLE_ID.match(offered) else secrets.token_hex(8)
+    return RequestFacts(request_id, request.META.get("REMOTE_ADDR", "") or "")
+
+
+class RequestFactsMiddleware:
+    """Sets the facts for the time of one request and returns its id in a header."""
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+        self.is_async = iscoroutinefunction(get_response)
+        if self.is_async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Answer the request with its facts in place."""
+        if self.is_async:
+            return self._answer_async(request)  # type: ignore[return-value]
+        token = current.set(self._note(request))
+        try:
+            response = self.get_response(request)
+            response.headers[REQUEST_ID_HEADER] = current.get().request_id
+            return response
+        finally:
+            current.reset(token)
+
+    @staticmethod
+    def _note(request: HttpRequest) -> RequestFacts:
+        facts = facts_of(request)
+        # The error pages show it to people.
+        request.request_id = facts.request_id  # type: ignore[attr-defined]
+        return facts
+
+    async def _answer_async(self, request: HttpRequest) -> HttpResponse:
+        token = current.set(self._note(request))
+        try:
+            response = await self.get_response(request)  # type: ignore[misc]
+            response.headers[REQUEST_ID_HEADER] = current.get().request_id
+            return response
+        finally:
+            current.reset(token)

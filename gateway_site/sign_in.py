@@ -1,0 +1,86 @@
+"""How people sign in: local accounts by name or e-mail, and the company's identity providers.
+
+Accounts are made by administrators or by a configured provider at the first sign-in;
+nobody registers on their own. A provider finds an existing person only by an address that
+the provider says it has verified, so that an address somebody merely typed there opens no
+account here (account pre-hijacking).
+"""
+
+from typing import Any
+
+from allauth.account.adapter import DefaultAccountAdapter
+from allauth.mfa.adapter import DefaultMFAAdapter
+from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
+from django.contrib.auth.models import User
+from django.http import HttpRequest
+
+SEALED_SECRET = "sealed_secret"
+
+
+def secret_owner(provider_id: str) -> str:
+    """Name the owner that a sealed client secret of an identity provider is bound to."""
+    return f"identity-provider:{provider_id}"
+
+
+class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
+    """Local accounts."""
+
+    def is_open_for_signup(self, request: HttpRequest) -> bool:
+        """Never: accounts are made by administrators and identity providers."""
+        return False
+
+    def get_client_ip(self, request: HttpRequest) -> str:
+        """Return the peer that ``trusted_proxy`` found; headers are not read again here."""
+        return request.META.get("REMOTE_ADDR") or "unknown"
+
+
+class SocialAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
+    """Accounts at identity providers that an administrator configured."""
+
+    def is_open_for_signup(self, request: HttpRequest, sociallogin: Any) -> bool:
+        """Whoever a configured provider vouches for gets an account at the first sign-in."""
+        return not sociallogin.provider.app.settings.get("only_known_people", False)
+
+    def list_apps(
+        self, request: HttpRequest | None, provider: str | None = None, client_id: str | None = None
+    ) -> list[Any]:
+        """Return the configured providers with their client secrets opened, in memory only."""
+        apps: list[Any] = super().list_apps(request, provider=provider, client_id=client_id)
+        for app in apps:
+            sealed = app.settings.get(SEALED_SECRET)
+            if sealed:
+                from upstreams import token_vault
+
+                opened = token_vault.open_sealed(sealed, secret_owner(app.provider_id))
+                app.secret = opened.decode()
+        return apps
+
+    def authenticate_by_email(self, sociallogin: Any) -> tuple[User, str] | None:
+        """Find the one person with an address that the provider verified.
+
+        ``email_verified`` must be the JSON value true (OpenID Connect Core 5.1): some
+        providers send the text "false", which would count as true.
+        """
+        if sociallogin.provider.app.settings.get("verified_email") is not True:
+            for address in sociallogin.email_addresses:
+                address.verified = address.verified is True
+        found: tuple[User, str] | None = super().authenticate_by_email(sociallogin)
+        if found is None or User.objects.filter(email__iexact=found[1]).count() != 1:
+            return None
+        return found
+
+
+class MfaAdapter(DefaultMFAAdapter):  # type: ignore[misc]
+    """Second factors; their secrets are sealed like every other one."""
+
+    def encrypt(self, text: str) -> str:
+        """Seal a TOTP secret or the seed of recovery codes."""
+        from upstreams import token_vault
+
+        return token_vault.seal(text.encode(), "mfa")
+
+    def decrypt(self, encrypted_text: str) -> str:
+        """Open what ``encrypt`` sealed."""
+        from upstreams import token_vault
+
+        return token_vault.open_sealed(encrypted_text, "mfa").decode()

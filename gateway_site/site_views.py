@@ -1,0 +1,39 @@
+"""Small pages that belong to no room."""
+
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse
+from django.views.decorators.http import require_safe
+
+from gateway_site.models import SiteProfile
+
+
+@require_safe
+def openai_apps_challenge(request: HttpRequest) -> HttpResponse:
+    """The domain verification token an administrator got from OpenAI (clients.md 1.5)."""
+    token = SiteProfile.current().openai_apps_challenge.strip()
+    if not token:
+        raise Http404
+    return HttpResponse(token, content_type="text/plain; charset=utf-8")
+
+
+def managed_by_administrator(request: HttpRequest) -> HttpResponse:
+    """In the place of self-service pages that would let people claim an address.
+
+    Raises:
+        PermissionDenied: always.
+    """
+    raise PermissionDenied(
+        "E-mail addresses and new accounts are managed by the administrator of this gateway."
+    )
+
+
+def mail_not_configured(request: HttpRequest) -> HttpResponse:
+    """In the place of the password reset while the gateway cannot send mail.
+
+    Raises:
+        PermissionDenied: always.
+    """
+    raise PermissionDenied(
+        "This gateway does not send e-mail, so a password cannot be reset here. "
+        "Ask the administrator to set a new one for you."
+    )

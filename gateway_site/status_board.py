@@ -1,0 +1,131 @@
+"""What the admin's first page shows: queries only, no decisions."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.db.models import Count, Q
+from django.utils import timezone
+
+from gateway_site.audit_trail import sentence
+from gateway_site.models import AuditEvent
+from upstreams.models import Upstream, UpstreamAccount
+from virtualmcp.models import CallRecord, VirtualMcp
+
+SHOWN_EVENTS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualMcpLine:
+    """One Virtual MCP and its last day."""
+
+    pk: int
+    title: str
+    address: str
+    enabled: bool
+    upstreams: int
+    calls: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamLine:
+    """One upstream, how the last check went, and how many people have an account on it."""
+
+    pk: int
+    title: str
+    state: str
+    detail: str
+    revision: str
+    checked_at: datetime | None
+    connected: int
+    to_reconnect: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventLine:
+    """One audit event in words."""
+
+    at: datetime
+    sentence: str
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """Everything on the page; numbers are of the last 24 hours."""
+
+    virtual_mcps: list[VirtualMcpLine]
+    upstreams: list[UpstreamLine]
+    events: list[EventLine]
+    calls: int
+    failed: int
+    people: int
+
+
+def read_board() -> Board:
+    """Read the board in a handful of queries."""
+    since = timezone.now() - timedelta(hours=24)
+    failed = ~Q(outcome="ok")
+    records = CallRecord.objects.filter(at__gte=since)
+    per_server = {
+        row["virtual_mcp"]: row
+        for row in records.values("virtual_mcp")
+        .annotate(calls=Count("pk"), failed=Count("pk", filter=failed))
+        .order_by()
+    }
+    return Board(
+        virtual_mcps=[
+            _virtual_mcp_line(server, per_server.get(server.slug, {}))
+            for server in VirtualMcp.objects.annotate(upstream_count=Count("choices"))
+        ],
+        upstreams=_upstream_lines(),
+        events=[
+            EventLine(event.at, sentence(event), event.actor)
+            for event in AuditEvent.objects.all()[:SHOWN_EVENTS]
+        ],
+        calls=sum(row["calls"] for row in per_server.values()),
+        failed=sum(row["failed"] for row in per_server.values()),
+        people=records.exclude(user_id=None).aggregate(n=Count("user_id", distinct=True))["n"],
+    )
+
+
+def _virtual_mcp_line(server: VirtualMcp, numbers: dict[str, int]) -> VirtualMcpLine:
+    return VirtualMcpLine(
+        pk=server.pk,
+        title=server.title,
+        address=f"{settings.PUBLIC_URL}/v1/mcp/{server.slug}",
+        enabled=server.enabled,
+        upstreams=int(getattr(server, "upstream_count", 0)),
+        calls=numbers.get("calls", 0),
+        failed=numbers.get("failed", 0),
+    )
+
+
+def _upstream_lines() -> list[UpstreamLine]:
+    status = UpstreamAccount.Status
+    rows = Upstream.objects.annotate(
+        connected=Count("accounts", filter=Q(accounts__status=status.CONNECTED)),
+        to_reconnect=Count("accounts", filter=Q(accounts__status=status.NEEDS_RECONNECT)),
+    )
+    return [
+        UpstreamLine(
+            pk=row.pk,
+            title=row.title,
+            state=_state(row),
+            detail=str(row.last_check.get("error", "")) if row.last_check else "",
+            revision=row.detected_revision,
+            checked_at=row.last_checked_at,
+            connected=int(getattr(row, "connected", 0)),
+            to_reconnect=int(getattr(row, "to_reconnect", 0)),
+        )
+        for row in rows
+    ]
+
+
+def _state(upstream: Upstream) -> str:
+    if not upstream.enabled:
+        return "off"
+    if not upstream.last_check:
+        return "unchecked"
+    return "ok" if upstream.last_check.get("ok") else "failing"
