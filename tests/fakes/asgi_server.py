@@ -71,9 +71,7 @@ def authority() -> TestAuthority:
     (folder / "ca.pem").write_bytes(ca.public_bytes(pem))
     (folder / "cert.pem").write_bytes(certificate.public_bytes(pem))
     (folder / "key.pem").write_bytes(
-        key.private_bytes(
-            pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return TestAuthority(folder / "ca.pem", folder / "cert.pem", folder / "key.pem")
 
@@ -86,8 +84,18 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def serve(app: Any, *, tls: bool = False, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
-    """Serve ``app`` until the block ends; yields its base URL without a trailing slash."""
+def serve(
+    app: Any,
+    *,
+    tls: bool = False,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    lifespan: bool = False,
+) -> Iterator[str]:
+    """Serve ``app`` until the block ends; yields its base URL without a trailing slash.
+
+    ``lifespan`` is for applications that must be told when they start and end.
+    """
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((host, port))
@@ -96,7 +104,7 @@ def serve(app: Any, *, tls: bool = False, host: str = "127.0.0.1", port: int = 0
         app,
         log_level="warning",
         access_log=False,
-        lifespan="off",
+        lifespan="on" if lifespan else "off",
         timeout_graceful_shutdown=1,
         ssl_certfile=str(authority().certificate_file) if tls else None,
         ssl_keyfile=str(authority().key_file) if tls else None,
@@ -106,8 +114,8 @@ def serve(app: Any, *, tls: bool = False, host: str = "127.0.0.1", port: int = 0
 
     async def run() -> None:
         started = asyncio.create_task(server.serve(sockets=[listener]))
-        while not server.started and not started.done():
-            await asyncio.sleep(0.005)
+        while not server.started and not started.done():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)  # uvicorn has no event for it
         ready.set()
         await started
 
