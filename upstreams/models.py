@@ -1,4 +1,4 @@
-"""Upstream MCP servers, the gateway's OAuth clients at their authorization servers, people's accounts."""
+"""Upstream MCP servers, our OAuth clients at their authorization servers, people's accounts."""
 
 import uuid
 
@@ -57,6 +57,9 @@ class Upstream(models.Model):
     sealed_fixed_credential = models.TextField(blank=True, editable=False)
     user_key_help = models.TextField(blank=True)
 
+    # The authorization server the administrator's client id belongs to; empty = as discovered,
+    # and from then on only that one (a client secret is never shown to another).
+    oauth_issuer = models.CharField(max_length=500, blank=True)
     oauth_client_id = models.CharField(max_length=500, blank=True)
     sealed_oauth_client_secret = models.TextField(blank=True, editable=False)
     oauth_scopes = models.CharField(max_length=1000, blank=True)
@@ -84,7 +87,7 @@ class Upstream(models.Model):
 
 
 class UpstreamClient(models.Model):
-    """The gateway as OAuth client of one authorization server; shared by all people, keyed by issuer."""
+    """The gateway as OAuth client of one authorization server; shared by all, keyed by issuer."""
 
     class Registration(models.TextChoices):
         PREREGISTERED = "preregistered", "Registered by an administrator"
@@ -132,12 +135,20 @@ class UpstreamAccount(models.Model):
     sealed_secret = models.TextField(editable=False)
     issuer = models.CharField(max_length=500, blank=True)
     resource = models.CharField(max_length=2000, blank=True)
+    # The upstream address the secret was given for; it is sent to that origin only.
+    bound_url = models.CharField(max_length=2000, blank=True)
     scope = models.TextField(blank=True)
+    # What the upstream asked for beyond ``scope``; the next connect asks for both.
+    wanted_scope = models.TextField(blank=True)
     account_label = models.CharField(max_length=200, blank=True)
     expires_at = models.DateTimeField(null=True)
     version = models.PositiveIntegerField(default=1)
     refresh_lease_until = models.DateTimeField(null=True)
     refresh_lease_owner = models.CharField(max_length=64, blank=True)
+    refreshed_at = models.DateTimeField(null=True)
+    # After a failure that passes: no new attempt before this moment.
+    refresh_not_before = models.DateTimeField(null=True)
+    refresh_failures = models.PositiveIntegerField(default=0)
     last_error = models.CharField(max_length=500, blank=True)
     connected_at = models.DateTimeField(auto_now_add=True)
     last_used_at = models.DateTimeField(null=True)
