@@ -1,6 +1,7 @@
-"""What people and programs see when a request fails: what happened, what to do next, the request id.
+"""What people and programs see when a request fails: what happened and what to do next.
 
-No trace, no path echoed, no server name (security.md 236). Programs that do not ask for HTML get JSON.
+With the request id, without a trace, a path or a server name (security.md 236). Programs that do
+not ask for HTML get JSON.
 """
 
 from dataclasses import dataclass
@@ -8,6 +9,8 @@ from dataclasses import dataclass
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.template.loader import render_to_string
+
+from gateway_site.request_facts import current
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,7 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """Answer 500 without touching the database or the session: either may be what failed."""
-    request_id = str(getattr(request, "request_id", ""))
+    request_id = current.get().request_id
     if not _wants_page(request):
         return _document(SERVER_FAULT, SERVER_FAULT.happened, request_id)
     page = render_to_string("500.html", {"failure": SERVER_FAULT, "request_id": request_id})
@@ -89,7 +92,7 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 
 def _answer(request: HttpRequest, failure: Failure, happened: str = "") -> HttpResponse:
-    request_id = str(getattr(request, "request_id", ""))
+    request_id = current.get().request_id
     happened = happened or failure.happened
     if not _wants_page(request):
         return _document(failure, happened, request_id)

@@ -4,6 +4,7 @@ from django.core.cache import cache
 from django.http import HttpRequest
 
 from gateway_site.models import SiteProfile
+from gateway_site.request_facts import current
 
 _CACHE_KEY = "gateway_site.page_context"
 _CACHE_SECONDS = 10
@@ -22,5 +23,5 @@ def site_profile(request: HttpRequest) -> dict[str, str]:
     return {
         "site_name": shown[0],
         "support_contact": shown[1],
-        "request_id": str(getattr(request, "request_id", "")),
+        "request_id": current.get().request_id,
     }
