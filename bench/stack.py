@@ -1,0 +1,165 @@
+"""The processes that a benchmark compares: upstreams, nginx, and the gateway on each server."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parent
+NGINX = """
+worker_processes 1;
+daemon off;
+pid %(folder)s/nginx.pid;
+error_log %(folder)s/error.log;
+events { worker_connections 4096; }
+http {
+  access_log off;
+  client_body_temp_path %(folder)s/body;
+  proxy_temp_path %(folder)s/proxy;
+  upstream fast { server 127.0.0.1:%(upstream)d; keepalive 128; keepalive_requests 100000000; }
+  server {
+    listen 127.0.0.1:%(port)d;
+    keepalive_requests 100000000;
+    location / {
+      proxy_pass http://fast;
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+    }
+  }
+}
+"""
+
+
+def free_port() -> int:
+    """Return a port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(port: int, process: "subprocess.Popen[bytes]", seconds: float = 30) -> None:
+    """Wait until something listens on ``port``.
+
+    Raises:
+        RuntimeError: the process ended, or did not listen in time.
+    """
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"{process.args!r} ended with {process.returncode}")
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.02)
+    raise RuntimeError(f"{process.args!r} does not listen on {port}")
+
+
+@contextmanager
+def running(
+    command: list[str], port: int, environment: dict[str, str] | None = None
+) -> Iterator[int]:
+    """Run ``command`` until the block ends; yields its process id once it listens."""
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, **(environment or {})},
+        cwd=REPOSITORY,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        wait_for(port, process)
+        yield process.pid
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def upstream(prefix: str = "") -> Iterator[tuple[int, int]]:
+    """Run one fast upstream; yields its port and process id."""
+    port = free_port()
+    command = [sys.executable, str(HERE / "fast_upstream.py"), "--port", str(port)]
+    with running([*command, "--prefix", prefix], port) as pid:
+        yield port, pid
+
+
+@contextmanager
+def nginx(upstream_port: int) -> Iterator[tuple[int, int] | None]:
+    """Run nginx with one worker before ``upstream_port``; yields None where it is not installed."""
+    binary = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if binary is None:
+        yield None
+        return
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        values = {"folder": folder, "upstream": upstream_port, "port": port}
+        configuration = Path(folder) / "nginx.conf"
+        configuration.write_text(NGINX % values)
+        with running([binary, "-c", str(configuration), "-e", f"{folder}/error.log"], port) as pid:
+            yield port, pid
+
+
+def server_command(server: str, port: int, workers: int = 1) -> list[str]:
+    """Return the command line of one of the supported ASGI servers."""
+    application = "gateway_site.asgi:application"
+    if server == "daphne":
+        options = ["-b", "127.0.0.1", "-p", str(port), "-v", "0"]
+        return [sys.executable, "-m", "daphne", *options, application]
+    options = [
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--loop",
+        "uvloop",
+        "--http",
+        "httptools",
+    ]
+    options += ["--no-access-log", "--log-level", "warning", "--workers", str(workers)]
+    return [sys.executable, "-m", "uvicorn", *options, application]
+
+
+@contextmanager
+def gateway(
+    server: str, upstream_ports: list[int], workers: int = 1
+) -> Iterator[tuple[int, int, dict[str, str]]]:
+    """Run the gateway on ``server`` over the given upstreams; yields port, process id, tokens.
+
+    Two Virtual MCPs exist: ``one`` over the first upstream, ``many`` over all of them.
+    """
+    port = free_port()
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="gateway-bench-"))
+        environment = {
+            "GATEWAY_DATA_DIR": folder,
+            "PUBLIC_URL": f"http://127.0.0.1:{port}",
+            "SECRET_KEY": "only-for-this-benchmark-0123456789-0123456789-0123456789",
+            "GATEWAY_ENCRYPTION_KEYS": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
+            "GATEWAY_ALLOW_LOOPBACK_UPSTREAMS": "true",
+            "DJANGO_SETTINGS_MODULE": "gateway_site.settings",
+        }
+        prepared = subprocess.run(
+            [sys.executable, str(HERE / "prepare.py"), *map(str, upstream_ports)],
+            env={**os.environ, **environment},
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if prepared.returncode:
+            raise RuntimeError(f"the gateway could not be prepared: {prepared.stderr}")
+        tokens = json.loads(prepared.stdout.splitlines()[-1])
+        command = server_command(server, port, workers)
+        yield port, stack.enter_context(running(command, port, environment)), tokens
