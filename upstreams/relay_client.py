@@ -1,0 +1,342 @@
+"""The HTTP client of the relay path: one request, one answer, over pooled connections.
+
+    async with relay_client.post(facts, credential, headers, body, timeout=50) as answer:
+        if answer.status == 200:
+            data = await answer.read(limit)
+
+Written for relaying alone, which is why it is small and fast: it keeps nothing between
+requests but connections, follows no redirect, stores no cookie, decodes nothing and asks
+no proxy (security.md #142, #158, #192-#194). Limits are in ``relay_connection`` and
+``connection_pool``. Leaving the block before the answer is complete closes the connection,
+which is how a stateless upstream learns of a cancellation (protocol.md b15).
+"""
+
+import re
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from types import TracebackType
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from upstreams import connection_pool
+from upstreams.connection_pool import LoopPools, Origin, bracketed
+from upstreams.egress_guard import host_of
+from upstreams.errors import UpstreamAnswerInvalid, UpstreamTimeout
+from upstreams.relay_connection import AnswerRefused, Dropped, RelayConnection, TimedOut
+from upstreams.upstream_facts import UpstreamFacts
+
+if TYPE_CHECKING:
+    from upstreams.credentials import Credential
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+MAX_ANSWER_BYTES: Final = 10 * 1024 * 1024
+FIRST_BYTE_SECONDS: Final = 30.0
+# Kept back from a call's time for the answer itself, once the first byte is there.
+ANSWER_SECONDS: Final = 20.0
+# RFC 9110 5.5: visible characters, space, tab; other octets are not used towards upstreams.
+_VALUE: Final = re.compile(rb"[\x20-\x7e\t]*")
+_NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_ASKED_WITH_TARGET: Final = re.compile(r"[\x00-\x20\x7f-\U0010ffff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An upstream's address, taken apart once; ``fixed`` are the header lines of every request."""
+
+    origin: Origin
+    path: bytes
+    fixed: bytes
+
+
+@lru_cache(maxsize=4096)
+def target_of(url: str, private_network: str) -> Target:
+    """Return where requests for an upstream's address go.
+
+    Raises:
+        EgressRefused: the host is not written in the one canonical form.
+        ValueError: the address is not a URL.
+    """
+    parts = urlsplit(url)
+    host = host_of(parts)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    shown = bracketed(host)
+    if port != (443 if parts.scheme == "https" else 80):
+        shown = f"{shown}:{port}"
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    if _ASKED_WITH_TARGET.search(path):
+        raise ValueError("the address holds characters a request line may not hold")
+    fixed = f" HTTP/1.1\r\nHost: {shown}\r\nUser-Agent: mcp-gateway\r\nAccept-Encoding: identity\r\n"
+    origin = Origin(parts.scheme, host, port, private_network)
+    return Target(origin, path.encode("ascii"), fixed.encode("ascii"))
+
+
+class RelayExchange:
+    """One request and its answer; an asynchronous context manager.
+
+    Attributes:
+        status: the answer's HTTP status.
+        headers: lower-case names of the few headers that are kept.
+    """
+
+    __slots__ = (
+        "_body",
+        "_connection",
+        "_credential",
+        "_facts",
+        "_finished",
+        "_first_byte",
+        "_headers",
+        "_method",
+        "_pools",
+        "_resend",
+        "_timeout",
+        "headers",
+        "status",
+    )
+
+    def __init__(
+        self,
+        method: bytes,
+        facts: UpstreamFacts,
+        credential: "Credential",
+        headers: Headers,
+        body: bytes,
+        *,
+        timeout: float,
+        first_byte: float = 0.0,
+        resend: bool = False,
+    ) -> None:
+        self._method = method
+        self._facts = facts
+        self._credential = credential
+        self._headers = headers
+        self._body = body
+        self._timeout = timeout
+        self._first_byte = first_byte
+        self._resend = resend
+        self._finished = False
+        self._connection: RelayConnection | None = None
+        self._pools: LoopPools | None = None
+        self.status = 0
+        self.headers: dict[bytes, bytes] = {}
+
+    async def __aenter__(self) -> "RelayExchange":
+        """Send the request and wait for the head of the answer.
+
+        Raises:
+            UpstreamUnreachable, EgressRefused: no connection; nothing was sent.
+            UpstreamTimeout: no answer in time.
+            UpstreamAnswerInvalid: a redirect, a compressed answer, broken HTTP, a broken
+                connection, or a request that cannot be written as HTTP.
+        """
+        target = self._target()
+        head = self._head(target)
+        pools = self._pools = connection_pool.pools()
+        pool = pools.pool(target.origin)
+        resend = self._resend
+        while True:
+            connection = pool.take(pools.loop.time())
+            reused = connection is not None
+            if connection is None:
+                connection = await pool.connect()
+            try:
+                await self._send(connection, head)
+            except Dropped as error:
+                # RFC 9110 9.2.2: only what may be sent twice is, and only when the peer had
+                # closed a kept connection without a word.
+                if not (reused and error.untouched and resend):
+                    raise self.translated(error) from error
+                resend = False
+                continue
+            except (AnswerRefused, TimedOut) as error:
+                raise self.translated(error) from error
+            except BaseException:
+                connection.abort()
+                raise
+            break
+        self._connection = connection
+        self.status = connection.status
+        self.headers = connection.headers
+        if 300 <= self.status < 400:
+            connection.abort()
+            raise UpstreamAnswerInvalid(
+                f"{self._facts.title} answered with a redirect, which is not followed.",
+                detail=f"HTTP {self.status}; configure the address it redirects to",
+            )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Keep the connection if the answer is complete, else close it."""
+        connection, pools = self._connection, self._pools
+        if connection is not None and pools is not None:
+            drain = self._finished and kind is None
+            connection.finish(drain=drain, now=pools.loop.time())
+            self._connection = None
+
+    async def _send(self, connection: RelayConnection, head: bytes) -> None:
+        assert self._pools is not None
+        now = self._pools.loop.time()
+        silent = self._first_byte or max(FIRST_BYTE_SECONDS, self._timeout - ANSWER_SECONDS)
+        await connection.send(
+            head,
+            self._body,
+            first_byte_by=now + min(silent, self._timeout),
+            deadline=now + self._timeout,
+        )
+
+    def _target(self) -> Target:
+        facts = self._facts
+        try:
+            return target_of(facts.url, facts.private_network)
+        except ValueError as error:
+            raise UpstreamAnswerInvalid(
+                f"The address of {facts.title} cannot be used.", detail=str(error)
+            ) from error
+
+    def _head(self, target: Target) -> bytes:
+        path, query = target.path, self._credential.query
+        if query:
+            path += (b"&" if b"?" in path else b"?") + query
+        lines = [self._method, b" ", path, target.fixed]
+        valid, named = _VALUE.fullmatch, _NAME.fullmatch
+        for headers in (self._headers, self._credential.headers):
+            for name, value in headers:
+                if not valid(value) or not named(name):
+                    raise UpstreamAnswerInvalid(
+                        f"A header for {self._facts.title} cannot be sent.",
+                        detail=f"header {name.decode('ascii', 'replace')!r} holds characters "
+                        "that a header may not hold",
+                    )
+                lines += (name, b": ", value, b"\r\n")
+        if query and not valid(query):
+            raise UpstreamAnswerInvalid(
+                f"The key for {self._facts.title} cannot be sent.",
+                detail="the query credential holds characters a URL may not hold",
+            )
+        if self._body or self._method == b"POST":
+            lines.append(b"Content-Length: %d\r\n" % len(self._body))
+        lines.append(b"\r\n")
+        return b"".join(lines)
+
+    async def read(self, limit: int = MAX_ANSWER_BYTES) -> bytes:
+        """Return the whole body.
+
+        Raises:
+            UpstreamAnswerInvalid: it is longer than ``limit`` bytes, or broke off.
+            UpstreamTimeout: its end did not come in time.
+        """
+        connection = self._open()
+        length = self.headers.get(b"content-length", b"")
+        if length and int(length) > limit:
+            raise self._too_large(limit)
+        body = connection.whole_body()
+        if body is not None:
+            if len(body) > limit:
+                raise self._too_large(limit)
+            return body
+        parts, size = [], 0
+        async for part in self.chunks():
+            size += len(part)
+            if size > limit:
+                raise self._too_large(limit)
+            parts.append(part)
+        return b"".join(parts)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Give the body piece by piece as it comes; not reading on holds the upstream back.
+
+        Raises:
+            UpstreamAnswerInvalid, UpstreamTimeout: as for ``read``.
+        """
+        connection = self._open()
+        while True:
+            try:
+                data = await connection.chunk()
+            except (Dropped, AnswerRefused, TimedOut) as error:
+                raise self.translated(error) from error
+            if not data:
+                return
+            yield data
+
+    def finish(self) -> None:
+        """Say that the answer is known although its end is not here: the end may follow."""
+        self._finished = True
+
+    def extend(self, seconds: float) -> None:
+        """Let the answer take this long from now on."""
+        if self._connection is not None and self._pools is not None:
+            self._connection.deadline = self._pools.loop.time() + seconds
+
+    def _open(self) -> RelayConnection:
+        if self._connection is None:
+            raise RuntimeError("the exchange is not open")
+        return self._connection
+
+    def _too_large(self, limit: int) -> UpstreamAnswerInvalid:
+        return UpstreamAnswerInvalid(
+            f"The answer of {self._facts.title} is too large.", detail=f"more than {limit} bytes"
+        )
+
+    def translated(self, error: Exception) -> UpstreamAnswerInvalid | UpstreamTimeout:
+        """Return what people are told about a failure of the connection."""
+        title = self._facts.title
+        if isinstance(error, TimedOut):
+            return UpstreamTimeout(f"{title} did not answer in time.", detail=str(error))
+        if isinstance(error, Dropped):
+            return UpstreamAnswerInvalid(
+                f"{title} closed the connection before its answer was complete; "
+                "whether it did what was asked is not known.",
+                detail=str(error),
+            )
+        return UpstreamAnswerInvalid(f"{title} gave an invalid answer.", detail=str(error))
+
+
+def post(
+    facts: UpstreamFacts,
+    credential: "Credential",
+    headers: Headers,
+    body: bytes,
+    *,
+    timeout: float,
+    resend: bool = False,
+) -> RelayExchange:
+    """Send a POST; use as ``async with``.
+
+    ``timeout`` is for the whole answer, in seconds; its first byte must come within 30 s, or
+    within all but the last 20 s of a longer ``timeout``. ``resend`` allows a second try
+    on a fresh connection when the upstream had dropped a kept one without answering: never
+    for requests that may have effects.
+    """
+    return RelayExchange(
+        b"POST", facts, credential, headers, body, timeout=timeout, resend=resend
+    )
+
+
+def get(
+    facts: UpstreamFacts, credential: "Credential", headers: Headers, *, timeout: float
+) -> RelayExchange:
+    """Send a GET; as ``post``."""
+    return RelayExchange(
+        b"GET", facts, credential, headers, b"", timeout=timeout, resend=True
+    )
+
+
+def delete(
+    facts: UpstreamFacts, credential: "Credential", headers: Headers, *, timeout: float
+) -> RelayExchange:
+    """Send a DELETE; as ``post``."""
+    return RelayExchange(
+        b"DELETE", facts, credential, headers, b"", timeout=timeout, resend=True
+    )
+
+
+async def close_all() -> None:
+    """Close the running loop's connections; call it when the process ends."""
+    connection_pool.close_pools()
