@@ -1,0 +1,16 @@
+// The official TypeScript client, version 2, as a program of the line protocol.
+import {
+  Client,
+  StreamableHTTPClientTransport,
+  UnauthorizedError,
+} from "@modelcontextprotocol/client";
+import { run } from "./line_protocol.mjs";
+
+await run({
+  Client,
+  Transport: StreamableHTTPClientTransport,
+  Unauthorized: UnauthorizedError,
+  finish: (transport, parameters) => transport.finishAuth(parameters),
+  takesSchema: false,
+  modes: (mode) => ({ versionNegotiation: { mode } }),
+});
