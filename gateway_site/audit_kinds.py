@@ -11,6 +11,7 @@ KINDS: dict[str, str] = {
     "person.second_factor_failed": "A second factor was wrong",
     "identity_provider.changed": "Changed an identity provider",
     "identity_provider.deleted": "Deleted an identity provider",
+    "person.administrator_made": "Made the first administrator",
     "person.changed": "Changed a person's account",
     "person.deleted": "Deleted a person's account",
     "group.changed": "Changed a group",

@@ -1,15 +1,28 @@
 """Everything the gateway reads from its environment, on one page.
 
-Each variable may also be given as ``NAME_FILE``: a path whose content is the value.
+Each variable may also be given as ``NAME_FILE``: a path whose content is the value, and
+``gateway.env`` in the data directory holds those that ``bin/serve`` made.
 ``configuration_checks`` validates the combination and says what to mend.
 """
 
+import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import environ
+from django.core.exceptions import ImproperlyConfigured
+
+from gateway_site import data_directory
 
 BASE_DIR = Path(__file__).resolve().parent.parent
+try:
+    DATA_DIR = data_directory.default_path(os.environ)
+    # What bin/serve made and stored; a variable of the environment wins.
+    for _name, _value in data_directory.read_stored(DATA_DIR).items():
+        if f"{_name}_FILE" not in os.environ:
+            os.environ.setdefault(_name, _value)
+except data_directory.DataDirectoryUnusable as failure:
+    raise ImproperlyConfigured(str(failure)) from failure
 env = environ.FileAwareEnv()
 
 # Addresses ------------------------------------------------------------------
@@ -23,15 +36,21 @@ CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
 TRUSTED_PROXY: list[str] = env.list("TRUSTED_PROXY", default=[])
 
 # Keys and data --------------------------------------------------------------
-DATA_DIR = Path(env.str("GATEWAY_DATA_DIR", default=str(Path.home() / ".local/share/mcp-gateway")))
 SECRET_KEY: str = env.str("SECRET_KEY", default="")
 SECRET_KEY_FALLBACKS: list[str] = env.list("SECRET_KEY_FALLBACKS", default=[])
 # Comma separated, URL-safe base64 of 32 bytes each; the first one encrypts, all of them open.
 GATEWAY_ENCRYPTION_KEYS: list[str] = env.list("GATEWAY_ENCRYPTION_KEYS", default=[])
 DEBUG = False
 
-DATABASE_URL: str = env.str("DATABASE_URL", default=f"sqlite:///{DATA_DIR / 'gateway.sqlite3'}")
-DATABASES = {"default": environ.Env.db_url_config(DATABASE_URL)}
+DATABASE_URL: str = env.str("DATABASE_URL", default="")
+DATABASES = {
+    "default": environ.Env.db_url_config(DATABASE_URL)
+    if DATABASE_URL
+    else {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": str(DATA_DIR / data_directory.DATABASE_FILE),
+    }
+}
 DATABASES["default"]["CONN_MAX_AGE"] = 60
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # Without IMMEDIATE and a busy timeout two people at once get "database is locked".

@@ -1,0 +1,150 @@
+"""``manage.py gateway_serve``, behind ``bin/serve``: prepare, start, watch, stop."""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from gateway_site import serving
+from gateway_site.demo import processes as demo_processes
+from gateway_site.supervision import Child, Ended, Supervisor
+
+START_SECONDS = 60
+
+
+class Command(BaseCommand):
+    """Supervises the web server and the demo's upstreams; touches no table itself."""
+
+    help = "Start the gateway: data directory, keys, tables, administrator, demo, web server."
+    # The settings of this process may be of another data directory than the one chosen.
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare the options of ``bin/serve``."""
+        parser.add_argument("--port", type=int, help="port to listen on (first start: 8000)")
+        parser.add_argument("--host", help="address to listen on (127.0.0.1)")
+        parser.add_argument("--data-dir", help="where keys and database are kept")
+        parser.add_argument(
+            "--public-url", help="address people use, such as https://mcp.example.com"
+        )
+        parser.add_argument("--no-demo", action="store_true", help="start without the demo")
+        parser.add_argument("--server", choices=["daphne", "uvicorn"], default="daphne")
+        parser.add_argument("--workers", type=int, default=1, help="processes, with uvicorn")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Start everything and stay until it is ended."""
+        try:
+            plan = serving.decide(options, os.environ)
+        except serving.CannotServe as failure:
+            raise CommandError(str(failure)) from failure
+        with self._only_one(plan.folder):
+            supervisor = Supervisor(self._say)
+            status = 0
+            try:
+                self._start(plan, supervisor)
+                status = supervisor.watch()
+            except Ended:
+                self._say("\nStopping ...")
+            finally:
+                supervisor.stop(grace=plan.drain + 5)
+            self._say("Stopped. Everything is kept; bin/serve starts it again.")
+        if status:
+            raise SystemExit(status)
+
+    def _start(self, plan: serving.ServingPlan, supervisor: Supervisor) -> None:
+        self._say(f"Data directory: {plan.folder}")
+        self._say("Preparing the database ...")
+        administrator = self._manage(plan, "gateway_init", "--json")
+        demo: dict[str, Any] = {}
+        if plan.demo and not demo_processes.was_removed(plan.folder):
+            self._say("Starting the demo's upstreams ...")
+            ports = demo_processes.choose_ports(plan.folder, plan.port)
+            for child in demo_processes.children(plan.folder, ports, plan.environment()):
+                supervisor.start(child)
+            numbers = ",".join(str(port) for port in ports.values())
+            demo = self._manage(plan, "gateway_demo", "--json", "--ports", numbers)
+        self._say(f"Starting {plan.server} ...")
+        web = Child(
+            "The web server", plan.server_command(), plan.environment(), serving.ROOT, vital=True
+        )
+        supervisor.start(web)
+        if not supervisor.wait_until(lambda: is_ready(plan.local_url), web, START_SECONDS):
+            raise CommandError(
+                "The web server did not become ready; its messages are above. "
+                f"{plan.folder / 'gateway.sqlite3'} and the keys are as they were."
+            )
+        self._say(banner(plan, administrator, demo))
+
+    def _manage(self, plan: serving.ServingPlan, *arguments: str) -> dict[str, Any]:
+        done = subprocess.run(
+            [sys.executable, str(serving.ROOT / "manage.py"), *arguments],
+            env=plan.environment(),
+            stdout=subprocess.PIPE,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise CommandError(f"{arguments[0]} failed; its message is above.")
+        answer: dict[str, Any] = json.loads(done.stdout.decode().splitlines()[-1])
+        return answer
+
+    def _only_one(self, folder: Path) -> Any:
+        guard = (folder / "serve.lock").open("a+")
+        try:
+            fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as failure:
+            guard.seek(0)
+            raise CommandError(
+                f"A gateway (process {guard.read().strip() or 'unknown'}) already runs on {folder}. "
+                "Stop it first, or choose another --data-dir."
+            ) from failure
+        guard.truncate(0)
+        guard.write(str(os.getpid()))
+        guard.flush()
+        return guard
+
+    def _say(self, text: str) -> None:
+        self.stdout.write(text)
+        self.stdout.flush()
+
+
+def is_ready(local_url: str) -> bool:
+    """Whether the server answers ``/readyz`` with 200."""
+    try:
+        with urllib.request.urlopen(f"{local_url}/readyz", timeout=2) as answer:  # noqa: S310
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError, ValueError):
+        time.sleep(0.05)
+        return False
+
+
+def banner(plan: serving.ServingPlan, administrator: dict[str, Any], demo: dict[str, Any]) -> str:
+    """Return what a person needs now: addresses, the password once, the next step."""
+    lines = ["", f"The gateway runs at {plan.public_url}", ""]
+    if demo:
+        lines += ["Connector URLs of the demo, to paste into an MCP client:"]
+        lines += [f"  {server['url']}   {server['title']}" for server in demo["virtual_mcps"]]
+        lines += [""]
+    lines += ["Administration:", f"  {plan.public_url}/admin/   user {administrator['username']}"]
+    if administrator["password"]:
+        lines += [f"  password {administrator['password']}   (shown only now; write it down)"]
+    lines += ["", "What to do next:"]
+    if demo:
+        lines += [
+            f"  1. Open {plan.public_url}/ and sign in; each card shows how to connect a client."
+        ]
+    else:
+        lines += [f"  1. Open {plan.public_url}/admin/, add an upstream and a Virtual MCP over it."]
+    lines += [
+        "  2. ChatGPT and Claude need an address on the internet: docs/quickstart.md says how."
+    ]
+    lines += ["  3. Stop with Ctrl-C. Starting again keeps accounts, keys and settings.", ""]
+    return "\n".join(lines)
