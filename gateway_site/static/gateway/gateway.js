@@ -88,6 +88,15 @@
     enhance(dialog);
   };
 
+  // A decision counts once: a second click must not overtake the answer to the first.
+  for (const form of document.querySelectorAll("form[data-once]")) {
+    form.addEventListener("submit", (event) => {
+      if (form.dataset.sent) event.preventDefault();
+      form.dataset.sent = "yes";
+    });
+    addEventListener("pageshow", () => { delete form.dataset.sent; });
+  }
+
   enhance(document);
   for (const link of document.querySelectorAll("a[data-dialog]")) {
     link.addEventListener("click", (event) => {

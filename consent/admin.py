@@ -1,0 +1,50 @@
+"""Consents in the admin: to read and to take back, never to write."""
+
+from django.contrib import admin, messages
+from django.contrib.auth.models import User
+from django.db.models import QuerySet
+from django.http import HttpRequest
+
+from consent import decisions
+from consent.models import ConsentRecord
+
+
+@admin.register(ConsentRecord)
+class ConsentRecordAdmin(admin.ModelAdmin[ConsentRecord]):
+    """Who let which client use which Virtual MCP."""
+
+    list_display = ["user", "client", "virtual_mcp_slug", "given_at", "revoked_at"]
+    list_filter = [("revoked_at", admin.EmptyFieldListFilter), "virtual_mcp_slug"]
+    search_fields = ["user__username", "user__email", "client__name", "client__client_id"]
+    date_hierarchy = "given_at"
+    actions = ["revoke_selected"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ConsentRecord]:
+        """Fetch what the list prints in one query."""
+        return super().get_queryset(request).select_related("user", "client")
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Only the person themselves can consent."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: ConsentRecord | None = None) -> bool:
+        """A consent is a record of what was agreed to."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: ConsentRecord | None = None) -> bool:
+        """Revoking keeps the record."""
+        return False
+
+    def has_revoke_permission(self, request: HttpRequest) -> bool:
+        """Revoking is the right of who may change consents, although no form changes one."""
+        return request.user.has_perm("consent.change_consentrecord")
+
+    @admin.action(description="Revoke: the client's tokens stop working", permissions=["revoke"])
+    def revoke_selected(self, request: HttpRequest, queryset: QuerySet[ConsentRecord]) -> None:
+        """Take back every selected consent that still stands."""
+        assert isinstance(request.user, User)
+        address = str(request.META.get("REMOTE_ADDR", ""))
+        standing = list(queryset.filter(revoked_at=None).select_related("user", "client"))
+        for record in standing:
+            decisions.revoke(record, actor=request.user, address=address)
+        messages.success(request, f"{len(standing)} revoked.")

@@ -1,0 +1,154 @@
+"""``/connections/``: what a person has authorized and connected, and how to take it back."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.models import User
+from django.db.models import Max, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_POST, require_safe
+from upstreams.accounts import AccountStatus
+
+from consent import decisions
+from consent.models import ConsentRecord
+from upstreams import accounts
+from upstreams.models import CredentialKind, Upstream, UpstreamAccount
+from virtualmcp.access_policy import visible_to
+from virtualmcp.models import CallRecord, UpstreamChoice, VirtualMcp
+
+OWN_ACCOUNT = (CredentialKind.USER_OAUTH, CredentialKind.USER_KEY)
+MAX_KEY_LENGTH = 8000
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorizedClient:
+    """One client that may act as this person on one Virtual MCP."""
+
+    record: ConsentRecord
+    server_title: str
+    last_used: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectedUpstream:
+    """One upstream where this person has, or could have, an account of their own."""
+
+    upstream: Upstream
+    status: AccountStatus
+    account: UpstreamAccount | None
+
+    @property
+    def by_key(self) -> bool:
+        """Whether the account is a pasted key."""
+        return self.upstream.credential_kind == CredentialKind.USER_KEY
+
+    @property
+    def has_account(self) -> bool:
+        """Whether something is stored that could be removed."""
+        return self.account is not None
+
+
+@require_safe
+@login_required
+@never_cache
+def connections(request: HttpRequest) -> HttpResponse:
+    """Show both lists."""
+    person = _person(request)
+    context = {
+        "clients": _authorized_clients(person),
+        "upstreams": _own_upstreams(person),
+        "here": request.path,
+    }
+    return render(request, "consent/connections.html", context)
+
+
+@require_POST
+@login_required
+def revoke_client(request: HttpRequest, record_id: int) -> HttpResponse:
+    """Take back one authorization; the client's next request fails."""
+    person = _person(request)
+    record = get_object_or_404(
+        ConsentRecord.objects.select_related("client", "user"), pk=record_id, user=person
+    )
+    decisions.revoke(record, actor=person, address=_address(request))
+    name = record.client.name or "The program"
+    messages.success(request, f"{name} can no longer use {record.virtual_mcp_slug} as you.")
+    return redirect("consent:connections")
+
+
+@require_POST
+@login_required
+def disconnect_upstream(request: HttpRequest, key: str) -> HttpResponse:
+    """Forget this person's account on one upstream."""
+    person = _person(request)
+    upstream = get_object_or_404(Upstream, key=key, accounts__user=person)
+    accounts.disconnect(person, upstream, actor=person)
+    messages.success(
+        request, f"{upstream.title} is disconnected; what the gateway kept for it is deleted."
+    )
+    return redirect("consent:connections")
+
+
+@sensitive_post_parameters("key")
+@require_POST
+@login_required
+def save_key(request: HttpRequest, key: str) -> HttpResponse:
+    """Keep this person's own key for one upstream."""
+    person = _person(request)
+    upstream = get_object_or_404(
+        _reachable_upstreams(person), key=key, credential_kind=CredentialKind.USER_KEY
+    )
+    secret = request.POST.get("key", "").strip()
+    if not secret or len(secret) > MAX_KEY_LENGTH or not secret.isprintable():
+        messages.error(
+            request, f"That does not look like a key for {upstream.title}. Nothing was saved."
+        )
+        return redirect("consent:connections")
+    accounts.save_user_key(person, upstream, secret, actor=person)
+    messages.success(request, f"Your key for {upstream.title} is saved.")
+    return redirect("consent:connections")
+
+
+def _authorized_clients(person: User) -> list[AuthorizedClient]:
+    records = ConsentRecord.objects.filter(user=person, revoked_at=None).select_related("client")
+    titles = dict(VirtualMcp.objects.values_list("slug", "title"))
+    calls = CallRecord.objects.filter(user_id=person.pk).values_list("client_id", "virtual_mcp")
+    used = {(client, slug): at for client, slug, at in calls.annotate(last=Max("at")).order_by()}
+    return [
+        AuthorizedClient(
+            record,
+            titles.get(record.virtual_mcp_slug, record.virtual_mcp_slug),
+            used.get((record.client.client_id, record.virtual_mcp_slug)),
+        )
+        for record in records
+    ]
+
+
+def _own_upstreams(person: User) -> list[ConnectedUpstream]:
+    held = {account.upstream_id: account for account in UpstreamAccount.objects.filter(user=person)}
+    reachable = _reachable_upstreams(person).filter(credential_kind__in=OWN_ACCOUNT)
+    shown = (reachable | Upstream.objects.filter(pk__in=held)).distinct().order_by("title")
+    return [
+        ConnectedUpstream(upstream, accounts.status_for(person, upstream), held.get(upstream.pk))
+        for upstream in shown
+    ]
+
+
+def _reachable_upstreams(person: User) -> QuerySet[Upstream]:
+    choices = UpstreamChoice.objects.filter(virtual_mcp__in=visible_to(person))
+    return Upstream.objects.filter(enabled=True, pk__in=choices.values("upstream_id"))
+
+
+def _person(request: HttpRequest) -> User:
+    user = request.user
+    assert isinstance(user, User)
+    return user
+
+
+def _address(request: HttpRequest) -> str:
+    return str(request.META.get("REMOTE_ADDR", ""))
