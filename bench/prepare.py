@@ -23,9 +23,9 @@ def main(ports: list[int]) -> None:
     from django.contrib.auth import get_user_model
     from django.core.management import call_command
     from django.utils import timezone
-    from django.utils.crypto import get_random_string
     from oauth2_provider.models import get_access_token_model, get_application_model
 
+    from oauthserver.token_values import new_access_token
     from upstreams.models import Upstream
     from virtualmcp.models import UpstreamChoice, VirtualMcp
 
