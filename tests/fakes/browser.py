@@ -145,14 +145,13 @@ class Page:
         """Return the first enabled button whose label begins with ``words``, with its form."""
         for form in self.forms:
             for button in form.buttons:
-                label = " ".join(button.label.split()).lower()
-                if label.startswith(words.lower()) and not button.disabled:
+                if _begins(button.label, words) and not button.disabled:
                     return form, button
         return None
 
     def find_link(self, words: str) -> str:
         """Return the address of the first link whose text begins with ``words``, or ""."""
-        return next((h for h, said in self.links if said.lower().startswith(words.lower())), "")
+        return next((target for target, said in self.links if _begins(said, words)), "")
 
 
 class Browser:
@@ -251,19 +250,25 @@ class Browser:
         self._client.close()
 
 
-def walk_consent(browser: Browser, url: str, username: str, password: str) -> str:
+def walk_consent(
+    browser: Browser, url: str, username: str, password: str, *, key: str = "", until: str = ""
+) -> str:
     """Do what a person does between pressing “connect” in a client and being sent back to it.
 
-    Signs in where asked, connects every upstream that can be connected, approves at the
-    upstream's own authorization server, presses Authorize. Returns the redirect's address.
+    Signs in where asked, connects every upstream that can be connected (with ``key`` where one
+    is asked for), approves at the upstream's own authorization server, presses Authorize.
+    Returns the redirect's address, or that of the first page which says ``until``.
 
     Raises:
         BrowserStopped: a page came up on which there is nothing to press.
     """
     page = browser.open(url)
     for _ in range(MOST_STEPS):
-        if page.stopped_at:
-            return page.stopped_at
+        if page.stopped_at or (until and until in page.text):
+            return page.stopped_at or page.url
+        if any("key" in form.fields for form in page.forms):
+            page = browser.press("Save key", key=key)
+            continue
         if any(form.field_of_kind("password") for form in page.forms):
             page = browser.sign_in(username, password)
             continue
@@ -274,6 +279,10 @@ def walk_consent(browser: Browser, url: str, username: str, password: str) -> st
         else:
             raise BrowserStopped(f"stuck at {page.url} ({page.status}): {page.text[:1500]}")
     raise BrowserStopped(f"going round in circles: {browser.visited[-8:]}")
+
+
+def _begins(label: str, words: str) -> bool:
+    return f"{' '.join(label.split())} ".lower().startswith(f"{words} ".lower())
 
 
 def _origin(url: str) -> str:

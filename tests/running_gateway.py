@@ -1,0 +1,197 @@
+"""A real gateway as a process of its own: own data directory and keys, configured by a file.
+
+    with running_gateway({"upstreams": [...], "virtual_mcps": [...]}) as gateway:
+        httpx.post(gateway.endpoint("team"), ...)
+
+It is started by the command line that ``bin/serve`` uses and configured by
+``manage.py gateway_apply``, so what a test meets is what people run.
+"""
+
+import base64
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import httpx
+import yaml
+
+from gateway_site.serving import ServingPlan
+from tests.fakes.asgi_server import authority, free_port
+
+ROOT = Path(__file__).resolve().parent.parent
+READY_SECONDS = 40
+STOP_SECONDS = 15
+
+
+@dataclass
+class RunningGateway:
+    """One gateway process; ``url`` is its public address."""
+
+    url: str
+    folder: Path
+    environment: dict[str, str]
+    process: "subprocess.Popen[bytes] | None" = None
+    log_file: Path = field(default_factory=Path)
+
+    def endpoint(self, slug: str) -> str:
+        """Return the address people paste."""
+        return f"{self.url}/v1/mcp/{slug}"
+
+    def manage(self, *arguments: str, given: str = "") -> str:
+        """Run ``manage.py``; returns what it printed.
+
+        Raises:
+            AssertionError: it failed; with its output.
+        """
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "manage.py"), *arguments],
+            env=self.environment,
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, (arguments, done.stdout[-3000:], done.stderr[-3000:])
+        return done.stdout
+
+    def apply(self, configuration: Mapping[str, Any]) -> str:
+        """Apply a configuration as an administrator would."""
+        file = self.folder / "gateway.yaml"
+        file.write_text(yaml.safe_dump(dict(configuration), sort_keys=False))
+        return self.manage("gateway_apply", str(file))
+
+    def log(self) -> str:
+        """Return what the process wrote so far."""
+        return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
+
+    def wait_ready(self) -> None:
+        """Wait until it says it is ready.
+
+        Raises:
+            AssertionError: it ended or was not ready in time; with its log.
+        """
+        deadline = time.monotonic() + READY_SECONDS
+        with httpx.Client(trust_env=False, timeout=5) as client:
+            while time.monotonic() < deadline:
+                assert self.process is not None
+                assert self.process.poll() is None, self.log()[-4000:]
+                try:
+                    if client.get(f"{self.url}/readyz").status_code == 200:
+                        return
+                except httpx.TransportError:
+                    pass
+                time.sleep(0.05)
+        raise AssertionError(f"not ready after {READY_SECONDS} s:\n{self.log()[-4000:]}")
+
+    def stop(self) -> None:
+        """End the process as an operator would; kills it if it does not end."""
+        if self.process is None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(5)
+            raise AssertionError(f"did not stop:\n{self.log()[-4000:]}") from None
+        finally:
+            self.process = None
+
+
+def _environment(folder: Path, url: str, changes: Mapping[str, str]) -> dict[str, str]:
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    return {
+        **inherited,
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": str(ROOT),
+        "DJANGO_SETTINGS_MODULE": "gateway_site.settings",
+        "GATEWAY_DATA_DIR": str(folder),
+        "PUBLIC_URL": url,
+        "SECRET_KEY": secrets.token_urlsafe(48),
+        "GATEWAY_ENCRYPTION_KEYS": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+        "GATEWAY_ALLOW_LOOPBACK_UPSTREAMS": "true",
+        "GATEWAY_ALLOW_LOOPBACK_CLIENT_METADATA": "true",
+        "GATEWAY_EXTRA_CA_BUNDLE": str(authority().ca_file),
+        **changes,
+    }
+
+
+@cache
+def _migrated_database() -> Path:
+    """Make (once per process) the empty database that every gateway of this run starts from."""
+    folder = Path(mkdtemp(prefix="gateway-empty-"))
+    empty = RunningGateway("", folder, _environment(folder, "http://localhost:8000", {}))
+    empty.manage("migrate", "--verbosity", "0")
+    # The write-ahead log must be in the file before it is copied.
+    empty.manage("shell", "-c", "from django.db import connection as c; "
+                 "c.cursor().execute('PRAGMA wal_checkpoint(TRUNCATE)')")  # fmt: skip
+    return folder / "gateway.sqlite3"
+
+
+@contextmanager
+def running_gateway(
+    configuration: Mapping[str, Any],
+    *,
+    server: str = "uvicorn",
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[RunningGateway]:
+    """Run a gateway until the block ends.
+
+    Args:
+        configuration: what ``gateway_apply`` takes.
+        server: "uvicorn" or "daphne".
+        environment: further settings, such as ``DATABASE_URL`` or ``REDIS_URL``.
+    """
+    folder = Path(mkdtemp(prefix="gateway-running-"))
+    port = free_port()
+    gateway = RunningGateway(
+        f"http://127.0.0.1:{port}",
+        folder,
+        _environment(folder, f"http://127.0.0.1:{port}", environment or {}),
+        log_file=folder / "gateway.log",
+    )
+    if "DATABASE_URL" in gateway.environment:
+        gateway.manage("migrate", "--verbosity", "0")
+    else:
+        shutil.copy(_migrated_database(), folder / "gateway.sqlite3")
+    try:
+        gateway.apply(configuration)
+        start(gateway, server=server)
+        yield gateway
+    finally:
+        gateway.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def start(gateway: RunningGateway, *, server: str = "uvicorn") -> None:
+    """Start the process of ``gateway`` and wait until it is ready."""
+    plan = ServingPlan(
+        folder=gateway.folder,
+        host="127.0.0.1",
+        port=int(gateway.url.rpartition(":")[2]),
+        public_url=gateway.url,
+        server=server,
+        workers=1,
+        demo=False,
+    )
+    with gateway.log_file.open("ab") as log:
+        gateway.process = subprocess.Popen(
+            plan.server_command(),
+            env=gateway.environment,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    gateway.wait_ready()
