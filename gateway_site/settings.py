@@ -86,6 +86,11 @@ else:
 
 # Limits and switches --------------------------------------------------------
 GATEWAY_MAX_BODY_BYTES: int = env.int("GATEWAY_MAX_BODY_BYTES", default=4 * 1024 * 1024)
+# What one person may have running at once, and start per second (0 = no limit), in each process.
+GATEWAY_CALLS_IN_FLIGHT_PER_USER: int = env.int("GATEWAY_CALLS_IN_FLIGHT_PER_USER", default=32)
+GATEWAY_CALLS_PER_SECOND_PER_USER: float = env.float(
+    "GATEWAY_CALLS_PER_SECOND_PER_USER", default=0.0
+)
 GATEWAY_ALLOWED_ORIGINS: list[str] = env.list("GATEWAY_ALLOWED_ORIGINS", default=[])
 GATEWAY_EXTRA_CA_BUNDLE: str = env.str("GATEWAY_EXTRA_CA_BUNDLE", default="")
 # Development only; refused by a system check when PUBLIC_URL is not a loopback address.
@@ -204,7 +209,37 @@ MFA_TOTP_ISSUER = "MCP Gateway"
 
 # Authorization server -------------------------------------------------------
 OAUTH2_PROVIDER_APPLICATION_MODEL = "oauthserver.OAuthClient"
-OAUTH2_PROVIDER: dict[str, object] = {}
+# PEM of the key that signs ID tokens; without one OpenID Connect is not offered.
+OIDC_RSA_PRIVATE_KEY: str = env.str("OIDC_RSA_PRIVATE_KEY", default="", multiline=True)
+# Networks from which many people's clients register and refresh: vendors' egress ranges.
+GATEWAY_SHARED_EGRESS: list[str] = env.list(
+    "GATEWAY_SHARED_EGRESS", default=["160.79.104.0/21"]
+)
+OAUTH2_PROVIDER: dict[str, object] = {
+    "OAUTH2_VALIDATOR_CLASS": "oauthserver.token_policy.GatewayOAuth2Validator",
+    "SCOPES_BACKEND_CLASS": "oauthserver.scopes.GatewayScopes",
+    "ACCESS_TOKEN_GENERATOR": "oauthserver.token_values.new_access_token",
+    "REFRESH_TOKEN_GENERATOR": "oauthserver.token_values.new_refresh_token",
+    "RESOURCE_SERVER_TOKEN_RESOURCE_VALIDATOR": "oauthserver.audience.exact_audience",
+    "ACCESS_TOKEN_EXPIRE_SECONDS": 3600,
+    "REFRESH_TOKEN_EXPIRE_SECONDS": 30 * 24 * 3600,
+    "REFRESH_TOKEN_REUSE_PROTECTION": True,
+    "AUTHORIZATION_CODE_EXPIRE_SECONDS": 60,
+    "ALLOW_LOCALHOST_LOOPBACK": True,
+    "OIDC_ENABLED": bool(OIDC_RSA_PRIVATE_KEY),
+    "OIDC_RSA_PRIVATE_KEY": OIDC_RSA_PRIVATE_KEY,
+    "OIDC_ISS_ENDPOINT": PUBLIC_URL,
+    "ID_TOKEN_EXPIRE_SECONDS": 3600,
+    "COMPLIANT_BCP_RFC9700_IMPLICIT_GRANT": True,
+    "COMPLIANT_BCP_RFC9700_PASSWORD_GRANT": True,
+    "COMPLIANT_BCP_RFC9700_PKCE_METHOD": True,
+    "COMPLIANT_BCP_RFC9700_ACCESS_TOKEN_TRANSPORT": True,
+    "COMPLIANT_BCP_RFC9700_AUTHZ_RESPONSE_ISS": True,
+    "COMPLIANT_BCP_RFC9700_TOKEN_STORAGE": True,
+    "COMPLIANT_BCP_RFC9700_REFRESH_TOKEN": True,
+    "COMPLIANT_BCP_RFC9700_REDIRECT_URI_MATCHING": True,
+    "COMPLIANT_BCP_RFC9700_PKCE_REQUIRED": True,
+}
 
 # Read-only REST -------------------------------------------------------------
 REST_FRAMEWORK = {

@@ -1,13 +1,25 @@
-"""OAuth clients: pre-registered by an administrator, or registered by themselves (DCR, CIMD)."""
+"""OAuth clients, and what the token policy must remember beside the library's own tables.
 
+The library's token models stay as they are (``oauth2_provider``); rows here refer to them by
+checksum, because a foreign key would make the two apps' first migrations depend on each other.
+"""
+
+import uuid
+
+from django.conf import settings
 from django.db import models
 from oauth2_provider.models import AbstractApplication
 
+from oauthserver import redirect_uris
+from oauthserver.client_facts import ClientFacts
+
 
 class OAuthClient(AbstractApplication):
-    """An MCP client that may ask for tokens; swapped in for DOT's application model.
+    """An MCP client that may ask for tokens; swapped in for the library's application model.
 
-    ``registration_source`` (manual, dcr, cimd) and ``cimd_expires_at`` come from DOT.
+    ``registration_source`` (manual, dcr, cimd) and ``cimd_expires_at`` are the library's.
+    ``metadata`` holds ``auth_methods`` and ``grant_types`` (lists) and ``document``, the last
+    registration request or metadata document as it came, for an administrator to look at.
     """
 
     enabled = models.BooleanField(default=True)
@@ -18,7 +30,6 @@ class OAuthClient(AbstractApplication):
     client_uri = models.CharField(max_length=2000, blank=True)
     logo_uri = models.CharField(max_length=2000, blank=True)
     software_id = models.CharField(max_length=200, blank=True)
-    # The last document or registration request as it came, for the admin to look at.
     metadata = models.JSONField(default=dict, blank=True, editable=False)
     approved_at = models.DateTimeField(null=True, editable=False)
     last_used_at = models.DateTimeField(null=True, editable=False)
@@ -30,3 +41,94 @@ class OAuthClient(AbstractApplication):
     def is_usable(self, request: object) -> bool:
         """A client that an administrator switched off gets nothing more."""
         return self.enabled
+
+    def redirect_uri_allowed(self, uri: str) -> bool:
+        """Whether ``uri`` is one of the registered ones (protocol.md 5.6)."""
+        return any(redirect_uris.matches(uri, known) for known in self.redirect_uris.split())
+
+    def get_allowed_schemes(self) -> list[str]:
+        """Schemes of the registered redirect URIs: nothing else is ever redirected to."""
+        return sorted({uri.partition(":")[0] for uri in self.redirect_uris.split()})
+
+    def take(self, facts: ClientFacts) -> None:
+        """Set what a registration or a metadata document says; the caller saves."""
+        self.name = facts.name
+        self.redirect_uris = " ".join(facts.redirect_uris)
+        self.authorization_grant_type = self.GRANT_AUTHORIZATION_CODE
+        public = "none" in facts.auth_methods
+        self.client_type = self.CLIENT_PUBLIC if public else self.CLIENT_CONFIDENTIAL
+        self.client_secret = ""
+        # The stored form is a digest already; the library must not hash it again.
+        self.hash_client_secret = False
+        self.token_endpoint_auth_method = facts.auth_method
+        self.token_endpoint_auth_signing_alg = facts.signing_alg
+        self.jwks_uri = facts.jwks_uri
+        self.jwks = facts.jwks
+        self.client_uri = facts.client_uri
+        self.logo_uri = facts.logo_uri
+        self.software_id = facts.software_id
+        self.metadata = {
+            "auth_methods": list(facts.auth_methods),
+            "grant_types": list(facts.grant_types),
+            "document": facts.document,
+        }
+
+    @property
+    def auth_methods(self) -> frozenset[str]:
+        """Ways this client may authenticate at the token endpoint."""
+        listed = self.metadata.get("auth_methods") or [self.token_endpoint_auth_method]
+        return frozenset(listed)
+
+    @property
+    def wants_refresh_tokens(self) -> bool:
+        """Whether the client registered the refresh grant (clients.md 3.3)."""
+        return "refresh_token" in self.metadata.get("grant_types", ["refresh_token"])
+
+
+class IssuedCode(models.Model):
+    """What became of an authorization code, kept after the code itself is gone.
+
+    The row is what parallel redemptions lock, and what a replayed code is recognised by
+    (RFC 6749 4.1.2). ``family`` is the token family that the code starts.
+    """
+
+    digest = models.CharField(max_length=64, unique=True)
+    # The approval that produced the code: an approval counts once.
+    transaction = models.CharField(max_length=64, unique=True)
+    application = models.ForeignKey(
+        settings.OAUTH2_PROVIDER_APPLICATION_MODEL, on_delete=models.CASCADE, related_name="+"
+    )
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    family = models.UUIDField(default=uuid.uuid4)
+    access_token_checksum = models.CharField(max_length=64, blank=True)
+    failed_tries = models.PositiveSmallIntegerField(default=0)
+    issued_at = models.DateTimeField(auto_now_add=True, db_index=True)
+    redeemed_at = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"Code #{self.pk}"
+
+
+class RotationAnswer(models.Model):
+    """The answer to a refresh, sealed so that only the holder of the old token can read it.
+
+    Written in the transaction of the rotation: whichever of the two a crash leaves behind,
+    the client's next try succeeds.
+    """
+
+    checksum = models.CharField(max_length=64, unique=True)
+    sealed = models.TextField()
+    until = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return f"Answer #{self.pk}"
+
+
+class UsedAssertion(models.Model):
+    """A ``jti`` that a client has already presented (RFC 7523 3, item 7)."""
+
+    digest = models.CharField(max_length=64, unique=True)
+    until = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return f"Assertion #{self.pk}"

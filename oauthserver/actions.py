@@ -1,0 +1,223 @@
+"""Everything that changes clients and tokens: check, change and audit in one place.
+
+Pages, the admin, the API and commands call these, so that they behave alike. ``actor`` is the
+user who acts, or None for the gateway itself.
+"""
+
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+from oauth2_provider.models import (
+    get_access_token_model,
+    get_grant_model,
+    get_refresh_token_model,
+)
+
+from oauthserver import redirect_uris, token_families
+from oauthserver.client_facts import GRANT_TYPES, SECRET_METHODS, ClientFacts
+from oauthserver.errors import ProtocolError
+from oauthserver.models import OAuthClient
+from oauthserver.signals import audit
+from oauthserver.token_values import new_client_id, new_client_secret
+
+
+def register_client(facts: ClientFacts, *, address: str) -> tuple[OAuthClient, str | None]:
+    """Store a client that registers itself; returns it with its secret, if it has one.
+
+    Args:
+        address: where the registration came from, for the audit trail.
+    """
+    client = OAuthClient(client_id=new_client_id())
+    client.registration_source = client.RegistrationSource.DCR
+    client.take(facts)
+    secret = _give_secret(client) if facts.auth_method in SECRET_METHODS else None
+    with transaction.atomic():
+        client.save()
+        _audit(
+            "client.registered", client, address=address, redirect_uris=list(facts.redirect_uris)
+        )
+    return client, secret
+
+
+def preregister_client(
+    *,
+    name: str,
+    redirect_uris_allowed: list[str],
+    confidential: bool,
+    actor: Any,
+    client_id: str = "",
+) -> tuple[OAuthClient, str | None]:
+    """Store a client on an administrator's word; returns it with its secret, shown once.
+
+    Args:
+        redirect_uris_allowed: private-use schemes are accepted here, dangerous ones are not.
+        confidential: whether it gets a secret; it may then send it in either way.
+        client_id: chosen by the administrator, or "" for a new one.
+
+    Raises:
+        ProtocolError: ``invalid_redirect_uri`` or ``invalid_client_metadata``.
+    """
+    if not redirect_uris_allowed:
+        raise ProtocolError("invalid_redirect_uri", "Give at least one redirect URI.")
+    for uri in redirect_uris_allowed:
+        problem = redirect_uris.problem_with(uri, any_private_scheme=True)
+        if problem:
+            raise ProtocolError("invalid_redirect_uri", f"{problem.capitalize()}.")
+    methods = SECRET_METHODS if confidential else ("none",)
+    client = OAuthClient(client_id=client_id or new_client_id(), name=name)
+    client.registration_source = client.RegistrationSource.MANUAL
+    client.redirect_uris = " ".join(redirect_uris_allowed)
+    client.authorization_grant_type = client.GRANT_AUTHORIZATION_CODE
+    client.client_type = client.CLIENT_CONFIDENTIAL if confidential else client.CLIENT_PUBLIC
+    client.client_secret = ""
+    client.hash_client_secret = False
+    client.token_endpoint_auth_method = methods[0]
+    client.metadata = {"auth_methods": list(methods), "grant_types": list(GRANT_TYPES)}
+    client.approved_at = timezone.now()
+    secret = _give_secret(client) if confidential else None
+    try:
+        with transaction.atomic():
+            client.save()
+            _audit("client.preregistered", client, actor, redirect_uris=redirect_uris_allowed)
+    except IntegrityError:
+        raise ProtocolError("invalid_client_metadata", "The client ID is taken.") from None
+    return client, secret
+
+
+def renew_client_secret(client: OAuthClient, *, actor: Any) -> str:
+    """Give a confidential client a new secret; the old one stops working at once.
+
+    Raises:
+        ProtocolError: the client has no secret to renew.
+    """
+    if not client.auth_methods & set(SECRET_METHODS):
+        raise ProtocolError("invalid_client_metadata", "This client does not use a secret.")
+    with transaction.atomic():
+        secret = _give_secret(client)
+        client.save(update_fields=["client_secret", "hash_client_secret", "updated"])
+        _audit("client.secret_renewed", client, actor)
+    return secret
+
+
+def approve_client(client: OAuthClient) -> OAuthClient:
+    """Note that a person approved the client; the first approval keeps it (``expiry``).
+
+    A client known only by its metadata document gets its row here. Call inside a transaction.
+    """
+    if client.pk is None:
+        stored = OAuthClient.objects.filter(client_id=client.client_id).first()
+        if stored is None:
+            try:
+                with transaction.atomic():
+                    client.save()
+            except IntegrityError:
+                # Somebody else's first approval of the same client was a moment faster.
+                stored = OAuthClient.objects.get(client_id=client.client_id)
+        client = stored or client
+    now = timezone.now()
+    client.approved_at = client.approved_at or now
+    client.last_used_at = now
+    client.save(update_fields=["approved_at", "last_used_at"])
+    return client
+
+
+def set_client_enabled(client: OAuthClient, enabled: bool, *, actor: Any) -> None:
+    """Switch a client on or off; off ends every token it holds at once."""
+    with transaction.atomic():
+        client.enabled = enabled
+        client.save(update_fields=["enabled", "updated"])
+        if not enabled:
+            _end_tokens(application=client)
+        _audit("client.enabled" if enabled else "client.disabled", client, actor)
+
+
+def revoke_client_for_user(user: Any, client: OAuthClient, *, actor: Any) -> int:
+    """Sign one client out for one person; returns how many tokens ended."""
+    with transaction.atomic():
+        ended = _end_tokens(user=user, application=client)
+        _audit("client.revoked_for_user", client, actor, user=user.get_username(), tokens=ended)
+    return ended
+
+
+def revoke_tokens(
+    *, actor: Any, user: Any = None, client: OAuthClient | None = None, resource: str = ""
+) -> int:
+    """End the tokens of a person, a client, for a resource, or what these have in common.
+
+    Args:
+        resource: URI of a Virtual MCP.
+
+    Raises:
+        ValueError: nothing was named; ending everybody's tokens is never meant by omission.
+    """
+    chosen: dict[str, Any] = {}
+    if user is not None:
+        chosen["user"] = user
+    if client is not None:
+        chosen["application"] = client
+    if not chosen and not resource:
+        raise ValueError("name a user, a client or a resource")
+    with transaction.atomic():
+        ended = _end_tokens(resource=resource, **chosen)
+        audit.send(
+            sender=OAuthClient,
+            kind="token.revoked",
+            user=actor,
+            target=client.client_id if client else resource,
+            details={"tokens": ended, "of": user.get_username() if user else ""},
+            address="",
+        )
+    return ended
+
+
+def delete_client(client: OAuthClient, *, actor: Any) -> None:
+    """Delete a client with all its tokens; it has to register again."""
+    with transaction.atomic():
+        _end_tokens(application=client)
+        _audit("client.deleted", client, actor)
+        client.delete()
+
+
+def _end_tokens(*, resource: str = "", **chosen: Any) -> int:
+    refresh_tokens = get_refresh_token_model().objects.filter(revoked__isnull=True, **chosen)
+    access_tokens = get_access_token_model().objects.filter(**chosen)
+    grants = get_grant_model().objects.filter(**chosen)
+    if resource:
+        # A JSON list of exactly one; compared as a whole, as SQLite has no containment.
+        refresh_tokens = refresh_tokens.filter(resource=[resource])
+        access_tokens = access_tokens.filter(resource=[resource])
+        grants = grants.filter(resource=[resource])
+    now = timezone.now()
+    ended = refresh_tokens.update(revoked=now, updated=now)
+    deleted, by_model = access_tokens.delete()
+    grants.delete()
+    token_families.tell_everyone()
+    return int(ended) + int(by_model.get(get_access_token_model()._meta.label, deleted))
+
+
+def _give_secret(client: OAuthClient) -> str:
+    secret, client.client_secret = new_client_secret()
+    client.hash_client_secret = False
+    return secret
+
+
+def _audit(
+    kind: str, client: OAuthClient, actor: Any = None, address: str = "", **details: Any
+) -> None:
+    facts = {
+        "name": client.name,
+        "source": client.registration_source,
+        **{
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in details.items()
+        },
+    }
+    audit.send(
+        sender=OAuthClient,
+        kind=kind,
+        user=actor,
+        target=client.client_id,
+        details=facts,
+        address=address,
+    )

@@ -1,0 +1,261 @@
+"""``/oauth/authorize``: every rule of the protocol, and none of the page.
+
+A subclass brings the page. In the order they are called:
+
+``page_context(request, details)``   what the template needs beside ``details``
+``may_allow(request, details)``      "" or the reason why the person cannot allow this yet
+``allowed(request, details)``        the person said yes; runs in the transaction of the code
+
+The template posts to ``form_action`` with the CSRF token, the hidden field ``transaction``,
+a button named ``allow`` (deny is a button without that name) and, where ``details.resource``
+is None, a field ``resource`` with one of ``details.choices``. Sending the person to the same
+address with ``resource=`` added to the query works as well.
+
+Nothing a client sends skips the page: ``approval_prompt``, ``login_hint``, ``id_token_hint``,
+``max_age`` and every ``prompt`` but ``none`` are read by nobody (security.md #56).
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.contrib.auth.views import redirect_to_login
+from django.db import IntegrityError, transaction
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.views.generic.base import TemplateResponseMixin, View
+from oauth2_provider.http import OAuth2ResponseRedirect
+
+from oauthserver import audience, authorization_codes, client_directory, redirect_uris, scopes
+from oauthserver.actions import approve_client
+from oauthserver.approval import checked_approval, new_approval
+from oauthserver.audience import Resource
+from oauthserver.authorization_request import (
+    AuthorizationRequest,
+    answer_uri,
+    check_parameters,
+    checked_redirect_uri,
+    read_request,
+)
+from oauthserver.errors import LocalRefusal, ProtocolError, RedirectRefusal
+from oauthserver.models import OAuthClient
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Pragma": "no-cache",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+}
+
+
+@dataclass(frozen=True)
+class AuthorizationDetails:
+    """One checked request, as the page needs it.
+
+    ``client`` may be unsaved: a client known by its metadata document gets a row when
+    somebody approves it. ``client_host`` is where the client comes from; it is proven only
+    if ``verified``. ``choices`` is filled when the request names no resource.
+    """
+
+    client: OAuthClient
+    redirect_uri: str
+    redirect_host: str
+    scopes: list[str]
+    resource: Resource | None
+    choices: list[Resource]
+    state: str
+    client_host: str
+    loopback_only: bool
+    verified: bool
+
+
+class AuthorizationRequestView(TemplateResponseMixin, View):
+    """The authorization endpoint (RFC 6749 3.1, OAuth 2.1, RFC 9207, RFC 8707)."""
+
+    http_method_names = ["get", "post"]
+    error_template_name = "oauthserver/authorize_error.html"
+
+    # Hooks --------------------------------------------------------------------------------
+
+    def page_context(self, request: HttpRequest, details: AuthorizationDetails) -> dict[str, Any]:
+        """Return what the subclass's template needs."""
+        return {}
+
+    def may_allow(self, request: HttpRequest, details: AuthorizationDetails) -> str:
+        """Return "" or the reason why the person cannot allow this yet.
+
+        ``details.resource`` is never None here. Asked on the page and again on the button.
+        """
+        return ""
+
+    def allowed(self, request: HttpRequest, details: AuthorizationDetails) -> None:
+        """Take note of the person's yes. ``details.client`` is saved, the code is not yet made."""
+
+    # Requests -----------------------------------------------------------------------------
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """Answer with a page, a redirect to the client, or the sign-in page."""
+        try:
+            response = super().dispatch(request, *args, **kwargs)
+        except LocalRefusal as refusal:
+            response = self.refused_here(refusal)
+        for name, value in HEADERS.items():
+            response.headers[name] = value
+        return response
+
+    def get(self, request: HttpRequest) -> HttpResponseBase:
+        """Show the page."""
+        return self._answer(request, deciding=False)
+
+    def post(self, request: HttpRequest) -> HttpResponseBase:
+        """Carry out what the person decided on the page."""
+        return self._answer(request, deciding=True)
+
+    def _answer(self, request: HttpRequest, *, deciding: bool) -> HttpResponseBase:
+        asked = read_request(request.META.get("QUERY_STRING", ""))
+        silent = "none" in asked.prompt
+        if not request.user.is_authenticated and not silent:
+            return redirect_to_login(request.get_full_path(), settings.LOGIN_URL)
+        client = client_directory.for_authorization(asked.client_id)
+        redirect_uri = checked_redirect_uri(asked, client)
+        try:
+            check_parameters(asked)
+            if silent:
+                raise self._needs_the_person(request)
+            details = self._details(request, asked, client, redirect_uri)
+            if deciding:
+                return self._decide(request, asked, details)
+        except RedirectRefusal as refusal:
+            return self._refused_there(refusal, redirect_uri, asked.state)
+        return self._page(request, details)
+
+    def _needs_the_person(self, request: HttpRequest) -> RedirectRefusal:
+        if not request.user.is_authenticated:
+            return RedirectRefusal("login_required", "Nobody is signed in.")
+        return RedirectRefusal("consent_required", "The person decides on a page each time.")
+
+    def _details(
+        self,
+        request: HttpRequest,
+        asked: AuthorizationRequest,
+        client: OAuthClient,
+        redirect_uri: str,
+    ) -> AuthorizationDetails:
+        resource, choices = self._resource(request, asked)
+        self_registered = client.registration_source == client.RegistrationSource.DCR
+        home = client.client_uri if self_registered else client.client_id
+        host = (urlsplit(home).hostname or "") if home.startswith("https://") else ""
+        return AuthorizationDetails(
+            client=client,
+            redirect_uri=redirect_uri,
+            redirect_host=redirect_uris.host_for_people(redirect_uri),
+            scopes=scopes.granted(asked.scopes),
+            resource=resource,
+            choices=choices,
+            state=asked.state,
+            client_host=host,
+            loopback_only=all(map(redirect_uris.is_loopback, client.redirect_uris.split())),
+            verified=not self_registered,
+        )
+
+    def _resource(
+        self, request: HttpRequest, asked: AuthorizationRequest
+    ) -> tuple[Resource | None, list[Resource]]:
+        if asked.resources:
+            resource = audience.find_resource(asked.resources[0])
+            if resource is None:
+                raise RedirectRefusal("invalid_target", "There is no such resource here.")
+            if not audience.may_use(request.user, resource):
+                raise RedirectRefusal("access_denied", "This person may not use the resource.")
+            return resource, []
+        # Clients of 2025-03-26 name no resource: the person picks (protocol.md d13).
+        choices = audience.resources_for(request.user)
+        if not choices:
+            raise RedirectRefusal("access_denied", "This person may not use any resource.")
+        return (choices[0] if len(choices) == 1 else None), choices
+
+    def _decide(
+        self, request: HttpRequest, asked: AuthorizationRequest, details: AuthorizationDetails
+    ) -> HttpResponseBase:
+        approval = checked_approval(request)
+        if "allow" not in request.POST:
+            raise RedirectRefusal("access_denied", "The person said no.")
+        if details.resource is None:
+            picked = request.POST.get("resource", "")
+            found = [choice for choice in details.choices if choice.uri == picked]
+            if not found:
+                return self._page(request, details, status=400)
+            details = replace(details, resource=found[0])
+        if self.may_allow(request, details):
+            return self._page(request, details, status=409)
+        try:
+            code = self._issue(request, asked, details, approval)
+        except IntegrityError:
+            raise LocalRefusal(
+                "invalid_request",
+                "This page was used already. Go back to your client; if it is not connected, "
+                "start again there.",
+            ) from None
+        return self._redirect(answer_uri(details.redirect_uri, details.state, {"code": code}))
+
+    def _issue(
+        self,
+        request: HttpRequest,
+        asked: AuthorizationRequest,
+        details: AuthorizationDetails,
+        approval: str,
+    ) -> str:
+        with transaction.atomic():
+            client = approve_client(details.client)
+            details = replace(details, client=client)
+            self.allowed(request, details)
+            assert details.resource is not None
+            return authorization_codes.issue(
+                client=client,
+                user=request.user,
+                # Empty when the request left it out: the token request may leave it out too.
+                redirect_uri=asked.redirect_uri,
+                scopes=details.scopes,
+                resource=details.resource,
+                code_challenge=asked.code_challenge,
+                nonce=asked.nonce,
+                approval=approval,
+            )
+
+    # Answers ------------------------------------------------------------------------------
+
+    def _page(
+        self, request: HttpRequest, details: AuthorizationDetails, status: int = 200
+    ) -> HttpResponse:
+        if details.resource is None:
+            refusal = "Choose a server first."
+        else:
+            refusal = self.may_allow(request, details)
+        context = {
+            **self.page_context(request, details),
+            "details": details,
+            "refusal": refusal,
+            "transaction": new_approval(request),
+            "form_action": request.get_full_path(),
+        }
+        return self.render_to_response(context, status=status)
+
+    def refused_here(self, refusal: ProtocolError) -> HttpResponse:
+        """Show an error that must not be sent to the redirect URI."""
+        return self.response_class(
+            request=self.request,
+            template=[self.error_template_name],
+            context={"error": refusal.error, "description": refusal.description},
+            status=refusal.http_status,
+            using=self.template_engine,
+        )
+
+    def _refused_there(
+        self, refusal: RedirectRefusal, redirect_uri: str, state: str
+    ) -> HttpResponse:
+        parameters = {"error": refusal.error, "error_description": refusal.description}
+        return self._redirect(answer_uri(redirect_uri, state, parameters))
+
+    def _redirect(self, uri: str) -> HttpResponse:
+        return OAuth2ResponseRedirect(uri, [uri.partition(":")[0]])

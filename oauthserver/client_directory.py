@@ -1,0 +1,62 @@
+"""Finding a client by its identifier, wherever it is known from."""
+
+from oauthserver import client_metadata_documents as documents
+from oauthserver.errors import InvalidClient, LocalRefusal
+from oauthserver.models import OAuthClient
+
+_UNKNOWN = (
+    "The gateway does not know this client. Remove the connection in your client and add it "
+    "again; if it stays, ask your administrator."
+)
+
+
+def for_authorization(client_id: str) -> OAuthClient:
+    """Return the client of an authorization request.
+
+    A client known by its metadata document may be returned unsaved; its document is fetched
+    if it is not known or no longer current.
+
+    Raises:
+        LocalRefusal: unknown, switched off, or its document cannot be had. One message for
+            all of it, so that nobody learns what answers inside the network (security.md #46).
+    """
+    refusal = LocalRefusal("invalid_client", _UNKNOWN)
+    client = _stored(client_id)
+    if client is None:
+        if not documents.is_document_url(client_id):
+            raise refusal
+        client = documents.unapproved_client(client_id)
+    elif not _is_current(client):
+        raise refusal
+    if client is None or not client.is_usable(None):
+        raise refusal
+    return client
+
+
+def for_token_endpoint(client_id: str) -> OAuthClient:
+    """Return the client that calls the token endpoint; somebody has approved it.
+
+    A document that cannot be fetched just now does not sign people out: the row stays as it
+    was, until the next try.
+
+    Raises:
+        InvalidClient: unknown or switched off.
+    """
+    client = _stored(client_id)
+    if client is None or not client.is_usable(None):
+        raise InvalidClient("The client is unknown. Remove the connection and add it again.")
+    _is_current(client)
+    return client
+
+
+def _is_current(client: OAuthClient) -> bool:
+    if client.registration_source != client.RegistrationSource.CIMD:
+        return True
+    return documents.brought_up_to_date(client)
+
+
+def _stored(client_id: str) -> OAuthClient | None:
+    # PostgreSQL raises on NUL instead of finding nothing.
+    if not client_id or len(client_id) > documents.MAX_CLIENT_ID or "\x00" in client_id:
+        return None
+    return OAuthClient.objects.filter(client_id=client_id).first()
