@@ -10,7 +10,8 @@
     ├── CredentialRefused        401: this credential is not accepted
     ├── ScopeInsufficient        403 insufficient_scope
     ├── NeedsConnection          the person has to connect (again)
-    └── SetupFailed              discovery, registration or token request failed; names the step
+    ├── SetupFailed              discovery, registration or token request failed; names the step
+    └── ConnectRefused           the answer of an authorization server is not for this person
 
 ``message`` is safe to show to the person who made the call: it never holds a secret,
 an address inside the network or text the upstream wrote. ``detail`` is for the
@@ -137,3 +138,28 @@ class SetupFailed(UpstreamError):
         super().__init__(message, detail=detail)
         self.step = step
         self.transient = retryable
+
+
+class ConnectRefused(UpstreamError):
+    """The way back from an authorization server ends here; nothing was stored.
+
+    ``reason`` is one of ``unknown``, ``expired``, ``used``, ``other_browser``,
+    ``other_person``, ``other_address``, ``issuer``, ``denied``, ``answer``. ``upstream_key``
+    and ``return_to`` are set only where the person is known to be the one who began.
+    """
+
+    code = "connect_refused"
+
+    def __init__(
+        self,
+        reason: str,
+        message: str,
+        *,
+        detail: str = "",
+        upstream_key: str = "",
+        return_to: str = "",
+    ) -> None:
+        super().__init__(message, detail=detail)
+        self.reason = reason
+        self.upstream_key = upstream_key
+        self.return_to = return_to

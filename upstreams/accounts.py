@@ -1,0 +1,260 @@
+"""People's accounts on upstreams: how they stand, and what is done to them."""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from django.db import transaction
+from django.utils import timezone
+
+from upstreams import header_values, oauth_tokens, sealed_secrets, token_vault
+from upstreams.egress_guard import upstream_rules
+from upstreams.errors import SetupFailed
+from upstreams.models import (
+    CredentialKind,
+    PendingAuthorization,
+    Upstream,
+    UpstreamAccount,
+)
+from upstreams.oauth_tokens import TokenEndpoint
+from upstreams.sealed_secrets import StoredTokens
+from upstreams.server_metadata import ServerMetadata
+from upstreams.signals import audit, changed
+from upstreams.token_replies import TokenReply
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+logger = logging.getLogger(__name__)
+
+AccountState = Literal["connected", "not_connected", "needs_reconnect", "not_needed", "unavailable"]
+ConnectRule = Callable[[Any, Upstream], bool]
+PERSONAL: Final = (CredentialKind.USER_KEY, CredentialKind.USER_OAUTH)
+
+
+@dataclass(frozen=True, slots=True)
+class AccountStatus:
+    """How a person stands at an upstream, in words for their page.
+
+    ``label`` names the account where the upstream told us; ``reason`` says why a state
+    other than ``connected`` holds.
+    """
+
+    state: AccountState
+    label: str = ""
+    scope: str = ""
+    reason: str = ""
+
+
+_rule: ConnectRule | None = None
+_revocations = ThreadPoolExecutor(max_workers=2, thread_name_prefix="revocation")
+
+
+def register_connect_rule(rule: ConnectRule) -> None:
+    """Have another room decide who may connect to an upstream; called once at start."""
+    global _rule
+    _rule = rule
+
+
+def may_connect(user: Any, upstream: Upstream) -> bool:
+    """Return whether a person may connect an account (blocking)."""
+    if not getattr(user, "is_active", False):
+        return False
+    return _rule is None or _rule(user, upstream)
+
+
+def account_of(user_id: int, upstream_id: int) -> UpstreamAccount | None:
+    """Return the row, None if there is none (blocking)."""
+    return (
+        UpstreamAccount.objects.select_related("upstream", "client")
+        .filter(user_id=user_id, upstream_id=upstream_id)
+        .first()
+    )
+
+
+def status_for(user: "User", upstream: Upstream) -> AccountStatus:
+    """Say how a person stands at an upstream (blocking)."""
+    if not upstream.enabled:
+        return AccountStatus("unavailable", reason="An administrator has switched this off.")
+    if upstream.credential_kind not in PERSONAL:
+        if upstream.credential_kind == CredentialKind.FIXED:
+            if not upstream.sealed_fixed_credential:
+                return AccountStatus(
+                    "unavailable", reason="An administrator has to enter the shared credential."
+                )
+            return AccountStatus("not_needed", reason="Everybody uses one shared account.")
+        return AccountStatus("not_needed", reason="No sign-in is needed.")
+    account = account_of(user.pk, upstream.pk)
+    if account is None:
+        return AccountStatus("not_connected", reason="Not connected yet.")
+    return status_of(account, upstream)
+
+
+def status_of(account: UpstreamAccount, upstream: Upstream) -> AccountStatus:
+    """Say how an account stands."""
+    facts = {"label": account.account_label, "scope": account.scope}
+    if account.status != UpstreamAccount.Status.CONNECTED:
+        return AccountStatus("needs_reconnect", **facts, reason="The connection has ended.")
+    try:
+        sealed_secrets.open_tokens(account, upstream.url)
+    except token_vault.VaultError:
+        return AccountStatus(
+            "needs_reconnect", **facts, reason="The server's address has changed since."
+        )
+    if account.wanted_scope:
+        return AccountStatus(
+            "needs_reconnect", **facts, reason="The server asks for further permissions."
+        )
+    return AccountStatus("connected", **facts)
+
+
+def _tell(user_id: int, upstream_id: int) -> None:
+    changed.send(sender=UpstreamAccount, kind="credential", key=f"{user_id}:{upstream_id}")
+
+
+def store_grant(pending: PendingAuthorization, reply: TokenReply, scope: str) -> UpstreamAccount:
+    """Store the tokens of a finished connect; an earlier grant is replaced only now (#82)."""
+    upstream, now = pending.upstream, timezone.now()
+    tokens = StoredTokens(reply.access_token, reply.refresh_token)
+    values: dict[str, Any] = {
+        "client": pending.client,
+        "sealed_secret": sealed_secrets.seal_tokens(
+            tokens, user_id=pending.user_id, upstream_id=upstream.pk, bound_url=upstream.url
+        ),
+        "bound_url": upstream.url,
+        "issuer": pending.issuer,
+        "resource": pending.resource,
+        "scope": scope,
+        "account_label": reply.account_label,
+        "expires_at": now + timedelta(seconds=reply.expires_in) if reply.expires_in else None,
+    }
+    account = _replace(pending.user_id, upstream, values)
+    _report("account.connected", account, actor=pending.user, label=reply.account_label)
+    return account
+
+
+def _replace(user_id: int, upstream: Upstream, values: dict[str, Any]) -> UpstreamAccount:
+    """Write a new grant over whatever was there, in one step."""
+    fresh = {
+        **values,
+        "status": UpstreamAccount.Status.CONNECTED,
+        "grant_id": uuid.uuid4(),
+        "wanted_scope": "",
+        "refreshed_at": None,
+        "refresh_not_before": None,
+        "refresh_failures": 0,
+        "refresh_lease_until": None,
+        "refresh_lease_owner": "",
+        "last_error": "",
+        "connected_at": timezone.now(),
+    }
+    with transaction.atomic():
+        account, made = UpstreamAccount.objects.select_for_update().get_or_create(
+            user_id=user_id, upstream=upstream, defaults=fresh
+        )
+        if not made:
+            for name, value in fresh.items():
+                setattr(account, name, value)
+            account.version += 1
+            account.save()
+        _tell(user_id, upstream.pk)
+    return account
+
+
+def save_user_key(user: "User", upstream: Upstream, key: str, *, actor: Any) -> UpstreamAccount:
+    """Store a person's own key.
+
+    Raises:
+        SetupFailed: this upstream takes no keys, or the key cannot travel in a header.
+    """
+    if upstream.credential_kind != CredentialKind.USER_KEY or not upstream.enabled:
+        raise SetupFailed("authorization", f"{upstream.title} takes no keys at present.")
+    value = header_values.checked_value(key.strip())
+    sealed = sealed_secrets.seal_tokens(
+        StoredTokens(value), user_id=user.pk, upstream_id=upstream.pk, bound_url=upstream.url
+    )
+    values = {
+        "client": None,
+        "sealed_secret": sealed,
+        "bound_url": upstream.url,
+        "issuer": "",
+        "resource": "",
+        "scope": "",
+        "account_label": "",
+        "expires_at": None,
+    }
+    account = _replace(user.pk, upstream, values)
+    _report("account.connected", account, actor=actor, label="own key")
+    return account
+
+
+def disconnect(user: "User", upstream: Upstream, *, actor: Any) -> bool:
+    """Delete a person's account here, and revoke its tokens there as far as possible (#86).
+
+    Returns whether there was one (blocking).
+    """
+    account = account_of(user.pk, upstream.pk)
+    if account is None:
+        return False
+    endpoint = _revocation(account)
+    UpstreamAccount.objects.filter(pk=account.pk).delete()
+    PendingAuthorization.objects.filter(user=user, upstream=upstream).delete()
+    _tell(user.pk, upstream.pk)
+    _report("account.disconnected", account, actor=actor)
+    if endpoint is not None:
+        transaction.on_commit(lambda: _revoke(*endpoint), robust=True)
+    return True
+
+
+def drop_accounts(upstream: Upstream, *, actor: Any, reason: str) -> int:
+    """Delete every account of an upstream whose secrets must not be sent any more."""
+    dropped, _ = UpstreamAccount.objects.filter(upstream=upstream).delete()
+    PendingAuthorization.objects.filter(upstream=upstream).delete()
+    changed.send(sender=UpstreamAccount, kind="credential", key=f":{upstream.pk}")
+    if dropped:
+        audit.send(
+            sender=UpstreamAccount,
+            kind="account.all_disconnected",
+            user=actor,
+            target=upstream.key,
+            details={"accounts": dropped, "reason": reason},
+            address="",
+        )
+    return dropped
+
+
+def _revocation(account: UpstreamAccount) -> tuple[TokenEndpoint, StoredTokens] | None:
+    """Return what a revocation needs, None where there is nothing to revoke."""
+    if account.client is None:
+        return None
+    try:
+        tokens = sealed_secrets.open_tokens(account, account.upstream.url)
+        client = sealed_secrets.credential_of(account.client)
+    except token_vault.VaultError:
+        return None
+    server = ServerMetadata.from_json(account.client.server_metadata)
+    return TokenEndpoint(server, client, upstream_rules(account.upstream)), tokens
+
+
+def _revoke(endpoint: TokenEndpoint, tokens: StoredTokens) -> None:
+    token, hint = tokens.refresh_token, "refresh_token"
+    if not token:
+        token, hint = tokens.access_token, "access_token"
+    # Nobody waits for a server that may take its time.
+    _revocations.submit(asyncio.run, oauth_tokens.revoke(endpoint, token, hint))
+
+
+def _report(kind: str, account: UpstreamAccount, *, actor: Any, label: str = "") -> None:
+    audit.send(
+        sender=UpstreamAccount,
+        kind=kind,
+        user=actor,
+        target=account.upstream.key,
+        details={"account_of": account.user_id, "label": label, "scope": account.scope},
+        address="",
+    )
