@@ -67,7 +67,9 @@ def target_of(url: str, private_network: str) -> Target:
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     if _ASKED_WITH_TARGET.search(path):
         raise ValueError("the address holds characters a request line may not hold")
-    fixed = f" HTTP/1.1\r\nHost: {shown}\r\nUser-Agent: mcp-gateway\r\nAccept-Encoding: identity\r\n"
+    fixed = (
+        f" HTTP/1.1\r\nHost: {shown}\r\nUser-Agent: mcp-gateway\r\nAccept-Encoding: identity\r\n"
+    )
     origin = Origin(parts.scheme, host, port, private_network)
     return Target(origin, path.encode("ascii"), fixed.encode("ascii"))
 
@@ -242,7 +244,7 @@ class RelayExchange:
                 raise self._too_large(limit)
             return body
         parts, size = [], 0
-        async for part in self.chunks():
+        while part := await self.chunk():
             size += len(part)
             if size > limit:
                 raise self._too_large(limit)
@@ -255,15 +257,19 @@ class RelayExchange:
         Raises:
             UpstreamAnswerInvalid, UpstreamTimeout: as for ``read``.
         """
-        connection = self._open()
-        while True:
-            try:
-                data = await connection.chunk()
-            except (Dropped, AnswerRefused, TimedOut) as error:
-                raise self.translated(error) from error
-            if not data:
-                return
+        while data := await self.chunk():
             yield data
+
+    async def chunk(self) -> bytes:
+        """Return the next piece of the body, ``b""`` at its end.
+
+        Raises:
+            UpstreamAnswerInvalid, UpstreamTimeout: as for ``read``.
+        """
+        try:
+            return await self._open().chunk()
+        except (Dropped, AnswerRefused, TimedOut) as error:
+            raise self.translated(error) from error
 
     def finish(self) -> None:
         """Say that the answer is known although its end is not here: the end may follow."""
@@ -314,27 +320,21 @@ def post(
     on a fresh connection when the upstream had dropped a kept one without answering: never
     for requests that may have effects.
     """
-    return RelayExchange(
-        b"POST", facts, credential, headers, body, timeout=timeout, resend=resend
-    )
+    return RelayExchange(b"POST", facts, credential, headers, body, timeout=timeout, resend=resend)
 
 
 def get(
     facts: UpstreamFacts, credential: "Credential", headers: Headers, *, timeout: float
 ) -> RelayExchange:
     """Send a GET; as ``post``."""
-    return RelayExchange(
-        b"GET", facts, credential, headers, b"", timeout=timeout, resend=True
-    )
+    return RelayExchange(b"GET", facts, credential, headers, b"", timeout=timeout, resend=True)
 
 
 def delete(
     facts: UpstreamFacts, credential: "Credential", headers: Headers, *, timeout: float
 ) -> RelayExchange:
     """Send a DELETE; as ``post``."""
-    return RelayExchange(
-        b"DELETE", facts, credential, headers, b"", timeout=timeout, resend=True
-    )
+    return RelayExchange(b"DELETE", facts, credential, headers, b"", timeout=timeout, resend=True)
 
 
 async def close_all() -> None:

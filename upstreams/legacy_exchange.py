@@ -1,0 +1,246 @@
+"""One call to a stateful upstream (2025-11-25 and before) inside a pooled session.
+
+The upstream may ask the client something on the call's stream, may be told that the call
+is cancelled, may forget the session (then the call is made once more in a new one) and
+may end the stream to have it resumed (protocol.md b7, b8, b15, b17, b22).
+"""
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from upstreams import json_rpc, legacy_sessions, relay_client
+from upstreams.call_answer import LEVELS, AwaitedAnswer, SessionGone
+from upstreams.canonical_call import CallSink, CanonicalCall, Outcome, QuestionNotPossible
+from upstreams.errors import UpstreamAnswerInvalid, UpstreamTimeout
+from upstreams.json_rpc import Message
+from upstreams.legacy_sessions import LegacySession
+from upstreams.modern_exchange import REPEATABLE
+from upstreams.relay_client import RelayExchange
+from upstreams.revisions import (
+    META_CLIENT_CAPABILITIES,
+    META_CLIENT_INFO,
+    META_LOG_LEVEL,
+    META_VERSION,
+)
+from upstreams.upstream_facts import UpstreamFacts
+
+if TYPE_CHECKING:
+    from upstreams.credentials import Credential
+
+SIDE_SECONDS: Final = 5.0
+PERSON_SECONDS: Final = 600.0
+MOST_QUESTIONS: Final = 16
+MOST_RESUMES: Final = 20
+LONGEST_PAUSE: Final = 10.0
+_OURS: Final = (META_VERSION, META_CLIENT_INFO, META_CLIENT_CAPABILITIES, META_LOG_LEVEL)
+    "debug",
+    "info",
+    "notice",
+    "warning",
+    "error",
+    "critical",
+    "alert",
+    "emergency",
+)
+
+
+def legacy_params(call: CanonicalCall, token: str) -> bytes:
+    """Return the params without the stateless revision's keys, with our progress token (2.3.3)."""
+    if not token and b"_meta" not in call.params and b"\\u" not in call.params:
+        return call.params
+    members = json_rpc.members_of(call.params or b"{}")
+    found = members.pop("_meta", None)
+    meta = json_rpc.members_of(found) if found is not None else {}
+    for name in (*_OURS, "progressToken"):
+        meta.pop(name, None)
+    if token:
+        meta["progressToken"] = json_rpc.Raw(json_rpc.encode(token))
+    if meta:
+        members["_meta"] = json_rpc.Raw(json_rpc.object_of(meta))
+    return json_rpc.object_of(members)
+
+
+async def exchange(
+    facts: UpstreamFacts, credential: "Credential", call: CanonicalCall, sink: CallSink
+) -> tuple[Outcome, int]:
+    """Make the call; returns how it ended and the HTTP status.
+
+    Raises:
+        UpstreamError: see ``call_answer.AwaitedAnswer.outcome``, ``legacy_sessions`` and
+            ``relay_client``.
+    """
+    pool = legacy_sessions.sessions()
+    session = await pool.take(facts, credential, call.facts, call.principal)
+    try:
+        return await LegacyCall(session, credential, call, sink, may_be_gone=True).run()
+    except SessionGone:
+        pool.drop(session)
+    session = await pool.take(facts, credential, call.facts, call.principal)
+    return await LegacyCall(session, credential, call, sink).run()
+
+
+class LegacyCall:
+    """One request in one session, with everything that belongs to it."""
+
+    def __init__(
+        self,
+        session: LegacySession,
+        credential: "Credential",
+        call: CanonicalCall,
+        sink: CallSink,
+        *,
+        may_be_gone: bool = False,
+    ) -> None:
+        self._session = session
+        self._facts = session.facts
+        self._credential = credential
+        self._call = call
+        self._sink = sink
+        self._questions: dict[object, asyncio.Task[None]] = {}
+        self._stream: RelayExchange | None = None
+        self._awaited = AwaitedAnswer(
+            session.facts,
+            call,
+            sink,
+            modern=False,
+            in_session=may_be_gone and bool(session.id),
+            on_request=self._asked,
+            on_cancelled=self._withdrawn,
+        )
+
+    async def run(self) -> tuple[Outcome, int]:
+        """Send the request and see it to its end.
+
+        Raises:
+            SessionGone: the session is unknown and nothing was done.
+            UpstreamError: as for ``exchange``.
+        """
+        session, sent = self._session, False
+        session.in_use += 1
+        try:
+            await self._ask_for_log()
+            sent = True
+            return await self._send()
+        except (asyncio.CancelledError, UpstreamTimeout):
+            if sent:
+                legacy_sessions.sessions().run(self._cancel())
+            raise
+        finally:
+            session.in_use -= 1
+            for task in self._questions.values():
+                task.cancel()
+
+    async def _send(self) -> tuple[Outcome, int]:
+        awaited, call = self._awaited, self._call
+        body = json_rpc.request(awaited.request_id, call.method, legacy_params(call, awaited.token))
+        async with relay_client.post(
+            self._facts,
+            self._credential,
+            self._session.headers,
+            body,
+            timeout=awaited.seconds,
+            resend=call.method in REPEATABLE,
+        ) as answer:
+            self._stream = answer
+            outcome = await awaited.read(answer)
+        pauses = 0
+        while outcome is None:
+            outcome = await self._resume(pauses)
+            pauses += 1
+        return outcome, awaited.status
+
+    async def _resume(self, pauses: int) -> Outcome | None:
+        """Go on with a stream the upstream ended before the answer (b8)."""
+        awaited = self._awaited
+        last = awaited.last_event_id
+        if not last or pauses >= MOST_RESUMES:
+            message = f"{self._facts.title} ended its answer before the result."
+            raise UpstreamAnswerInvalid(message, detail="the event stream cannot be resumed")
+        wait = 1.0 if awaited.retry_ms is None else awaited.retry_ms / 1000
+        await asyncio.sleep(min(wait, LONGEST_PAUSE))
+        headers = (*self._session.headers[1:], (b"Last-Event-ID", last))
+        async with relay_client.get(
+            self._facts, self._credential, headers, timeout=awaited.seconds
+        ) as answer:
+            self._stream = answer
+            return await awaited.read(answer)
+
+    # Questions ------------------------------------------------------------------------------
+    def _asked(self, message: Message) -> None:
+        """Answer a request of the upstream beside the stream, which goes on."""
+        key = str(message.id)
+        if len(self._questions) >= MOST_QUESTIONS or key in self._questions:
+            return
+        task = asyncio.get_running_loop().create_task(
+            legacy_sessions.quietly(self._answer(message))
+        )
+        self._questions[key] = task
+        task.add_done_callback(lambda _: self._questions.pop(key, None))
+
+    def _withdrawn(self, request_id: object) -> None:
+        """The upstream takes a question back."""
+        task = self._questions.get(str(request_id))
+        if task is not None:
+            task.cancel()
+
+    async def _answer(self, message: Message) -> None:
+        """Put the question to the client and post what it says.
+
+        Raises:
+            UpstreamError: the answer could not be delivered.
+        """
+        if message.method == "ping":
+            await self._post(json_rpc.response(message.id))
+            return
+        started = asyncio.get_running_loop().time()
+        if self._stream is not None:
+            self._stream.extend(PERSON_SECONDS + self._awaited.seconds)
+        try:
+            async with asyncio.timeout(PERSON_SECONDS):
+                outcome = await self._sink.ask(str(message.method), bytes(message.params) or b"{}")
+            answer = json_rpc.response(message.id, result=outcome.result, error=outcome.error)
+        except QuestionNotPossible:
+            answer = refusal(message, "the client cannot be asked this")
+        except TimeoutError:
+            answer = refusal(message, "nobody answered in time")
+        self._awaited.wait_for_person(asyncio.get_running_loop().time() - started)
+        if self._stream is not None:
+            self._awaited.allow(self._stream, self._awaited.seconds)
+        await self._post(answer)
+
+    # Side requests --------------------------------------------------------------------------
+    async def _ask_for_log(self) -> None:
+        """Make the session as talkative as this call wants; each call filters for itself (2.3.4).
+
+        Raises:
+            UpstreamError: the upstream could not be asked.
+        """
+        session, wanted = self._session, self._call.log_level
+        if not session.can_log or wanted not in LEVELS:
+            return
+        if session.log_level and LEVELS[session.log_level] <= LEVELS[wanted]:
+            return
+        session.log_level = wanted
+        params = json_rpc.object_of({"level": wanted})
+        await self._post(json_rpc.request(json_rpc.new_id(), "logging/setLevel", params))
+
+    async def _cancel(self) -> None:
+        """Tell the upstream that nobody waits any more: closing alone does not cancel there.
+
+        Raises:
+            UpstreamError: it could not be told.
+        """
+        reason = {"requestId": self._awaited.request_id, "reason": "the client cancelled"}
+        params = json_rpc.object_of(reason)
+        await self._post(json_rpc.notification("notifications/cancelled", params))
+
+    async def _post(self, body: bytes) -> None:
+        async with relay_client.post(
+            self._facts, self._credential, self._session.headers, body, timeout=SIDE_SECONDS
+        ) as answer:
+            await answer.read(64 * 1024)
+
+
+def refusal(message: Message, text: str) -> bytes:
+    """Return the error answer to a request of the upstream (protocol.md 2.3.5)."""
+    return json_rpc.response(message.id, error=json_rpc.error_object(-32603, text))

@@ -1,0 +1,123 @@
+"""One call to a stateless upstream (2026-07-28): one POST, nothing kept (protocol.md b1-b6).
+
+Leaving the exchange early closes the stream, which is the cancellation (b15).
+"""
+
+import base64
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+from upstreams import json_rpc, relay_client
+from upstreams.call_answer import AwaitedAnswer
+from upstreams.canonical_call import CallSink, CanonicalCall, Outcome
+from upstreams.client_capabilities import capabilities_for
+from upstreams.json_rpc import Members, Raw
+from upstreams.revisions import (
+    META_CLIENT_CAPABILITIES,
+    META_CLIENT_INFO,
+    META_LOG_LEVEL,
+    META_VERSION,
+    MODERN,
+)
+from upstreams.upstream_facts import UpstreamFacts
+
+if TYPE_CHECKING:
+    from upstreams.credentials import Credential
+
+# Methods without effects: a second try does no harm (protocol.md 2.3.1).
+REPEATABLE: Final = frozenset(
+    {
+        "server/discover",
+        "initialize",
+        "tools/list",
+        "prompts/list",
+        "prompts/get",
+        "resources/list",
+        "resources/templates/list",
+        "resources/read",
+        "completion/complete",
+        "tasks/get",
+        "tasks/result",
+    }
+)
+JSON_HEADERS: Final = (
+    (b"Content-Type", b"application/json"),
+    (b"Accept", b"application/json, text/event-stream"),
+)
+_PLAIN_VALUE: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?\Z")
+
+
+def encode_header_value(value: str) -> bytes:
+    """Return a name or URI as a header value, in Base64 where it would not survive (b3).
+
+    Streamable HTTP, Value Encoding: also what merely looks like the Base64 form is encoded.
+    """
+    looks_encoded = value.startswith("=?base64?") and value.endswith("?=")
+    if _PLAIN_VALUE.match(value) and not looks_encoded:
+        return value.encode("ascii")
+    return b"=?base64?%s?=" % base64.b64encode(value.encode("utf-8", "surrogatepass"))
+
+
+@lru_cache(maxsize=4096)
+def mirror_headers(method: str, name: str) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the request headers that repeat the body."""
+    headers = (
+        *JSON_HEADERS,
+        (b"MCP-Protocol-Version", MODERN.encode()),
+        (b"Mcp-Method", encode_header_value(method)),
+    )
+    return (*headers, (b"Mcp-Name", encode_header_value(name))) if name else headers
+
+
+def modern_params(call: CanonicalCall, token: str) -> bytes:
+    """Return the params with the stateless revision's ``_meta`` (b2).
+
+    They go out untouched when they have it already and no progress token must be replaced.
+    ``_meta`` members that the gateway does not know stay as they are.
+    """
+    if call.params_are_modern and not token:
+        return call.params
+    members = json_rpc.members_of(call.params or b"{}")
+    found = members.get("_meta")
+    meta: Members = json_rpc.members_of(found) if found is not None else {}
+    if not call.params_are_modern:
+        facts = call.facts
+        meta[META_VERSION] = Raw(b'"%s"' % MODERN.encode())
+        meta[META_CLIENT_CAPABILITIES] = Raw(capabilities_for(MODERN, facts.capabilities))
+        if facts.client_info:
+            meta[META_CLIENT_INFO] = Raw(facts.client_info)
+        if call.log_level:
+            meta[META_LOG_LEVEL] = Raw(json_rpc.encode(call.log_level))
+    meta.pop("progressToken", None)
+    if token:
+        meta["progressToken"] = Raw(json_rpc.encode(token))
+    members["_meta"] = Raw(json_rpc.object_of(meta))
+    return json_rpc.object_of(members)
+
+
+async def exchange(
+    facts: UpstreamFacts, credential: "Credential", call: CanonicalCall, sink: CallSink
+) -> tuple[Outcome, int]:
+    """Make the call; returns how it ended and the HTTP status.
+
+    Raises:
+        UpstreamError: see ``call_answer.AwaitedAnswer.outcome`` and ``relay_client``.
+    """
+    awaited = AwaitedAnswer(facts, call, sink, modern=True)
+    body = json_rpc.request(awaited.request_id, call.method, modern_params(call, awaited.token))
+    headers = mirror_headers(call.method, call.name)
+    if call.param_headers:
+        headers += tuple(
+            (n.encode("utf-8", "surrogatepass"), v.encode("utf-8", "surrogatepass"))
+            for n, v in call.param_headers
+        )
+    async with relay_client.post(
+        facts,
+        credential,
+        headers,
+        body,
+        timeout=awaited.seconds,
+        resend=call.method in REPEATABLE,
+    ) as answer:
+        return await awaited.outcome(answer), answer.status
