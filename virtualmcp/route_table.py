@@ -128,10 +128,13 @@ class _Snapshots:
         while len(shelf) > most:
             shelf.popitem(last=False)
 
-    def forget(self) -> None:
+    def forget(self, slug: str) -> None:
         self.generation += 1
-        self._present.clear()
-        self._absent.clear()
+        for shelf in (self._present, self._absent):
+            if slug:
+                shelf.pop(slug, None)
+            else:
+                shelf.clear()
 
 
 _snapshots = _Snapshots()
@@ -174,20 +177,23 @@ async def _shared_read(slug: str) -> VirtualMcpFacts | None:
     if task is None or task.done() or task.get_loop() is not loop:
         task = loop.create_task(_read(slug))
         _loading[slug] = task
-        task.add_done_callback(lambda done: _loading.pop(slug, None) if _loading.get(slug) is done else None)
+        task.add_done_callback(
+            lambda done: _loading.pop(slug, None) if _loading.get(slug) is done else None
+        )
     return await asyncio.shield(task)
 
 
 async def _read(slug: str) -> VirtualMcpFacts | None:
     generation = _snapshots.generation
-    facts = await database_sync_to_async(read_facts, thread_sensitive=False)(slug)
+    read = database_sync_to_async(read_facts, thread_sensitive=False)
+    facts: VirtualMcpFacts | None = await read(slug)
     _snapshots.keep(slug, facts, generation)
     return facts
 
 
-def forget() -> None:
-    """Drop every snapshot; reads under way are not kept either."""
-    _snapshots.forget()
+def forget(slug: str = "") -> None:
+    """Drop one snapshot, or all of them; reads under way are not kept either."""
+    _snapshots.forget(slug)
     _loading.clear()
 
 

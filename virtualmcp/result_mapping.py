@@ -1,0 +1,195 @@
+"""Names and URIs inside lists and results, as the public sees them (protocol.md 3.3, 3.4). Pure.
+
+Every place that names a URI goes through one ``ResultMapping``, so both ends of an MCP App agree
+by construction. Not touched: structured content, text, arguments, HTML. What needs no mapping is
+returned as the very same bytes.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+from virtualmcp import raw_members, resource_uris
+from virtualmcp.listed_entries import Kind
+from virtualmcp.raw_members import Members, NotAnObject
+
+_META_URIS = ("ui/resourceUri", "openai/outputTemplate")
+_META_SIGNS = (b'"resourceUri"', b'"ui/resourceUri"', b'"openai/outputTemplate"')
+# Hosts derive the domain of an app from the connector's URL, which is the gateway's and not the
+# upstream's; a domain made for the other one is refused (ext-apps, protocol.md 3.4).
+_DOMAIN_SIGN = b'"domain"'
+
+_Change = Callable[[msgspec.Raw], msgspec.Raw | None]
+
+
+class ResultMapping:
+    """The mapping for one upstream of one answer.
+
+    ``key`` is the upstream's, or ``""`` in a transparent Virtual MCP, where URIs stay and only
+    ``_meta.ui.domain`` goes. ``web`` collects the https URIs met: they keep their form, so who
+    mentioned them must be remembered.
+    """
+
+    __slots__ = ("key", "web")
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.web: list[str] = []
+
+    # Lists --------------------------------------------------------------------------------
+    def entry(self, kind: Kind, raw: bytes, name: str = "") -> bytes:
+        """Map one entry of a list; ``name`` is its public name where that differs."""
+        if not name and not self._concerned(raw, uris=kind in (Kind.RESOURCES, Kind.TEMPLATES)):
+            return raw
+        members = raw_members.read(raw)
+        changed = self._set(members, "_meta", self._meta)
+        if name:
+            members["name"] = raw_members.raw(name)
+            changed = True
+        if kind in (Kind.RESOURCES, Kind.TEMPLATES):
+            changed |= self._set(members, kind.identity, self._uri)
+        return raw_members.write(members) if changed else raw
+
+    # Results ------------------------------------------------------------------------------
+    def call_result(self, raw: bytes) -> bytes:
+        """Map resource links, embedded resources and app references in a tool's result."""
+        if not self._concerned(raw, uris=b'"resource' in raw):
+            return raw
+        members = raw_members.read(raw)
+        changed = self._set(members, "content", self._blocks)
+        changed |= self._set(members, "_meta", self._meta)
+        return raw_members.write(members) if changed else raw
+
+    def prompt_result(self, raw: bytes) -> bytes:
+        """Map resources embedded in a prompt's messages."""
+        return self._only(raw, "messages", self._messages, sign=b'"resource')
+
+    def read_result(self, raw: bytes, *, asked: str, read: str) -> bytes:
+        """Map ``contents[].uri``: what was read comes back under the URI that was asked for."""
+
+        def uri(value: msgspec.Raw) -> msgspec.Raw | None:
+            if raw_members.text(value) == read:
+                return raw_members.raw(asked) if asked != read else None
+            return self._uri(value)
+
+        def content(value: msgspec.Raw) -> msgspec.Raw | None:
+            return self._object(value, {"uri": uri, "_meta": self._meta})
+
+        if asked == read and not self._concerned(raw, uris=bool(self.key)):
+            return raw
+        members = raw_members.read(raw)
+        changed = self._set(members, "contents", lambda value: self._each(value, content))
+        return raw_members.write(members) if changed else raw
+
+    def question(self, raw: bytes, *, asker: str = "") -> bytes:
+        """Map the ``params`` of a question to the client.
+
+        ``asker`` is put before an elicitation's message, since a client sees only the gateway.
+        """
+
+        def message(value: msgspec.Raw) -> msgspec.Raw | None:
+            said = raw_members.text(value)
+            return raw_members.raw(f"[{asker}] {said}") if asker and said is not None else None
+
+        members = raw_members.read(raw)
+        changed = self._set(members, "message", message)
+        changed |= self._set(members, "messages", self._messages)
+        return raw_members.write(members) if changed else raw
+
+    def updated(self, raw: bytes) -> bytes:
+        """Map the params of ``notifications/resources/updated``."""
+        return self._only(raw, "uri", self._uri)
+
+    # Parts --------------------------------------------------------------------------------
+    def _concerned(self, raw: bytes, *, uris: bool) -> bool:
+        if _DOMAIN_SIGN in raw:
+            return True
+        return bool(self.key) and (uris or any(sign in raw for sign in _META_SIGNS))
+
+    def _only(self, raw: bytes, name: str, change: _Change, sign: bytes = b"") -> bytes:
+        if not self._concerned(raw, uris=sign in raw):
+            return raw
+        members = raw_members.read(raw)
+        return raw_members.write(members) if self._set(members, name, change) else raw
+
+    def _uri(self, value: msgspec.Raw) -> msgspec.Raw | None:
+        uri = raw_members.text(value)
+        if uri is None or not self.key:
+            return None
+        public = resource_uris.to_public(self.key, uri)
+        if public == uri:
+            self.web.append(uri)
+            return None
+        return raw_members.raw(public)
+
+    def _meta(self, value: msgspec.Raw) -> msgspec.Raw | None:
+        changes: dict[str, _Change] = dict.fromkeys(_META_URIS, self._uri)
+        changes["ui"] = self._ui
+        return self._object(value, changes)
+
+    def _ui(self, value: msgspec.Raw) -> msgspec.Raw | None:
+        try:
+            members = raw_members.read(value)
+        except NotAnObject:
+            return None
+        changed = self._set(members, "resourceUri", self._uri)
+        if members.pop("domain", None) is not None:
+            changed = True
+        return raw_members.raw(members) if changed else None
+
+    def _messages(self, value: msgspec.Raw) -> msgspec.Raw | None:
+        def content(inner: msgspec.Raw) -> msgspec.Raw | None:
+            several = bytes(inner).lstrip()[:1] == b"["
+            return self._blocks(inner) if several else self._block(inner)
+
+        return self._each(value, lambda item: self._object(item, {"content": content}))
+
+    def _blocks(self, value: msgspec.Raw) -> msgspec.Raw | None:
+        return self._each(value, self._block)
+
+    def _block(self, value: msgspec.Raw) -> msgspec.Raw | None:
+        try:
+            members = raw_members.read(value)
+        except NotAnObject:
+            return None
+        kind = raw_members.text(members.get("type"))
+        changed = self._set(members, "_meta", self._meta)
+        if kind == "resource_link":
+            changed |= self._set(members, "uri", self._uri)
+        elif kind == "resource":
+            inner: dict[str, _Change] = {"uri": self._uri, "_meta": self._meta}
+            changed |= self._set(members, "resource", lambda raw: self._object(raw, inner))
+        elif kind == "tool_result":
+            changed |= self._set(members, "content", self._blocks)
+        return raw_members.raw(members) if changed else None
+
+    @staticmethod
+    def _set(members: Members, name: str, change: _Change) -> bool:
+        """Replace one member if there is one and it needs it; tells whether it did."""
+        before = members.get(name)
+        after = change(before) if before is not None else None
+        if after is None:
+            return False
+        members[name] = after
+        return True
+
+    def _object(self, value: msgspec.Raw, changes: dict[str, _Change]) -> msgspec.Raw | None:
+        try:
+            members = raw_members.read(value)
+        except NotAnObject:
+            return None
+        changed = [self._set(members, name, change) for name, change in changes.items()]
+        return raw_members.raw(members) if any(changed) else None
+
+    @staticmethod
+    def _each(value: msgspec.Raw, change: _Change) -> msgspec.Raw | None:
+        try:
+            items = raw_members.read_items(value)
+        except NotAnObject:
+            return None
+        changed = False
+        for index, item in enumerate(items):
+            after = change(item)
+            if after is not None:
+                items[index], changed = after, True
+        return raw_members.raw(items) if changed else None

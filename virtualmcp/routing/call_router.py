@@ -1,0 +1,145 @@
+"""From what a client calls to what an upstream is asked: names, URIs and references un-mapped.
+
+On the warm path of a transparent ``tools/call`` only the members that routing needs are looked
+at; the parameters go out as they came.
+"""
+
+import msgspec
+
+from upstreams.canonical_call import CallSink
+from upstreams.revisions import Era
+from virtualmcp import raw_members
+from virtualmcp.errors import ParamsInvalid, RequestRefused, ResourceUnknown
+from virtualmcp.listed_entries import Kind
+from virtualmcp.raw_members import NotAnObject
+from virtualmcp.routing import name_routes, parameter_headers, resource_routes, upstream_failures
+from virtualmcp.routing.call_target import Target
+from virtualmcp.routing.client_request import Answer, ClientRequest
+from virtualmcp.routing.upstream_relay import relay
+
+_ABSENT = msgspec.Raw()
+LONGEST_NAME = 512
+LONGEST_URI = 8_192
+
+
+class _Params(msgspec.Struct, gc=False):
+    """The members that say what is called."""
+
+    name: msgspec.Raw = _ABSENT
+    uri: msgspec.Raw = _ABSENT
+    ref: msgspec.Raw = _ABSENT
+    arguments: msgspec.Raw = _ABSENT
+    state: msgspec.Raw = msgspec.field(default=_ABSENT, name="requestState")
+
+
+_params = msgspec.json.Decoder(_Params)
+
+
+async def call_tool(request: ClientRequest, sink: CallSink) -> Answer:
+    """Answer tools/call."""
+    try:
+        target, params = await _named(request, Kind.TOOLS)
+        headers = await parameter_headers.of_call(request, target, bytes(params.arguments))
+    except RequestRefused as refused:
+        return upstream_failures.refusal(refused)
+    return await relay(request, sink, target, headers)
+
+
+async def get_prompt(request: ClientRequest, sink: CallSink) -> Answer:
+    """Answer prompts/get."""
+    try:
+        target, _ = await _named(request, Kind.PROMPTS)
+    except RequestRefused as refused:
+        return upstream_failures.refusal(refused)
+    return await relay(request, sink, target)
+
+
+async def read_resource(request: ClientRequest, sink: CallSink) -> Answer:
+    """Answer resources/read."""
+    uri = ""
+    try:
+        params = _read(request.params)
+        uri = _text(params.uri, "uri", LONGEST_URI)
+        choice, own = await resource_routes.find(request, uri)
+    except ResourceUnknown:
+        return upstream_failures.not_found(request, uri)
+    except RequestRefused as refused:
+        return upstream_failures.refusal(refused)
+    target = Target(
+        choice=choice,
+        name=own,
+        params=request.params if own == uri else _with(request.params, "uri", own),
+        asked=uri,
+        retry=bool(bytes(params.state)),
+    )
+    return await relay(request, sink, target)
+
+
+async def complete(request: ClientRequest, sink: CallSink) -> Answer:
+    """Answer completion/complete: the reference names a prompt or a resource template."""
+    try:
+        target = await _referred(request)
+    except ResourceUnknown as unknown:
+        return upstream_failures.not_found(request, unknown.message)
+    except RequestRefused as refused:
+        return upstream_failures.refusal(refused)
+    return await relay(request, sink, target)
+
+
+async def _named(request: ClientRequest, kind: Kind) -> tuple[Target, _Params]:
+    params = _read(request.params)
+    name = _text(params.name, "name", LONGEST_NAME)
+    choice, own = await name_routes.find(request, name, kind)
+    target = Target(
+        choice=choice,
+        name=own,
+        params=request.params if own == name else _with(request.params, "name", own),
+        asked=name,
+        arguments=bytes(params.arguments),
+        retry=bool(bytes(params.state)) and request.era is Era.MODERN,
+    )
+    return target, params
+
+
+async def _referred(request: ClientRequest) -> Target:
+    params = _read(request.params)
+    try:
+        reference = raw_members.read(params.ref)
+    except NotAnObject as error:
+        raise ParamsInvalid("params.ref must be an object.") from error
+    kind = raw_members.text(reference.get("type"))
+    if kind == "ref/prompt":
+        member, asked = "name", _text(reference.get("name", _ABSENT), "ref.name", LONGEST_NAME)
+        choice, own = await name_routes.find(request, asked, Kind.PROMPTS)
+    elif kind == "ref/resource":
+        member, asked = "uri", _text(reference.get("uri", _ABSENT), "ref.uri", LONGEST_URI)
+        choice, own = await resource_routes.find(request, asked)
+    else:
+        raise ParamsInvalid("params.ref.type must be ref/prompt or ref/resource.")
+    sent = request.params
+    if own != asked:
+        reference[member] = raw_members.raw(own)
+        members = raw_members.read(request.params)
+        members["ref"] = raw_members.raw(reference)
+        sent = raw_members.write(members)
+    return Target(choice=choice, name="", params=sent, asked=asked)
+
+
+def _read(params: bytes) -> _Params:
+    try:
+        return _params.decode(params)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise ParamsInvalid("params must be an object.") from error
+
+
+def _text(raw: msgspec.Raw, member: str, longest: int) -> str:
+    found = raw_members.text(raw)
+    if not found or len(found) > longest:
+        raise ParamsInvalid(f"params.{member} must be a string of 1 to {longest} characters.")
+    return found
+
+
+def _with(params: bytes, member: str, value: str) -> bytes:
+    members = raw_members.read(params)
+    members[member] = raw_members.raw(value)
+    return raw_members.write(members)

@@ -1,0 +1,26 @@
+"""One call with its destination known: which upstream, under which name, with which parameters."""
+
+from dataclasses import dataclass
+
+from virtualmcp.route_table import ChoiceFacts
+
+
+@dataclass(slots=True, frozen=True)
+class Target:
+    """Where a call goes.
+
+    Attributes:
+        choice: the upstream.
+        name: tool, prompt or URI in the upstream's terms; ``""`` where the method has none.
+        params: raw parameters in the upstream's terms.
+        asked: what the client called it.
+        arguments: raw arguments, ``b""`` for none.
+        retry: the parameters bring a ``requestState`` of ours.
+    """
+
+    choice: ChoiceFacts
+    name: str
+    params: bytes
+    asked: str
+    arguments: bytes = b""
+    retry: bool = False

@@ -1,0 +1,40 @@
+"""What a client can be asked, as far as the router must know."""
+
+from functools import lru_cache
+from typing import Any
+
+from upstreams.revisions import LEGACY_LATEST, Era
+from virtualmcp import raw_members
+from virtualmcp.raw_members import NotAnObject
+from virtualmcp.routing.client_request import ClientRequest
+
+# The only methods that may end with a question (a43).
+QUESTION_METHODS = frozenset({"tools/call", "prompts/get", "resources/read"})
+
+
+@lru_cache(maxsize=1_024)
+def _opens_urls(capabilities: bytes) -> bool:
+    try:
+        declared: Any = raw_members.value(capabilities)
+    except NotAnObject:
+        return False
+    elicitation = declared.get("elicitation") if isinstance(declared, dict) else None
+    return isinstance(elicitation, dict) and isinstance(elicitation.get("url"), dict)
+
+
+def takes_url_errors(request: ClientRequest) -> bool:
+    """Whether error -32042 with URLs is understood: 2025-11-25 only, and only where declared."""
+    return (
+        request.era is Era.LEGACY
+        and request.client.revision == LEGACY_LATEST
+        and _opens_urls(request.client.capabilities)
+    )
+
+
+def takes_url_questions(request: ClientRequest) -> bool:
+    """Whether the request may end with an URL elicitation to be opened before a retry."""
+    return (
+        request.era is Era.MODERN
+        and request.method in QUESTION_METHODS
+        and _opens_urls(request.client.capabilities)
+    )

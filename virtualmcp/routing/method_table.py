@@ -1,0 +1,44 @@
+"""Which method is answered where: the one door from the wire into the router.
+
+``initialize``, ``server/discover``, ``ping``, notifications and ``logging/setLevel`` concern the
+connection itself and are answered by the wire with the help of ``opening``.
+"""
+
+from collections.abc import Awaitable, Callable
+
+from upstreams.canonical_call import CallSink
+from upstreams.revisions import Era
+from virtualmcp.errors import METHOD_NOT_FOUND
+from virtualmcp.routing import call_router, list_answers
+from virtualmcp.routing.client_request import Answer, ClientRequest, WireError
+
+_Answering = Callable[[ClientRequest, CallSink], Awaitable[Answer]]
+
+_METHODS: dict[str, _Answering] = {
+    "tools/list": list_answers.tools,
+    "prompts/list": list_answers.prompts,
+    "resources/list": list_answers.resources,
+    "resources/templates/list": list_answers.templates,
+    "tools/call": call_router.call_tool,
+    "prompts/get": call_router.get_prompt,
+    "resources/read": call_router.read_resource,
+    "completion/complete": call_router.complete,
+}
+
+
+def known(method: str, era: Era) -> bool:
+    """Tell whether ``answer`` serves this method; both eras have the same ones here."""
+    return method in _METHODS
+
+
+async def answer(request: ClientRequest, sink: CallSink) -> Answer:
+    """Answer one request in the form of the client's revision; never raises for upstream faults.
+
+    Interim messages of the call go to ``sink``. Cancelling the caller's task cancels the call.
+    """
+    answering = _METHODS.get(request.method)
+    if answering is None:
+        status = 404 if request.era is Era.MODERN else 200
+        message = f"This server has no method {request.method[:100]!r}."
+        return Answer(error=WireError(METHOD_NOT_FOUND, message, http_status=status))
+    return await answering(request, sink)

@@ -1,0 +1,90 @@
+"""Where a called tool or prompt lives, for the person who calls it.
+
+What the administrator filtered out is found as little as what does not exist.
+"""
+
+from collections.abc import Mapping
+
+from virtualmcp import route_table
+from virtualmcp.errors import NameAmbiguous, NameUnknown
+from virtualmcp.listed_entries import Kind
+from virtualmcp.route_table import ChoiceFacts, Route, VirtualMcpFacts
+from virtualmcp.routing import fan_out, list_answers
+from virtualmcp.routing.client_request import ClientRequest
+from virtualmcp.tool_names import resolve
+
+# Another node may have pinned a name a moment ago; looked up at most this often, in seconds.
+_SNAPSHOT_AGE = 1.0
+_WORDS = {Kind.TOOLS: "tool", Kind.PROMPTS: "prompt"}
+
+
+async def find(request: ClientRequest, name: str, kind: Kind) -> tuple[ChoiceFacts, str]:
+    """Return the upstream and its own name for what a client calls.
+
+    Raises:
+        NameUnknown: nothing of this name is offered here.
+        NameAmbiguous: a bare name with several owners.
+    """
+    server = request.server
+    if server.transparent:
+        return _in_single(server, name, kind)
+    found = _in_routes(server, name, kind)
+    if found is None:
+        newer = await route_table.load_newer_than(server.slug, _SNAPSHOT_AGE)
+        found = _in_routes(newer, name, kind) if newer is not None else None
+    if found is None and await _learned(request, kind):
+        newer = await route_table.load(server.slug)
+        found = _in_routes(newer, name, kind) if newer is not None else None
+    if found is None:
+        raise _unknown(name, kind)
+    choice = server.choice_of(found.upstream.id)
+    if choice is None:
+        raise _unknown(name, kind)
+    return choice, found.name
+
+
+def _in_single(server: VirtualMcpFacts, name: str, kind: Kind) -> tuple[ChoiceFacts, str]:
+    """A single upstream gets every name as it is, unless a pin or an old alias says otherwise."""
+    choice = server.choices[0]
+    routes = _routes(server, kind)
+    route = routes.get(name)
+    if route is None and name.startswith(f"{choice.upstream.key}_"):
+        route = resolve(name, routes, lambda _: True).route
+    own = route.name if route is not None else name
+    if kind is Kind.TOOLS and not choice.shows(own):
+        raise _unknown(name, kind)
+    return choice, own
+
+
+def _in_routes(server: VirtualMcpFacts, name: str, kind: Kind) -> Route | None:
+    def shown(route: Route) -> bool:
+        choice = server.choice_of(route.upstream.id)
+        return choice is not None and (kind is not Kind.TOOLS or choice.shows(route.name))
+
+    resolution = resolve(name, _routes(server, kind), shown)
+    if resolution.candidates:
+        names = ", ".join(sorted(resolution.candidates))
+        raise NameAmbiguous(
+            f"Several upstreams have a {_WORDS[kind]} {name!r}. Use one of: {names}"
+        )
+    return resolution.route
+
+
+async def _learned(request: ClientRequest, kind: Kind) -> bool:
+    """Read the lists nobody has read yet, so that a call works before the first listing."""
+    user_id, client = request.holder.user_id, request.client
+    unread = any(
+        fan_out.remembered_list(user_id, choice.upstream, client, kind) is None
+        for choice in request.server.choices
+    )
+    if unread:
+        await list_answers.learn_names(request, kind)
+    return unread
+
+
+def _routes(server: VirtualMcpFacts, kind: Kind) -> Mapping[str, Route]:
+    return server.tools if kind is Kind.TOOLS else server.prompts
+
+
+def _unknown(name: str, kind: Kind) -> NameUnknown:
+    return NameUnknown(f"Unknown {_WORDS[kind]}: {name[:128]}. List the {_WORDS[kind]}s again.")

@@ -1,0 +1,146 @@
+"""Calls that end with ``input_required``: relayed to stateless clients, asked of stateful ones.
+
+A stateless client gets the upstream's questions with our seal in the place of its
+``requestState`` and retries (protocol.md 2.4.1); nothing is stored. A stateful client is asked on
+the stream of its call, and the call is then made again with its answers (2.4.2). The upstream
+ended its call itself, so nothing runs twice.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+import msgspec
+
+from upstreams.canonical_call import CallSink, QuestionNotPossible
+from virtualmcp import raw_members
+from virtualmcp.eras.conversion import signed
+from virtualmcp.errors import ParamsInvalid
+from virtualmcp.raw_members import Members, NotAnObject
+from virtualmcp.result_mapping import ResultMapping
+from virtualmcp.routing.client_request import ClientRequest
+from virtualmcp.routing.connect_prompts import OWN_KEY, CallMade
+from virtualmcp.routing.relay_bindings import open_state, seal_state
+from virtualmcp.server_identity import raw_server_info
+
+MOST_ROUNDS = 10
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 0.25
+
+
+class QuestionUnanswered(Exception):
+    """The client can't be asked, or refused with a JSON-RPC error (raw, may be empty)."""
+
+    def __init__(self, message: str, error: bytes = b"") -> None:
+        super().__init__(message)
+        self.message = message
+        self.error = error
+
+
+@dataclass(slots=True, frozen=True)
+class Retry:
+    """A retry as the upstream is to see it. ``declined``: our own question was answered no."""
+
+    members: Members
+    declined: bool = False
+
+
+def resume(request: ClientRequest, members: Members, call: CallMade) -> Retry:
+    """Turn a client's retry into the upstream's: its own state, and no answers to questions
+    that the gateway asked itself.
+
+    Raises:
+        StateInvalid: the state is not that of this request.
+        ParamsInvalid: the state is not a string.
+    """
+    if "requestState" not in members:
+        return Retry(members)
+    sealed = raw_members.text(members["requestState"])
+    if sealed is None:
+        raise ParamsInvalid("requestState must be a string.")
+    resumed = open_state(request, sealed, call.upstream_id, call.name, call.arguments)
+    rest = dict(members)
+    del rest["requestState"]
+    if resumed.state is not None:
+        rest["requestState"] = raw_members.raw(resumed.state)
+    if not resumed.own:
+        return Retry(rest)
+    answers = rest.pop("inputResponses", None)
+    return Retry(rest, declined=answers is not None and _declined(answers))
+
+
+def _declined(answers: msgspec.Raw) -> bool:
+    try:
+        given = raw_members.value(answers)
+    except NotAnObject:
+        return False
+    if not isinstance(given, dict):
+        return False
+    own = [answer for key, answer in given.items() if key.startswith(OWN_KEY)]
+    return any(isinstance(a, dict) and a.get("action") in ("decline", "cancel") for a in own)
+
+
+def relayed(request: ClientRequest, result: bytes, call: CallMade, key: str, asker: str) -> bytes:
+    """Return an ``input_required`` result for a stateless client.
+
+    ``key`` is ``""`` in a transparent Virtual MCP; ``asker`` is put before elicitations.
+
+    Raises:
+        NotAnObject: the result is not what it should be.
+    """
+    members = raw_members.read(result)
+    if "inputRequests" in members:
+        mapping = ResultMapping(key)
+        questions = raw_members.read(members["inputRequests"])
+        for name, question in questions.items():
+            questions[name] = _question(question, mapping, asker if key else "")
+        members["inputRequests"] = raw_members.raw(questions)
+    state = raw_members.text(members.get("requestState"))
+    sealed = seal_state(request, call.upstream_id, call.name, call.arguments, state=state)
+    members["requestState"] = raw_members.raw(sealed)
+    members["_meta"] = signed(members.get("_meta"), raw_server_info(request.server))
+    return raw_members.write(members)
+
+
+def _question(raw: msgspec.Raw, mapping: ResultMapping, asker: str) -> msgspec.Raw:
+    if not mapping.key:
+        return raw
+    members = raw_members.read(raw)
+    if "params" in members:
+        members["params"] = msgspec.Raw(mapping.question(bytes(members["params"]), asker=asker))
+    return raw_members.raw(members)
+
+
+async def asked(result: bytes, params: Members, sink: CallSink, round_number: int) -> Members:
+    """Put the questions of a result to a stateful client; returns the params of the next round.
+
+    Raises:
+        QuestionUnanswered: the client can't be asked or refused.
+        NotAnObject: the result is not what it should be.
+    """
+    members = raw_members.read(result)
+    following = dict(params)
+    following.pop("inputResponses", None)
+    following.pop("requestState", None)
+    if "requestState" in members:
+        following["requestState"] = members["requestState"]
+    questions = raw_members.read(members.get("inputRequests", msgspec.Raw(b"{}")))
+    if not questions:
+        await asyncio.sleep(min(_FIRST_PAUSE * 2**round_number, _LONGEST_PAUSE))
+        return following
+    answers = await asyncio.gather(*(_put(question, sink) for question in questions.values()))
+    following["inputResponses"] = raw_members.raw(dict(zip(questions, answers, strict=True)))
+    return following
+
+
+async def _put(question: msgspec.Raw, sink: CallSink) -> msgspec.Raw:
+    members = raw_members.read(question)
+    method = raw_members.text(members.get("method")) or ""
+    try:
+        outcome = await sink.ask(method, bytes(members.get("params", b"{}")))
+    except QuestionNotPossible as error:
+        raise QuestionUnanswered(
+            "asked a question that your client can't show. Use a client that supports it."
+        ) from error
+    if outcome.error:
+        raise QuestionUnanswered("asked a question that your client refused.", outcome.error)
+    return msgspec.Raw(outcome.result)

@@ -1,0 +1,90 @@
+"""What a sealed ``requestState`` is for and what it holds (protocol.md 2.4.1).
+
+It comes back with a retry of the very same request, by the same person, through the same client,
+on the same server, and never with another one (a43).
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import msgspec
+
+from virtualmcp import raw_members
+from virtualmcp.errors import StateInvalid
+from virtualmcp.raw_members import NotAnObject
+from virtualmcp.routing.client_request import ClientRequest
+from virtualmcp.routing.sealed_state import SealBroken, seal, unseal
+
+PURPOSE = "request state"
+LIFETIME = 600
+
+
+class _Sealed(msgspec.Struct):
+    """``own`` marks a question the gateway asked itself; ``state`` is the upstream's."""
+
+    upstream: int
+    method: str
+    name: str
+    digest: str
+    own: bool
+    state: str | None
+
+
+@dataclass(slots=True, frozen=True)
+class Resumed:
+    """A retry's state, opened: the upstream's own (``None`` if it gave none)."""
+
+    upstream_id: int
+    own: bool
+    state: str | None
+
+
+def seal_state(
+    request: ClientRequest,
+    upstream_id: int,
+    name: str,
+    arguments: bytes,
+    *,
+    state: str | None = None,
+    own: bool = False,
+) -> str:
+    """Seal what the retry of this request needs; ``name`` is in the upstream's terms."""
+    content = _Sealed(upstream_id, request.method, name, _digest(arguments), own, state)
+    payload = msgspec.json.encode(content)
+    return seal(PURPOSE, payload, bound_to=_owner(request), lifetime=LIFETIME)
+
+
+def open_state(
+    request: ClientRequest, sealed: str, upstream_id: int, name: str, arguments: bytes
+) -> Resumed:
+    """Open the state a retry brought.
+
+    Raises:
+        StateInvalid: altered, too old, or of another person, server, request or arguments.
+    """
+    try:
+        payload = unseal(PURPOSE, sealed, bound_to=_owner(request))
+        content = msgspec.json.decode(payload, type=_Sealed)
+    except (SealBroken, msgspec.MsgspecError) as error:
+        raise StateInvalid(_WRONG) from error
+    wanted = (upstream_id, request.method, name, _digest(arguments))
+    if (content.upstream, content.method, content.name, content.digest) != wanted:
+        raise StateInvalid(_WRONG)
+    return Resumed(content.upstream, content.own, content.state)
+
+
+_WRONG = "This requestState does not belong to this request, or is too old. Make the request anew."
+
+
+def _digest(arguments: bytes) -> str:
+    """Return a digest that is equal for equal arguments, whatever the order of members."""
+    try:
+        canonical = msgspec.json.encode(raw_members.value(arguments or b"{}"), order="sorted")
+    except NotAnObject:
+        canonical = arguments
+    return hashlib.sha256(canonical).hexdigest()
+
+
+def _owner(request: ClientRequest) -> str:
+    holder = request.holder
+    return f"{request.server.slug}\n{holder.user_id}\n{holder.client_id}"

@@ -1,0 +1,229 @@
+"""One call to one upstream and its way back, in the form the client understands."""
+
+import functools
+
+import msgspec
+
+from upstreams import authorized_call, credentials
+from upstreams.canonical_call import CallSink, CanonicalCall, Outcome
+from upstreams.errors import CredentialRefused, NeedsConnection, UpstreamError
+from upstreams.models import CredentialKind
+from upstreams.revisions import Era
+from virtualmcp import raw_members
+from virtualmcp.eras import conversion
+from virtualmcp.errors import HEADER_MISMATCH, URL_ELICITATION_REQUIRED, RequestRefused
+from virtualmcp.raw_members import Members, NotAnObject
+from virtualmcp.result_mapping import ResultMapping
+from virtualmcp.routing import (
+    connect_prompts,
+    parameter_headers,
+    questions,
+    resource_routes,
+    upstream_failures,
+)
+from virtualmcp.routing.call_target import Target
+from virtualmcp.routing.client_abilities import takes_url_errors
+from virtualmcp.routing.client_request import Answer, ClientRequest
+from virtualmcp.routing.connect_prompts import CallMade, PageToOpen
+from virtualmcp.routing.list_reading import error_code
+from virtualmcp.routing.parameter_headers import Headers
+from virtualmcp.routing.questions import QuestionUnanswered
+from virtualmcp.routing.relay_sink import RelaySink
+from virtualmcp.secret_redaction import clean_json, secrets_of
+from virtualmcp.server_identity import raw_server_info
+from virtualmcp.tool_catalogue import catalogue
+
+_OWN_ACCOUNT = frozenset({CredentialKind.USER_KEY, CredentialKind.USER_OAUTH})
+
+
+class _Contents(msgspec.Struct, gc=False):
+    contents: list[msgspec.Raw] = []
+
+
+_contents = msgspec.json.Decoder(_Contents)
+
+
+async def relay(
+    request: ClientRequest, sink: CallSink, target: Target, headers: Headers = ()
+) -> Answer:
+    """Make the call as this person and return its result or error.
+
+    Never raises for faults of the upstream. Nothing is retried that may have been carried out.
+    """
+    facts = target.choice.upstream
+    call = CallMade(facts.id, facts.key, target.name, target.arguments)
+    declined = False
+    try:
+        params = target.params
+        if target.retry:
+            retry = questions.resume(request, raw_members.read(params), call)
+            params, declined = raw_members.write(retry.members), retry.declined
+        return await _rounds(request, _sink(request, target, sink), target, params, headers, call)
+    except RequestRefused as refused:
+        return upstream_failures.refusal(refused)
+    except NeedsConnection as needed:
+        pages = [connect_prompts.connect_page(request, needed)]
+        return connect_prompts.ask_to_open(request, call, pages, declined=declined)
+    except CredentialRefused as refusal:
+        return _refused(request, target, call, refusal, declined=declined)
+    except UpstreamError as error:
+        return upstream_failures.from_exception(facts, error)
+    except QuestionUnanswered as unanswered:
+        if unanswered.error:
+            return _error(request, target, Outcome(error=unanswered.error))
+        return upstream_failures.unusable(facts, unanswered.message)
+    except NotAnObject:
+        return upstream_failures.unusable(facts, "answered with something that is not a result.")
+
+
+async def _rounds(
+    request: ClientRequest,
+    sink: CallSink,
+    target: Target,
+    params: bytes,
+    headers: Headers,
+    call: CallMade,
+) -> Answer:
+    """Call until there is something final for this client."""
+    facts = target.choice.upstream
+    for number in range(questions.MOST_ROUNDS):
+        outcome = await _send(request, target, params, headers, sink)
+        if outcome.error:
+            if error_code(outcome.error) == HEADER_MISMATCH and not number:
+                headers = await parameter_headers.after_refresh(request, target)
+                outcome = await _send(request, target, params, headers, sink)
+            if outcome.error:
+                return _error(request, target, outcome)
+        kind = conversion.result_type(outcome.result) if outcome.modern else "complete"
+        if kind == "complete":
+            return _result(request, target, outcome)
+        if kind != "input_required" or not _may_ask(request):
+            break
+        if request.era is Era.MODERN:
+            key = "" if request.server.transparent else facts.key
+            raw = clean_json(outcome.result, secrets_of(request.holder.user_id, facts))
+            return Answer(result=questions.relayed(request, raw, call, key, facts.title))
+        following: Members = raw_members.read(params)
+        params = raw_members.write(await questions.asked(outcome.result, following, sink, number))
+    return upstream_failures.unusable(facts, "did not come to a result that can be passed on.")
+
+
+def _may_ask(request: ClientRequest) -> bool:
+    return request.method in (conversion.CALL, conversion.PROMPT, conversion.READ)
+
+
+async def _send(
+    request: ClientRequest, target: Target, params: bytes, headers: Headers, sink: CallSink
+) -> Outcome:
+    call = CanonicalCall(
+        method=request.method,
+        params=params,
+        params_are_modern=request.era is Era.MODERN,
+        facts=request.client,
+        name=target.name,
+        progress_token=request.progress_token,
+        log_level=request.log_level,
+        principal=str(request.holder.user_id),
+        param_headers=headers,
+    )
+    return await authorized_call.call_as(request.holder.user_id, target.choice.upstream, call, sink)
+
+
+def _sink(request: ClientRequest, target: Target, sink: CallSink) -> RelaySink:
+    facts = target.choice.upstream
+    expire = functools.partial(_lists_changed, request.holder.user_id, target)
+    return RelaySink(request, facts, sink, expire)
+
+
+def _lists_changed(user_id: int, target: Target) -> None:
+    facts = target.choice.upstream
+    credential = credentials.cached_credential(user_id, facts)
+    if credential is not None:
+        catalogue.expire(upstream_id=facts.id, credential_id=credential.id)
+
+
+def _result(request: ClientRequest, target: Target, outcome: Outcome) -> Answer:
+    """Return a final result with its URIs mapped, in the form of the client's revision."""
+    facts = target.choice.upstream
+    raw = clean_json(outcome.result, secrets_of(request.holder.user_id, facts))
+    if request.method == conversion.READ and request.era is Era.MODERN and _is_empty(raw):
+        return upstream_failures.not_found(request, target.asked)
+    mapping = ResultMapping("" if request.server.transparent else facts.key)
+    if request.method == conversion.CALL:
+        raw = mapping.call_result(raw)
+    elif request.method == conversion.PROMPT:
+        raw = mapping.prompt_result(raw)
+    elif request.method == conversion.READ:
+        raw = mapping.read_result(raw, asked=target.asked, read=target.name)
+    resource_routes.note_returned(request, mapping.web, facts.id)
+    if request.era is Era.MODERN:
+        info = raw_server_info(request.server)
+        raw = conversion.to_modern(
+            raw, request.method, modern_upstream=outcome.modern, server_info=info
+        )
+    else:
+        revision = request.client.revision
+        raw = conversion.to_legacy(
+            raw, request.method, revision=revision, modern_upstream=outcome.modern
+        )
+    return Answer(result=raw)
+
+
+def _is_empty(raw: bytes) -> bool:
+    """Tell whether nothing was read; that must not look like a resource without contents (a38)."""
+    try:
+        return not _contents.decode(raw).contents
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise NotAnObject("contents is not an array") from error
+
+
+def _error(request: ClientRequest, target: Target, outcome: Outcome) -> Answer:
+    facts = target.choice.upstream
+    secrets = secrets_of(request.holder.user_id, facts)
+    if error_code(outcome.error) == URL_ELICITATION_REQUIRED and not takes_url_errors(request):
+        pages = _pages(clean_json(outcome.error, secrets), facts.title)
+        if pages:
+            call = CallMade(facts.id, facts.key, target.name, target.arguments)
+            return connect_prompts.ask_to_open(request, call, pages)
+    return upstream_failures.from_json_rpc(
+        request, facts, outcome.error, modern_upstream=outcome.modern, secrets=secrets
+    )
+
+
+def _pages(error: bytes, title: str) -> list[PageToOpen]:
+    """Return the pages of an upstream's -32042; only such as a browser opens from the web."""
+    found = raw_members.value(error)
+    data = found.get("data") if isinstance(found, dict) else None
+    listed = data.get("elicitations") if isinstance(data, dict) else None
+    pages = []
+    for item in listed if isinstance(listed, list) else []:
+        url = item.get("url") if isinstance(item, dict) else None
+        if isinstance(url, str) and url.startswith(("https://", "http://")):
+            said = item.get("message")
+            message = said if isinstance(said, str) else "It asks you to open a page."
+            pages.append(PageToOpen(url, f"{title}: {message}"))
+    return pages[:5]
+
+
+def _refused(
+    request: ClientRequest,
+    target: Target,
+    call: CallMade,
+    refusal: CredentialRefused,
+    *,
+    declined: bool,
+) -> Answer:
+    """An account the upstream no longer accepts is connected again; a shared credential is the
+    administrator's to renew."""
+    facts = target.choice.upstream
+    if facts.credential_kind not in _OWN_ACCOUNT:
+        return upstream_failures.from_exception(facts, refusal)
+    needed = NeedsConnection(
+        refusal.message,
+        upstream_id=facts.id,
+        upstream_key=facts.key,
+        title=facts.title,
+        reason="scope" if refusal.code == "scope_insufficient" else "reconnect",
+    )
+    pages = [connect_prompts.connect_page(request, needed)]
+    return connect_prompts.ask_to_open(request, call, pages, declined=declined)

@@ -1,0 +1,184 @@
+"""What upstreams list, kept in memory per upstream and credential.
+
+A list is *fresh* for as long as its upstream says, within bounds; then *stale*: still served at
+once while a new one is read in the background; after that it is only a *last good* list, served
+when the upstream can't be read, for a day at most (security.md R3). A list read with one
+credential is never served for another; the same grant refreshed is the same credential.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from virtualmcp.listed_entries import Kind, ListContent
+
+DEFAULT_FRESH = 60.0
+# Many servers send ttlMs 0 by default; reading them at each request would multiply their load.
+LEAST_FRESH = 5.0
+MOST_FRESH = 300.0
+STALE = 600.0
+LAST_GOOD = 24 * 3600.0
+MOST_ENTRIES = 20_000
+MOST_BYTES = 96 * 1024 * 1024
+
+
+@dataclass(slots=True, frozen=True)
+class CatalogueKey:
+    """Whose list it is. ``fingerprint`` is that of the client's capabilities: servers may offer
+    tools by what the client can do."""
+
+    upstream_id: int
+    url: str
+    credential_id: str
+    fingerprint: str
+    kind: Kind
+
+    @property
+    def context(self) -> "CatalogueKey":
+        """The same authorization context, whatever the client can do."""
+        return CatalogueKey(self.upstream_id, self.url, self.credential_id, "", self.kind)
+
+
+@dataclass(slots=True, frozen=True)
+class Kept:
+    """A list and how old it is; times are of ``time.monotonic``."""
+
+    content: ListContent
+    read_at: float
+    fresh_until: float
+
+    @property
+    def remaining(self) -> float:
+        """Seconds it stays fresh; 0 once it is stale."""
+        return max(0.0, self.fresh_until - time.monotonic())
+
+    @property
+    def usable(self) -> bool:
+        """Fresh, or stale within the time in which it is renewed in the background."""
+        return time.monotonic() < self.fresh_until + STALE
+
+    @property
+    def last_good(self) -> bool:
+        """Young enough to stand in for an upstream that can't be read."""
+        return time.monotonic() < self.read_at + LAST_GOOD
+
+
+Reading = Callable[[], Awaitable[tuple[ListContent, float | None]]]
+
+
+class Catalogue:
+    """The lists of all upstreams; one instance per process."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[CatalogueKey, Kept] = OrderedDict()
+        self._last: OrderedDict[CatalogueKey, Kept] = OrderedDict()
+        self._flights: dict[CatalogueKey, asyncio.Task[Kept]] = {}
+        self._users: dict[bytes, int] = {}
+        self._bytes = 0
+        self._generation = 0
+
+    def peek(self, key: CatalogueKey) -> Kept | None:
+        """Return the list to answer with, ``None`` if it must be read first."""
+        kept = self._kept.get(key)
+        return kept if kept is not None and kept.usable else None
+
+    def last_good(self, key: CatalogueKey) -> Kept | None:
+        """Return what may stand in while the upstream can't be read."""
+        kept = self._kept.get(key) or self._last.get(key.context)
+        return kept if kept is not None and kept.last_good else None
+
+    async def read(self, key: CatalogueKey, reading: Reading) -> Kept:
+        """Read a list now; callers who want the same one share one reading.
+
+        A caller who goes away does not stop the reading for the others.
+
+        Raises:
+            UpstreamError: as ``reading`` does.
+        """
+        return await asyncio.shield(self._flight(key, reading))
+
+    def renew(self, key: CatalogueKey, reading: Reading) -> None:
+        """Read a list in the background; a failure leaves the old one in place."""
+        self._flight(key, reading)
+
+    def _flight(self, key: CatalogueKey, reading: Reading) -> "asyncio.Task[Kept]":
+        loop = asyncio.get_running_loop()
+        flight = self._flights.get(key)
+        if flight is None or flight.done() or flight.get_loop() is not loop:
+            flight = loop.create_task(self._read(key, reading))
+            self._flights[key] = flight
+            flight.add_done_callback(lambda done: self._landed(key, done))
+        return flight
+
+    def _landed(self, key: CatalogueKey, flight: "asyncio.Task[Kept]") -> None:
+        if self._flights.get(key) is flight:
+            del self._flights[key]
+        if not flight.cancelled():
+            # Whoever waited has it; a background reading has nobody and must not warn.
+            flight.exception()
+
+    async def _read(self, key: CatalogueKey, reading: Reading) -> Kept:
+        generation = self._generation
+        content, ttl = await reading()
+        now = time.monotonic()
+        fresh = DEFAULT_FRESH if ttl is None else min(max(ttl, LEAST_FRESH), MOST_FRESH)
+        kept = Kept(content, now, now + fresh)
+        if generation == self._generation:
+            self._keep(key, kept)
+        return kept
+
+    def _keep(self, key: CatalogueKey, kept: Kept) -> None:
+        before = self._kept.pop(key, None)
+        self._count(kept, 1)
+        if before is not None:
+            self._count(before, -1)
+        self._kept[key] = kept
+        self._last.pop(key.context, None)
+        self._last[key.context] = kept
+        while len(self._kept) > MOST_ENTRIES or (self._bytes > MOST_BYTES and len(self._kept) > 1):
+            gone_key, gone = self._kept.popitem(last=False)
+            self._count(gone, -1)
+            if self._last.get(gone_key.context) is gone:
+                del self._last[gone_key.context]
+
+    def _count(self, kept: Kept, change: int) -> None:
+        """Keep account of the bytes held; equal lists of several people are held once."""
+        digest, before = kept.content.digest, self._users.get(kept.content.digest, 0)
+        after = before + change
+        if after:
+            self._users[digest] = after
+        else:
+            self._users.pop(digest, None)
+        if not before or not after:
+            self._bytes += kept.content.size * change
+
+    def forget(self, *, upstream_id: int | None = None, credential_id: str | None = None) -> None:
+        """Drop lists, all of them without arguments; readings under way are not kept either."""
+        self._generation += 1
+        self._flights.clear()
+        for shelf in (self._kept, self._last):
+            for key in list(shelf):
+                if upstream_id not in (None, key.upstream_id):
+                    continue
+                if credential_id not in (None, key.credential_id):
+                    continue
+                gone = shelf.pop(key)
+                if shelf is self._kept:
+                    self._count(gone, -1)
+
+    def expire(self, *, upstream_id: int, credential_id: str) -> None:
+        """Have lists read again at the next use; the upstream said that they changed."""
+        now = time.monotonic()
+        for key, kept in list(self._kept.items()):
+            if (key.upstream_id, key.credential_id) == (upstream_id, credential_id):
+                self._kept[key] = Kept(kept.content, kept.read_at, now - STALE - 1)
+
+
+catalogue = Catalogue()
+
+
+def forget(key: str = "") -> None:
+    """Drop every list of this process; ``key`` of the change is not looked at."""
+    catalogue.forget()

@@ -1,0 +1,124 @@
+"""The names tools and prompts carry in public (protocol.md 3.2). Pure.
+
+A name is pinned at first sight and never changes hands: the first owner keeps the bare name,
+later colliders get ``{key}_{name}``, so an upstream that adds a name in use takes nothing over.
+Routing looks names up; it never splits them, since upstream names may contain the separator.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from virtualmcp.route_table import Owned, Route
+
+# Model APIs behind several hosts cap function names at 64; ChatGPT is one (clients.md 3.7).
+LONGEST = 64
+# What the database can hold; a transparent Virtual MCP passes longer names on unpinned.
+LONGEST_PINNED = 128
+LONGEST_UPSTREAM = 256
+_SAFE = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+_UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
+_DIGITS = 8
+
+
+@dataclass(slots=True, frozen=True)
+class Sighting:
+    """A name an upstream was seen to list."""
+
+    upstream_id: int
+    key: str
+    name: str
+
+    @property
+    def owned(self) -> Owned:
+        """What a pin is looked up by."""
+        return (self.upstream_id, self.name)
+
+
+@dataclass(slots=True, frozen=True)
+class Resolution:
+    """Where a called name leads: one route, or the public names of several candidates."""
+
+    route: Route | None = None
+    candidates: tuple[str, ...] = ()
+
+
+def choose(
+    sightings: Iterable[Sighting], pinned: Mapping[Owned, str], *, transparent: bool
+) -> dict[Owned, str]:
+    """Choose public names for those sighted that have none yet, in the order given.
+
+    A transparent Virtual MCP keeps every name as it is. ``pinned`` are all names taken so far.
+    """
+    taken = set(pinned.values())
+    chosen: dict[Owned, str] = {}
+    for sighting in sightings:
+        if sighting.owned in pinned or sighting.owned in chosen:
+            continue
+        if len(sighting.name) > LONGEST_UPSTREAM:
+            continue
+        name = _choose_one(sighting, taken, transparent)
+        if name:
+            chosen[sighting.owned] = name
+            taken.add(name)
+    return chosen
+
+
+def _choose_one(sighting: Sighting, taken: set[str], transparent: bool) -> str:
+    if transparent:
+        fits = len(sighting.name) <= LONGEST_PINNED and sighting.name not in taken
+        return sighting.name if fits else ""
+    for candidate in (
+        bare(sighting.name),
+        prefixed(sighting.key, sighting.name),
+        hashed(sighting.key, sighting.name),
+    ):
+        if candidate not in taken:
+            return candidate
+    return ""
+
+
+def bare(name: str) -> str:
+    """Return the name itself, made safe and short if it is not."""
+    return _fitted(name, name)
+
+
+def prefixed(key: str, name: str) -> str:
+    """Return the collider's name: the upstream's key, never what the server calls itself (a34)."""
+    return _fitted(f"{key}_{name}", f"{key}\0{name}")
+
+
+def hashed(key: str, name: str) -> str:
+    """Return the last resort, for when another upstream owns even the prefixed name."""
+    return _suffixed(f"{key}_{name}", f"{key}\0{name}")
+
+
+def _fitted(wanted: str, identity: str) -> str:
+    return wanted if _SAFE.match(wanted) else _suffixed(wanted, identity)
+
+
+def _suffixed(wanted: str, identity: str) -> str:
+    """Replace what is not allowed, cut, and keep different names apart by a digest."""
+    digest = hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGITS]
+    return f"{_UNSAFE.sub('_', wanted)[: LONGEST - _DIGITS - 1]}_{digest}"
+
+
+def resolve(name: str, routes: Mapping[str, Route], shown: Callable[[Route], bool]) -> Resolution:
+    """Find where a called name leads, among the routes this person is shown.
+
+    Public names come first. Then hidden aliases: the upstream's own name and its prefixed form,
+    as long as exactly one upstream owns it (MCP Apps hard-code bare names; hosts keep lists from
+    before a rename).
+    """
+    route = routes.get(name)
+    if route is not None and shown(route):
+        return Resolution(route)
+    owners = [
+        (public, route)
+        for public, route in routes.items()
+        if name in (route.name, prefixed(route.upstream.key, route.name)) and shown(route)
+    ]
+    if len(owners) == 1:
+        return Resolution(owners[0][1])
+    return Resolution(candidates=tuple(public for public, _ in owners))
