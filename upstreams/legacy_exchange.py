@@ -33,15 +33,6 @@ MOST_QUESTIONS: Final = 16
 MOST_RESUMES: Final = 20
 LONGEST_PAUSE: Final = 10.0
 _OURS: Final = (META_VERSION, META_CLIENT_INFO, META_CLIENT_CAPABILITIES, META_LOG_LEVEL)
-    "debug",
-    "info",
-    "notice",
-    "warning",
-    "error",
-    "critical",
-    "alert",
-    "emergency",
-)
 
 
 def legacy_params(call: CanonicalCall, token: str) -> bytes:
