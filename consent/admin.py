@@ -1,5 +1,7 @@
 """Consents in the admin: to read and to take back, never to write."""
 
+from typing import TYPE_CHECKING
+
 from django.contrib import admin, messages
 from django.contrib.auth.models import User
 from django.db.models import QuerySet
@@ -8,9 +10,15 @@ from django.http import HttpRequest
 from consent import decisions
 from consent.models import ConsentRecord
 
+# The class is generic for the type checker only.
+if TYPE_CHECKING:
+    _Admin = admin.ModelAdmin[ConsentRecord]
+else:
+    _Admin = admin.ModelAdmin
+
 
 @admin.register(ConsentRecord)
-class ConsentRecordAdmin(admin.ModelAdmin[ConsentRecord]):
+class ConsentRecordAdmin(_Admin):
     """Who let which client use which Virtual MCP."""
 
     list_display = ["user", "client", "virtual_mcp_slug", "given_at", "revoked_at"]

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from django.contrib.auth.models import User
 from django.db import transaction
 from django.utils import timezone
-from oauthserver.actions import revoke_tokens
 
 from consent.models import ConsentRecord
 from consent.signals import audit
 from consent.upstream_checklist import Checklist
+from oauthserver.actions import revoke_tokens
 from oauthserver.audience import Resource
 from oauthserver.models import OAuthClient
 

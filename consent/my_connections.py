@@ -6,20 +6,21 @@ from datetime import datetime
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
-from django.db.models import Max, QuerySet
+from django.db.models import Max
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_POST, require_safe
-from upstreams.accounts import AccountStatus
 
 from consent import decisions
 from consent.models import ConsentRecord
+from consent.upstream_checklist import reachable_upstreams
 from upstreams import accounts
+from upstreams.accounts import AccountStatus
+from upstreams.errors import SetupFailed
 from upstreams.models import CredentialKind, Upstream, UpstreamAccount
-from virtualmcp.access_policy import visible_to
-from virtualmcp.models import CallRecord, UpstreamChoice, VirtualMcp
+from virtualmcp.models import CallRecord, VirtualMcp
 
 OWN_ACCOUNT = (CredentialKind.USER_OAUTH, CredentialKind.USER_KEY)
 MAX_KEY_LENGTH = 8000
@@ -101,7 +102,7 @@ def save_key(request: HttpRequest, key: str) -> HttpResponse:
     """Keep this person's own key for one upstream."""
     person = _person(request)
     upstream = get_object_or_404(
-        _reachable_upstreams(person), key=key, credential_kind=CredentialKind.USER_KEY
+        reachable_upstreams(person), key=key, credential_kind=CredentialKind.USER_KEY
     )
     secret = request.POST.get("key", "").strip()
     if not secret or len(secret) > MAX_KEY_LENGTH or not secret.isprintable():
@@ -109,7 +110,12 @@ def save_key(request: HttpRequest, key: str) -> HttpResponse:
             request, f"That does not look like a key for {upstream.title}. Nothing was saved."
         )
         return redirect("consent:connections")
-    accounts.save_user_key(person, upstream, secret, actor=person)
+    try:
+        accounts.save_user_key(person, upstream, secret, actor=person)
+    except (SetupFailed, ValueError):
+        # What is wrong with a key is not repeated: the message might quote it.
+        messages.error(request, f"{upstream.title} cannot use this key. Nothing was saved.")
+        return redirect("consent:connections")
     messages.success(request, f"Your key for {upstream.title} is saved.")
     return redirect("consent:connections")
 
@@ -131,17 +137,12 @@ def _authorized_clients(person: User) -> list[AuthorizedClient]:
 
 def _own_upstreams(person: User) -> list[ConnectedUpstream]:
     held = {account.upstream_id: account for account in UpstreamAccount.objects.filter(user=person)}
-    reachable = _reachable_upstreams(person).filter(credential_kind__in=OWN_ACCOUNT)
+    reachable = reachable_upstreams(person).filter(credential_kind__in=OWN_ACCOUNT)
     shown = (reachable | Upstream.objects.filter(pk__in=held)).distinct().order_by("title")
     return [
         ConnectedUpstream(upstream, accounts.status_for(person, upstream), held.get(upstream.pk))
         for upstream in shown
     ]
-
-
-def _reachable_upstreams(person: User) -> QuerySet[Upstream]:
-    choices = UpstreamChoice.objects.filter(virtual_mcp__in=visible_to(person))
-    return Upstream.objects.filter(enabled=True, pk__in=choices.values("upstream_id"))
 
 
 def _person(request: HttpRequest) -> User:

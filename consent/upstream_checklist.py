@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from django.contrib.auth.models import User
-from upstreams.accounts import status_for
+from django.db.models import QuerySet
 
+from upstreams.accounts import status_for
 from upstreams.models import CredentialKind, Upstream
+from virtualmcp.access_policy import visible_to
 from virtualmcp.models import UpstreamChoice
 
 
@@ -104,13 +106,21 @@ def checklist_for(user: User, slug: str) -> Checklist:
 
 def _row(user: User, choice: UpstreamChoice) -> ChecklistRow:
     upstream = choice.upstream
-    if not upstream.enabled:
-        reason = "Switched off by your administrator."
-        return ChecklistRow(upstream, choice.required, "unavailable", "", "", reason)
     status = status_for(user, upstream)
-    return ChecklistRow(
-        upstream, choice.required, status.state, status.label, status.scope, status.reason
-    )
+    asked = upstream.oauth_scopes if upstream.credential_kind == CredentialKind.USER_OAUTH else ""
+    scope = status.scope or asked
+    return ChecklistRow(upstream, choice.required, status.state, status.label, scope, status.reason)
+
+
+def may_connect(user: User, upstream: Upstream) -> bool:
+    """Whether a Virtual MCP this person may use leads to ``upstream``: nobody needs others."""
+    return reachable_upstreams(user).filter(pk=upstream.pk).exists()
+
+
+def reachable_upstreams(user: User) -> QuerySet[Upstream]:
+    """Return the enabled upstreams behind the Virtual MCPs this person may use."""
+    choices = UpstreamChoice.objects.filter(virtual_mcp__in=visible_to(user))
+    return Upstream.objects.filter(enabled=True, pk__in=choices.values("upstream_id"))
 
 
 def _listed(names: list[str]) -> str:

@@ -1,5 +1,6 @@
 """What every page of the site may show: its name, where to ask for help, the request's id."""
 
+from django.conf import settings
 from django.core.cache import cache
 from django.http import HttpRequest
 
@@ -10,8 +11,9 @@ _CACHE_KEY = "gateway_site.page_context"
 _CACHE_SECONDS = 10
 
 
-def site_profile(request: HttpRequest) -> dict[str, str]:
-    """Template context processor: ``site_name``, ``support_contact``, ``request_id``.
+def site_profile(request: HttpRequest) -> dict[str, str | bool]:
+    """Template context processor: ``site_name``, ``support_contact``, ``request_id``,
+    ``mail_configured`` (whether a password can be reset by mail).
 
     The two settings are read at most every ten seconds, since they stand on every page.
     """
@@ -23,5 +25,6 @@ def site_profile(request: HttpRequest) -> dict[str, str]:
     return {
         "site_name": shown[0],
         "support_contact": shown[1],
+        "mail_configured": settings.MAIL_CONFIGURED,
         "request_id": current.get().request_id,
     }
