@@ -50,7 +50,8 @@ class HeaderForwarder:
             if name in _HOP_BY_HOP or name == b"content-length":
                 continue
             mapped = name in (b"host", b"origin") and value.split(b"//")[-1] == own
-            headers.append((name, value.replace(own, other) if mapped else value))
+            # White space around a value is no part of it, and httpx refuses to send it.
+            headers.append((name, value.replace(own, other) if mapped else value.strip()))
         return [*headers, (b"authorization", self._authorization)]
 
     async def _relay(self, scope: Any, body: bytes, send: Any) -> None:

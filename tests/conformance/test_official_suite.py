@@ -1,0 +1,93 @@
+"""The official conformance suite: against our upstream itself, and through the gateway.
+
+Through the gateway there are four cells: the suite's revision and the upstream's era. Each has
+a baseline that names what does not pass yet and why; a scenario that fails without standing
+there fails the test, and so does one that stands there and passes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.header_forwarder import HeaderForwarder
+from tests.conformance.official_suite import FULL_MARKS, baseline, differences, run_suite
+from tests.conformance.upstream import app
+from tests.fakes.asgi_server import serve
+from tests.fakes.browser import Browser, walk_consent
+from tests.journeys.wire_client import WireClient
+from tests.running_gateway import RunningGateway, running_gateway
+
+pytestmark = [pytest.mark.npm, pytest.mark.timeout(300)]
+
+REVISIONS = ["2025-11-25", "2026-07-28"]
+ERAS = ["legacy", "modern"]
+USER, PASSWORD = "conformance", "correct horse battery 7"
+REDIRECT = "http://127.0.0.1:33418/callback"
+
+
+@dataclass
+class Tested:
+    """A gateway over the conformance upstream, and one token for each of its servers."""
+
+    gateway: RunningGateway
+    upstream: str
+    tokens: dict[str, str]
+
+
+def configuration(upstream: str) -> dict[str, object]:
+    """Return one upstream and one Virtual MCP for each era."""
+    return {
+        "upstreams": [
+            {"key": era, "title": era.title(), "url": upstream, "era": era} for era in ERAS
+        ],
+        "virtual_mcps": [
+            {"slug": era, "title": era.title(), "audience": "everyone", "upstreams": [era]}
+            for era in ERAS
+        ],
+        "users": [{"username": USER, "password": PASSWORD}],
+    }
+
+
+def token_for(endpoint: str, browser: Browser) -> str:
+    """Go through the whole authorization; returns an access token."""
+    client = WireClient(endpoint)
+    client.discover()
+    client.redirect_uri = REDIRECT
+    client.register()
+    redirect = walk_consent(browser, client.authorize_url(), USER, PASSWORD)
+    return client.exchange(redirect).access_token
+
+
+@pytest.fixture(scope="module")
+def tested() -> Iterator[Tested]:
+    """Run the upstream and a gateway in front of it."""
+    with serve(app(), lifespan=True) as base, running_gateway(configuration(f"{base}/mcp")) as gw:
+        browser = Browser((REDIRECT,))
+        tokens = {era: token_for(gw.endpoint(era), browser) for era in ERAS}
+        yield Tested(gw, f"{base}/mcp", tokens)
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_the_upstream_itself_scores_full_marks(
+    tested: Tested, revision: str, tmp_path: Path
+) -> None:
+    verdicts = run_suite(revision, tested.upstream, tmp_path)
+    assert differences(verdicts, {}) == []
+    assert len(verdicts) == FULL_MARKS[revision]
+
+
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_through_the_gateway_everything_passes_but_what_the_baseline_names(
+    tested: Tested, revision: str, era: str, tmp_path: Path
+) -> None:
+    forwarder = HeaderForwarder(tested.gateway.url, f"Bearer {tested.tokens[era]}")
+    with serve(forwarder) as base:
+        verdicts = run_suite(revision, f"{base}/v1/mcp/{era}", tmp_path)
+    passed = sum(verdict.passed for verdict in verdicts.values())
+    print(f"{revision} through the gateway to a {era} upstream: {passed}/{len(verdicts)}")
+    assert len(verdicts) == FULL_MARKS[revision]
+    known = baseline(f"{revision}-to-{era}")
+    assert differences(verdicts, known) == []

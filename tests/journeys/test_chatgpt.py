@@ -1,0 +1,175 @@
+"""ChatGPT's journey, written against the wire (clients.md 1.3 and 1.10)."""
+
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+
+from tests.fakes.browser import Browser
+from tests.journeys.chatgpt_client import STABLE_REDIRECT, ChatGptClient, ChatGptDocuments
+from tests.journeys.wire_client import parse_challenge
+from tests.journeys.world import STOPS, Person, World
+
+
+def connect(client: ChatGptClient, person: Person, callback: str = "") -> ChatGptClient:
+    """Go through everything up to the tokens."""
+    client.prepare(callback)
+    client.exchange(person.authorize(client.authorize_url()))
+    return client
+
+
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+def test_chatgpt_connects_by_its_document_and_uses_tools_widgets_and_refresh(
+    world: World, person: Person, chatgpt: ChatGptDocuments, era: str
+) -> None:
+    endpoint = world.gateway.endpoint("guarded-alone")
+    client = connect(ChatGptClient(endpoint, chatgpt, era=era), person)
+    assert "/oauth/client.json" in chatgpt.fetched
+    assert "/oauth/jwks.json" in chatgpt.fetched
+    assert client.tokens is not None
+    assert client.tokens.scope.split() == ["mcp:tools"]
+
+    assert "show_board" in client.open()
+    tool = next(
+        tool for tool in client.rpc("tools/list").result["tools"] if tool["name"] == "show_board"
+    )
+    widget = tool["_meta"]["ui"]["resourceUri"]
+    assert tool["_meta"]["openai/outputTemplate"] == widget
+    shown = client.call("show_board").result
+    assert shown["structuredContent"] == {"cells": [1, 2, 3]}
+    assert shown["_meta"]["board/private"] is True
+    page = client.rpc("resources/read", {"uri": widget}).result["contents"][0]
+    assert page["mimeType"] == "text/html;profile=mcp-app"
+    assert page["uri"] == widget
+    moved = client.call("slow", {"steps": 3, "pause": 0.02}, progressToken="p-1")
+    steps = [n["params"]["progress"] for n in moved.notifications if "progress" in n["method"]]
+    assert steps == [1, 2, 3]
+    echo = next(t for t in client.rpc("tools/list").result["tools"] if t["name"] == "echo")
+    assert echo["securitySchemes"] == [{"type": "noauth"}]
+
+    client.audience_of_assertions = "issuer"
+    assert client.refresh().status_code == 200
+    assert client.call("echo", {"text": "after refresh"}).result["content"][0]["text"]
+
+
+def test_chatgpt_without_a_key_of_its_own_connects_as_a_public_client(
+    world: World, person: Person
+) -> None:
+    from tests.journeys.chatgpt_client import chatgpt_documents
+
+    with chatgpt_documents() as documents:
+        documents.changes = {"token_endpoint_auth_method": "none"}
+        client = connect(ChatGptClient(world.gateway.endpoint("modern-alone"), documents), person)
+        assert "echo" in client.open()
+        assert "/oauth/jwks.json" not in documents.fetched
+
+
+def test_an_assertion_signed_by_somebody_else_gets_no_tokens(
+    world: World, person: Person, chatgpt: ChatGptDocuments
+) -> None:
+    client = ChatGptClient(world.gateway.endpoint("modern-alone"), chatgpt)
+    client.prepare()
+    redirect = person.authorize(client.authorize_url())
+    impostor = ChatGptDocuments()
+    impostor.base_url = chatgpt.base_url
+    client.documents = impostor
+    refused = client.token_request(
+        {
+            "grant_type": "authorization_code",
+            "code": client.redirected(redirect),
+            "redirect_uri": client.redirect_uri,
+            "code_verifier": client._verifier,
+        }
+    )
+    assert refused.status_code in (400, 401)
+    assert refused.json()["error"] == "invalid_client"
+
+
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+def test_chatgpt_registers_dynamically_with_a_callback_of_its_own(
+    world: World, person: Person, era: str
+) -> None:
+    endpoint = world.gateway.endpoint("modern-alone")
+    client = connect(ChatGptClient(endpoint, None, era=era), person, "cb_1a2b3c")
+    assert client.redirect_uri == "https://chatgpt.com/connector/oauth/cb_1a2b3c"
+    assert "echo" in client.open()
+    # Row 8: the registration is kept, and used again by everybody who connects the same server.
+    another = world.person()
+    client.exchange(another.authorize(client.authorize_url()))
+    assert "echo" in client.open()
+
+
+def test_a_refusal_comes_back_to_chatgpt_with_the_issuer(
+    world: World, person: Person, chatgpt: ChatGptDocuments
+) -> None:
+    client = ChatGptClient(world.gateway.endpoint("modern-alone"), chatgpt)
+    client.prepare()
+    person.open_signed_in(client.authorize_url())
+    page = person.browser.press("Deny")
+    assert page.stopped_at.startswith(STABLE_REDIRECT)
+    assert client.refused_redirect(page.stopped_at) == "access_denied"
+    # Without PKCE there is an error at once, and it names the issuer as well.
+    url = client.authorize_url(code_challenge="", code_challenge_method="")
+    page = Browser(STOPS).open(url)
+    assert client.refused_redirect(page.stopped_at) == "invalid_request"
+
+
+def test_a_token_of_one_server_is_refused_by_another_with_a_challenge(
+    world: World, person: Person, chatgpt: ChatGptDocuments
+) -> None:
+    client = connect(ChatGptClient(world.gateway.endpoint("modern-alone"), chatgpt), person)
+    client.endpoint = world.gateway.endpoint("legacy-alone")
+    refused = client.rpc("tools/list")
+    assert refused.status == 401
+    challenge = parse_challenge(refused.headers["www-authenticate"])
+    assert challenge["error"] == "invalid_token"
+    assert urlsplit(challenge["resource_metadata"]).path.endswith("/v1/mcp/legacy-alone")
+    assert challenge["scope"] == "mcp:tools"
+
+
+def test_a_lost_refresh_answer_is_given_again_but_an_old_token_ends_the_family(
+    world: World, person: Person, chatgpt: ChatGptDocuments
+) -> None:
+    client = connect(ChatGptClient(world.gateway.endpoint("modern-alone"), chatgpt), person)
+    assert client.tokens is not None
+    first = client.tokens.refresh_token
+    assert client.refresh().status_code == 200
+    # The answer got lost: the same token is sent again at once.
+    assert client.refresh(first).status_code == 200
+    assert "echo" in client.open()
+    assert client.refresh().status_code == 200
+    assert client.refresh().status_code == 200
+    stolen = client.refresh(first)
+    assert (stolen.status_code, stolen.json()["error"]) == (400, "invalid_grant")
+    assert client.rpc("tools/list").status == 401
+
+
+def test_a_second_exchange_of_one_code_takes_back_what_the_first_gave(
+    world: World, person: Person, chatgpt: ChatGptDocuments
+) -> None:
+    client = ChatGptClient(world.gateway.endpoint("modern-alone"), chatgpt)
+    client.prepare()
+    redirect = person.authorize(client.authorize_url())
+    client.exchange(redirect)
+    assert "echo" in client.open()
+    again = client.token_request(
+        {
+            "grant_type": "authorization_code",
+            "code": dict(parse_qsl(urlsplit(redirect).query))["code"],
+            "redirect_uri": client.redirect_uri,
+            "code_verifier": client._verifier,
+        }
+    )
+    assert (again.status_code, again.json()["error"]) == (400, "invalid_grant")
+    assert client.rpc("tools/list").status == 401
+
+
+def test_a_tool_name_chatgpt_froze_stays_callable_when_another_upstream_joins(
+    world: World, person: Person, chatgpt: ChatGptDocuments
+) -> None:
+    client = connect(ChatGptClient(world.gateway.endpoint("growing"), chatgpt), person)
+    frozen = client.open()
+    world.add_upstream("growing", "legacy")
+    assert client.call("echo", {"text": "frozen"}).result["content"][0]["text"] == "frozen"
+    now = client.names()
+    assert set(frozen) <= set(now)
+    assert "legacy_echo" in now

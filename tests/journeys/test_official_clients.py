@@ -1,0 +1,91 @@
+"""The whole journey with the official clients of both generations, over real sockets."""
+
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+
+from tests.journeys.official_client import official_client
+from tests.journeys.world import Person, World
+
+MODERN, LEGACY = "2026-07-28", "2025-11-25"
+PROGRAMS = [
+    pytest.param("python-2", "auto", MODERN, id="python 2, stateless"),
+    pytest.param("python-2", "legacy", LEGACY, id="python 2, stateful"),
+    pytest.param("python-1", "legacy", LEGACY, id="python 1"),
+    pytest.param("typescript-2", "auto", MODERN, id="typescript 2", marks=pytest.mark.npm),
+    pytest.param("typescript-1", "legacy", LEGACY, id="typescript 1", marks=pytest.mark.npm),
+]
+
+
+def status_with(endpoint: str, token: str) -> int:
+    """Return how the endpoint answers an access token."""
+    ping = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+        "protocolVersion": LEGACY, "capabilities": {}, "clientInfo": {"name": "t", "version": "1"},
+    }}  # fmt: skip
+    headers = {
+        "Authorization": f"Bearer {token}",
+        "Accept": "application/json, text/event-stream",
+    }
+    return httpx.post(endpoint, json=ping, headers=headers, trust_env=False).status_code
+
+
+@pytest.mark.parametrize(("program", "mode", "revision"), PROGRAMS)
+def test_an_official_client_goes_from_401_to_tools_refreshes_and_is_shut_out_when_revoked(
+    world: World, person: Person, program: str, mode: str, revision: str
+) -> None:
+    endpoint = world.gateway.endpoint("guarded-alone")
+    with official_client(program, endpoint, person.authorize, mode=mode) as client:
+        assert client.do("connect")["revision"] == revision
+        asked = parse_qs(urlsplit(client.authorizations[0]).query)
+        assert asked["resource"] == [endpoint]
+        assert asked["code_challenge_method"] == ["S256"]
+
+        assert {"echo", "slow", "show_board"} <= set(client.do("tools")["names"])
+        called = client.do("call", name="slow", arguments={"steps": 3, "pause": 0.05})
+        assert (called["text"], called["progress"]) == ("done", [1, 2, 3])
+        echoed = client.do("call", name="echo", arguments={"text": "Grüße 🌍"})
+        assert echoed["structured"] == {"text": "Grüße 🌍"}
+        assert client.do("call", name="fail", arguments={"text": "no"})["is_error"]
+
+        assert "ui://board/view.html" in client.do("resources")["uris"]
+        page = client.do("read", uri="ui://board/view.html")
+        assert (page["mime"], page["text"]) == ("text/html;profile=mcp-app", "<p>board</p>")
+        assert client.do("prompt", name="greet", arguments={"name": "Ada"})["text"] == "Hello Ada"
+        completed = client.do("complete", prompt="greet", argument="name", value="A")
+        assert completed["values"] == ["Ada", "Alan"]
+
+        before = client.do("tokens")
+        client.do("expire")
+        assert client.do("call", name="echo", arguments={"text": "again"})["text"] == "again"
+        after = client.do("tokens")
+        assert after["access"] != before["access"]
+        assert after["refresh"] != before["refresh"]
+        assert len(client.authorizations) == 1
+
+        person.revoke_client()
+        person.gone = True
+        assert status_with(endpoint, after["access"]) == 401
+        shut_out = client.attempt("call", name="echo", arguments={"text": "still?"})
+        assert shut_out["event"] == "failed"
+        assert "NotComingBack" in shut_out["error"]
+        assert len(client.authorizations) == 2
+
+
+@pytest.mark.parametrize(("program", "mode", "revision"), PROGRAMS[:3])
+def test_an_official_client_uses_several_upstreams_behind_one_address(
+    world: World, person: Person, program: str, mode: str, revision: str
+) -> None:
+    endpoint = world.gateway.endpoint("team")
+    with official_client(program, endpoint, person.authorize, mode=mode) as client:
+        client.do("connect")
+        names = client.do("tools")["names"]
+        assert len(names) == len(set(names))
+        echoes = sorted(name for name in names if "echo" in name)
+        assert echoes == ["echo", "guarded_echo", "legacy_echo"]
+        for name in echoes:
+            assert client.do("call", name=name, arguments={"text": name})["text"] == name
+        boards = [uri for uri in client.do("resources")["uris"] if uri.startswith("ui://")]
+        assert len(boards) == 3
+        for uri in boards:
+            assert client.do("read", uri=uri)["text"] == "<p>board</p>"
