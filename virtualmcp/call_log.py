@@ -1,0 +1,175 @@
+"""Who called what, when and how it ended: queued on the way, written in batches beside it.
+
+A call appends one entry to a bounded queue and goes on. A thread of its own writes the queue to
+the database every second; what does not fit, because the database is too slow or away, is dropped
+and counted. Arguments and results are never recorded.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from django.db import close_old_connections
+
+from virtualmcp.models import CallRecord
+from virtualmcp.route_table import VirtualMcpFacts
+
+logger = logging.getLogger(__name__)
+
+WRITE_EVERY_SECONDS = 1.0
+MOST_QUEUED = 20_000
+BATCH = 500
+
+
+@dataclass(slots=True)
+class Entry:
+    """One ended call. ``seconds`` is how long it took; ``at`` is in seconds since 1970."""
+
+    server: VirtualMcpFacts
+    method: str
+    name: str
+    user_id: int
+    client_id: str
+    outcome: str
+    at: float
+    seconds: float
+
+    @property
+    def upstream(self) -> str:
+        """Key of the upstream that was asked, "" where it was several or none."""
+        if self.server.transparent:
+            return self.server.choices[0].upstream.key
+        routes = self.server.tools if self.method == "tools/call" else self.server.prompts
+        route = routes.get(self.name) if self.method in ("tools/call", "prompts/get") else None
+        return route.upstream.key if route is not None else ""
+
+
+Observer = Callable[[Sequence[Entry], int], None]
+
+
+class CallLog:
+    """The queue and its writer; one per process."""
+
+    def __init__(self, most_queued: int = MOST_QUEUED) -> None:
+        self._queue: deque[Entry] = deque()
+        self._most_queued = most_queued
+        self._dropped = 0
+        self._reported = 0
+        self._observers: list[Observer] = []
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._writing = threading.Lock()
+
+    @property
+    def dropped(self) -> int:
+        """How many entries were lost since the process began."""
+        return self._dropped
+
+    def observe(self, observer: Observer) -> None:
+        """Have every batch, and how many entries were lost since the last, given to ``observer``.
+
+        It is called on the writer's thread, also when the database can't be written.
+        """
+        if observer not in self._observers:
+            self._observers.append(observer)
+
+    def record(self, entry: Entry) -> None:
+        """Queue an entry; never waits and never fails."""
+        if len(self._queue) >= self._most_queued:
+            self._dropped += 1
+            return
+        self._queue.append(entry)
+
+    def start(self) -> None:
+        """Start the writer unless it runs; called by the server, not by commands and tests."""
+        if self._thread is not None and self._thread.is_alive():
+            return
+        self._stopping.clear()
+        self._thread = threading.Thread(target=self._run, name="call-log", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write what is queued and end the writer."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(10)
+            self._thread = None
+        self.flush()
+
+    def flush(self) -> int:
+        """Write everything that is queued now; returns how many entries were written."""
+        written = 0
+        with self._writing:
+            while self._queue:
+                batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
+                self._tell(batch)
+                if self._write(batch):
+                    written += len(batch)
+            if self._dropped != self._reported:
+                self._tell([])
+        return written
+
+    def _run(self) -> None:
+        while not self._stopping.wait(WRITE_EVERY_SECONDS):
+            if self._queue or self._dropped != self._reported:
+                try:
+                    self.flush()
+                except Exception:
+                    logger.exception("the call log could not be written; trying again")
+
+    def _write(self, batch: Sequence[Entry]) -> bool:
+        close_old_connections()
+        try:
+            CallRecord.objects.bulk_create([_row(entry) for entry in batch])
+        except Exception as failure:
+            # The database being away must not stop calls, nor fill the memory.
+            self._dropped += len(batch)
+            logger.warning("%d call records were lost: %s", len(batch), type(failure).__name__)
+            return False
+        finally:
+            close_old_connections()
+        return True
+
+    def _tell(self, batch: Sequence[Entry]) -> None:
+        lost, self._reported = self._dropped - self._reported, self._dropped
+        for observer in self._observers:
+            try:
+                observer(batch, lost)
+            except Exception:
+                logger.exception("an observer of the call log failed")
+
+
+def _row(entry: Entry) -> CallRecord:
+    return CallRecord(
+        at=datetime.fromtimestamp(entry.at, UTC),
+        virtual_mcp=entry.server.slug,
+        upstream=entry.upstream[:31],
+        method=entry.method[:64],
+        name=entry.name[:256],
+        user_id=entry.user_id,
+        client_id=entry.client_id[:500],
+        outcome=entry.outcome[:24],
+        duration_ms=entry.seconds * 1_000,
+    )
+
+
+call_log = CallLog()
+
+
+def record(
+    server: VirtualMcpFacts,
+    method: str,
+    name: str,
+    user_id: int,
+    client_id: str,
+    outcome: str,
+    seconds: float,
+) -> None:
+    """Queue one ended call in this process's log."""
+    call_log.record(
+        Entry(server, method, name, user_id, client_id, outcome, time.time() - seconds, seconds)
+    )

@@ -1,0 +1,220 @@
+"""The MCP endpoint ``/v1/mcp/{slug}``: from an HTTP request to the answer of a method.
+
+A plain ASGI callable, mounted by a Channels ``URLRouter`` beside Django. Read top to bottom it is
+the life of one call: host and origin, the Virtual MCP, the token, access, the body, the message,
+its era and session, the method, the answer. A warm call touches neither database nor threads and
+reads its request once.
+
+Channels' own HTTP consumer can't hear a client hang up while it works (django/channels#1249) and
+collects bodies without a bound, which is why this is not one.
+"""
+
+import logging
+from collections.abc import Mapping
+
+from django.conf import settings
+
+from oauthserver import bearer_tokens
+from oauthserver.bearer_tokens import TokenHolder, TokenRefusal
+from oauthserver.challenges import bearer_challenge
+from upstreams.revisions import MODERN
+from virtualmcp import access_policy, route_table
+from virtualmcp.eras.era_in import Session, SessionUnknown
+from virtualmcp.models import SLUG
+from virtualmcp.route_table import VirtualMcpFacts
+from virtualmcp.transport import message_dispatch
+from virtualmcp.transport.connection_methods import end_session
+from virtualmcp.transport.exchange import Exchange
+from virtualmcp.transport.http_answers import (
+    Header,
+    Receive,
+    Refusal,
+    Scope,
+    Send,
+    accepts,
+    send_empty,
+    send_refusal,
+    send_rejection,
+    unavailable,
+)
+from virtualmcp.transport.request_gate import (
+    Disconnected,
+    check_content,
+    check_host,
+    cors_headers,
+    headers_of,
+    preflight_headers,
+    read_body,
+)
+from virtualmcp.transport.wire_messages import MalformedMessage
+from virtualmcp.transport.wire_validation import SESSION_HEADER, VERSION_HEADER, Rejection
+
+logger = logging.getLogger(__name__)
+
+_ALLOW: Header = (b"allow", b"POST, DELETE")
+_ALLOW_PAGES: Header = (b"allow", b"POST, DELETE, OPTIONS")
+_MODERN = MODERN.encode()
+
+
+class McpEndpoint:
+    """ASGI application of one address; keeps nothing between requests."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request; every failure becomes an answer that says what to do."""
+        extra: tuple[Header, ...] = ()
+        try:
+            headers = headers_of(scope["headers"])
+            check_host(headers)
+            extra = cors_headers(headers.get(b"origin"))
+            server = await _server(scope["url_route"]["kwargs"].get("slug", ""))
+            method = scope["method"]
+            if method != "POST":
+                await _without_message(method, headers, server, extra, send)
+                return
+            holder = await _holder(scope, headers, server)
+            exchange = Exchange(
+                receive, send, headers, extra, server, holder, accepts(headers.get(b"accept", b""))
+            )
+            check_content(headers, settings.GATEWAY_MAX_BODY_BYTES)
+            body = await read_body(receive, settings.GATEWAY_MAX_BODY_BYTES)
+            await message_dispatch.dispatch(exchange, body)
+        except Refusal as refusal:
+            await send_refusal(send, refusal, extra)
+        except MalformedMessage as fault:
+            rejection = Rejection(400, fault.code, fault.message, id=fault.id)
+            await send_rejection(send, rejection, extra)
+        except SessionUnknown:
+            await send_refusal(send, _no_session(), extra)
+        except Disconnected:
+            return
+
+
+async def _server(slug: str) -> VirtualMcpFacts:
+    """Return the Virtual MCP of this address.
+
+    Raises:
+        Refusal: 404 if there is none, 503 if that can't be found out.
+    """
+    found = route_table.cached(slug)
+    if found is None:
+        if SLUG.regex.fullmatch(slug) is None:
+            raise _not_found()
+        try:
+            found = await route_table.load(slug)
+        except Exception as failure:
+            logger.exception("the Virtual MCP %s could not be read", slug)
+            raise unavailable() from failure
+    if found is None:
+        raise _not_found()
+    return found
+
+
+async def _holder(
+    scope: Scope, headers: Mapping[bytes, bytes], server: VirtualMcpFacts
+) -> TokenHolder:
+    """Return who asks, after checking that this person may use this Virtual MCP.
+
+    Raises:
+        Refusal: 401 with a challenge, 404, or 503 when a part of the decision failed: never
+            anonymous, never allowed by default (security.md #125).
+    """
+    resource = server.resource
+    try:
+        authorization = headers.get(b"authorization")
+        holder: TokenHolder | TokenRefusal | None = None
+        if authorization is not None:
+            holder = bearer_tokens.cached(authorization, resource)
+        if holder is None:
+            values = [value for name, value in scope["headers"] if name == b"authorization"]
+            holder = await bearer_tokens.authenticate(values, resource)
+        allowed = not isinstance(holder, TokenRefusal) and access_policy.may_use(holder, server)
+    except Exception as failure:
+        logger.exception("a token could not be checked")
+        raise unavailable() from failure
+    if isinstance(holder, TokenRefusal):
+        raise _challenge(holder, server)
+    if not allowed:
+        raise _not_found()
+    return holder
+
+
+def _challenge(refusal: TokenRefusal, server: VirtualMcpFacts) -> Refusal:
+    """Compose the 401 that starts a client's authorization (c2, c3)."""
+    metadata = f"{settings.PUBLIC_URL}/.well-known/oauth-protected-resource/v1/mcp/{server.slug}"
+    challenge = bearer_challenge(metadata, error=refusal.error, description=refusal.description)
+    return Refusal(
+        401,
+        refusal.error or "unauthorized",
+        refusal.description or f"Authorize first. How is described at {metadata}",
+        ((b"www-authenticate", challenge.encode("ascii")),),
+    )
+
+
+async def _without_message(
+    method: str,
+    headers: Mapping[bytes, bytes],
+    server: VirtualMcpFacts,
+    extra: tuple[Header, ...],
+    send: Send,
+) -> None:
+    """Answer what is no POST: a preflight, the end of a session, or nothing that is served.
+
+    A known address never answers 404 here, because hosts that probe it give up then
+    (design.md 2); a session that is unknown does (a26).
+    """
+    if method == "OPTIONS" and extra and b"access-control-request-method" in headers:
+        wanted = headers.get(b"access-control-request-headers", b"")
+        await send_empty(send, 204, (*preflight_headers(wanted), *extra))
+        return
+    session_id = headers.get(SESSION_HEADER)
+    stateful = session_id is not None and headers.get(VERSION_HEADER) != _MODERN
+    if method not in ("GET", "DELETE") or not stateful or session_id is None:
+        raise _method_not_allowed(method, bool(extra))
+    session = await _session_of(session_id, headers, server)
+    if method == "GET":
+        raise _method_not_allowed(method, bool(extra))
+    try:
+        await end_session(session)
+    except Exception as failure:
+        logger.exception("a session could not be ended")
+        raise unavailable() from failure
+    await send_empty(send, 204, extra)
+
+
+async def _session_of(
+    session_id: bytes, headers: Mapping[bytes, bytes], server: VirtualMcpFacts
+) -> Session:
+    scope: Scope = {
+        "headers": [(name, value) for name, value in headers.items() if name == b"authorization"]
+    }
+    holder = await _holder(scope, headers, server)
+    return await message_dispatch.session_of(session_id, server, holder)
+
+
+def _method_not_allowed(method: str, from_page: bool) -> Refusal:
+    return Refusal(
+        405,
+        "method_not_allowed",
+        "There is no stream to listen to here. Send messages with POST."
+        if method == "GET"
+        else "Send messages with POST; DELETE ends the session named in Mcp-Session-Id.",
+        (_ALLOW_PAGES if from_page else _ALLOW,),
+    )
+
+
+def _not_found() -> Refusal:
+    """One text for a slug nobody has and for one this person may not use (security.md #127)."""
+    return Refusal(
+        404,
+        "not_found",
+        "There is no MCP server at this address that you may use. Check the address, or ask the "
+        "administrator for access.",
+    )
+
+
+def _no_session() -> Refusal:
+    return Refusal(
+        404,
+        "session_unknown",
+        "This session has ended or is not yours. Send initialize to open a new one.",
+    )

@@ -1,0 +1,112 @@
+"""A request that the router answers: counted in, carried, cancelled if need be, written down."""
+
+import logging
+import time
+
+from virtualmcp import call_log, rate_limits
+from virtualmcp.eras.era_in import Session
+from virtualmcp.errors import INTERNAL_ERROR
+from virtualmcp.routing import method_table
+from virtualmcp.routing.client_request import Answer, ClientRequest, WireError
+from virtualmcp.transport.calls_in_flight import CallsInFlight
+from virtualmcp.transport.exchange import Exchange
+from virtualmcp.transport.http_answers import error_body, send_json
+from virtualmcp.transport.response_stream import AnswerStream, End
+from virtualmcp.transport.wire_validation import Call
+
+logger = logging.getLogger(__name__)
+
+calls_in_flight = CallsInFlight()
+
+_RETRY_AFTER = (b"retry-after", b"%d" % rate_limits.RETRY_AFTER_SECONDS)
+_TOO_MANY = "You have too many calls running here. Wait for some to end, then send this one again."
+_FAULT = Answer(
+    error=WireError(
+        INTERNAL_ERROR,
+        "The gateway failed while it answered this. The administrator finds the reason in the log.",
+        http_status=500,
+    )
+)
+
+
+async def relay(exchange: Exchange, call: Call, session: Session | None) -> None:
+    """Answer one request through the router and record how it ended."""
+    holder = exchange.holder
+    if not rate_limits.enter(holder.user_id):
+        await _refuse_too_many(exchange, call)
+        return
+    began = time.perf_counter()
+    outcome = "failed"
+    try:
+        outcome = await _carry(exchange, call, session)
+    finally:
+        rate_limits.leave(holder.user_id)
+        call_log.record(
+            exchange.server,
+            call.message.method,
+            call.name,
+            holder.user_id,
+            holder.client_id,
+            outcome,
+            time.perf_counter() - began,
+        )
+
+
+async def _carry(exchange: Exchange, call: Call, session: Session | None) -> str:
+    message = call.message
+    stream = AnswerStream(exchange, call, session)
+    answering = method_table.answer(client_request(exchange, call, session), stream)
+    if session is not None:
+        calls_in_flight.add(session.digest, message.id, stream)
+    try:
+        ended = await stream.carry(answering)
+    except Exception:
+        logger.exception("%s failed in the gateway", message.method[:64])
+        await stream.fail(_FAULT)
+        return "failed"
+    finally:
+        if session is not None:
+            calls_in_flight.remove(session.digest, message.id, stream)
+    return _outcome(ended)
+
+
+def client_request(exchange: Exchange, call: Call, session: Session | None) -> ClientRequest:
+    """Put together what the router is asked."""
+    message = call.message
+    if session is None:
+        assert call.client is not None
+        facts, log_level = call.client, call.log_level
+    else:
+        facts, log_level = session.facts, session.log_level
+    return ClientRequest(
+        exchange.server,
+        exchange.holder,
+        call.era,
+        message.method,
+        message.params,
+        facts,
+        call.progress_token,
+        log_level,
+        call.param_headers,
+    )
+
+
+def _outcome(ended: Answer | End) -> str:
+    if isinstance(ended, End):
+        return ended.value
+    return "ok" if ended.error is None else f"error {ended.error.code}"
+
+
+async def _refuse_too_many(exchange: Exchange, call: Call) -> None:
+    call_log.record(
+        exchange.server,
+        call.message.method,
+        call.name,
+        exchange.holder.user_id,
+        exchange.holder.client_id,
+        "too_many",
+        0.0,
+    )
+    data = b'{"retryAfterSeconds":%d}' % rate_limits.RETRY_AFTER_SECONDS
+    body = error_body(call.message.id, INTERNAL_ERROR, _TOO_MANY, data)
+    await send_json(exchange.send, 429, body, (_RETRY_AFTER, *exchange.extra))

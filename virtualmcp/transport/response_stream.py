@@ -1,0 +1,306 @@
+"""The answer to one request: a JSON document, or a stream of events once there is more to say.
+
+An answer that comes quickly and alone is one JSON document. The first interim message, or five
+seconds of silence, opens an event stream instead, kept alive by comments (protocol.md 2.3.3).
+What is written waits until the connection has taken it, and only then is the upstream read on.
+
+A client that goes away ends its call. In the stateless era that is the rule (a22). A stateful
+client's drop should not cancel, so that the client may come back for the result; but as long as
+streams can't be resumed nobody could, so it ends the call there too. Streams therefore carry no
+event ids, which would promise resumption.
+"""
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from enum import Enum
+from typing import Any
+
+import msgspec
+
+from upstreams.canonical_call import Outcome, QuestionNotPossible
+from virtualmcp.eras import era_in
+from virtualmcp.eras.era_in import Session
+from virtualmcp.errors import INTERNAL_ERROR
+from virtualmcp.routing.client_request import Answer
+from virtualmcp.transport.exchange import Exchange
+from virtualmcp.transport.http_answers import (
+    PIECE_BYTES,
+    SSE_HEADERS,
+    error_body,
+    event,
+    result_body,
+    send_json,
+)
+from virtualmcp.transport.wire_validation import LOG_LEVELS, Call
+
+# Calls that end sooner are never watched: a watcher costs more than most calls take.
+WATCH_AFTER_SECONDS = 0.05
+OPEN_AFTER_SECONDS = 5.0
+KEEP_ALIVE_SECONDS = 15.0
+STALLED_SECONDS = 60.0
+# How long an answer goes on after its token or access was withdrawn (security.md #134).
+RECHECK_SECONDS = 15.0
+
+_SEVERITY = {level: rank for rank, level in enumerate(LOG_LEVELS)}
+
+
+class End(Enum):
+    """Why a call ended before its answer was complete."""
+
+    GONE = "client_gone"
+    CANCELLED = "cancelled"
+    STALLED = "client_stalled"
+    UNAUTHORIZED = "access_ended"
+
+
+class _Progress(msgspec.Struct, gc=False):
+    progress: int | float
+
+
+class _LogMessage(msgspec.Struct, gc=False):
+    level: str
+
+
+_progress = msgspec.json.Decoder(_Progress)
+_log_message = msgspec.json.Decoder(_LogMessage)
+
+
+class AnswerStream:
+    """Sends one request's interim messages and its answer; the ``CallSink`` of its call.
+
+    Args:
+        exchange: the HTTP request that is answered.
+        call: the message in it.
+        session: that of a stateful client; it knows which log messages are wanted.
+    """
+
+    __slots__ = (
+        "_accepts",
+        "_call",
+        "_ended",
+        "_exchange",
+        "_last_begun",
+        "_last_progress",
+        "_last_write",
+        "_open",
+        "_send",
+        "_sending_since",
+        "_session",
+        "_started",
+        "_task",
+        "_watch",
+        "_writing",
+    )
+
+    def __init__(self, exchange: Exchange, call: Call, session: Session | None) -> None:
+        self._exchange = exchange
+        self._call = call
+        self._session = session
+        self._send = exchange.send
+        self._accepts = exchange.accepts
+        self._ended: End | None = None
+        self._open = self._last_begun = False
+        self._last_progress = float("-inf")
+        self._last_write = self._sending_since = self._started = 0.0
+        self._task: asyncio.Task[Any] | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._writing: asyncio.Lock | None = None
+
+    async def carry(self, answering: Coroutine[Any, Any, Answer]) -> Answer | End:
+        """Await the answer and send it; returns it, or why it was not sent.
+
+        Cancels ``answering`` when the client goes away, cancels or stops reading.
+        """
+        loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        timer = loop.call_later(WATCH_AFTER_SECONDS, self._start_watching)
+        try:
+            answer = await answering
+            await self._finish(answer)
+        except asyncio.CancelledError:
+            if self._ended is None or self._task is None or self._task.uncancel():
+                raise
+        else:
+            return answer
+        finally:
+            timer.cancel()
+            if self._watch is not None:
+                self._watch.cancel()
+        await self._finish_early(self._ended)
+        return self._ended
+
+    async def fail(self, fault: Answer) -> None:
+        """Send an answer in place of one that could not be made, unless one has begun."""
+        if not self._last_begun:
+            await self._finish(fault)
+
+    def cancel(self) -> None:
+        """End the call because the client asked for it."""
+        self._end(End.CANCELLED)
+
+    async def notify(self, method: str, params: bytes) -> None:
+        """Pass an interim message on if it belongs on this stream and the client wants it.
+
+        Waits until the connection has taken it.
+        """
+        if not self._accepts.events or not await self._wanted(method, params):
+            return
+        name = msgspec.json.encode(method)
+        await self._write(b'{"jsonrpc":"2.0","method":%b,"params":%b}' % (name, params or b"{}"))
+
+    async def ask(self, method: str, params: bytes) -> Outcome:
+        """Refuse: the gateway does not put an upstream's questions to clients.
+
+        Raises:
+            QuestionNotPossible: always.
+        """
+        raise QuestionNotPossible(method)
+
+    async def _wanted(self, method: str, params: bytes) -> bool:
+        if method == "notifications/progress":
+            return bool(self._call.progress_token) and self._rises(params)
+        if method == "notifications/message":
+            level = await self._wanted_level()
+            try:
+                severity = _SEVERITY.get(_log_message.decode(params).level, -1)
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                return False
+            return bool(level) and severity >= _SEVERITY[level]
+        # Nothing else is related to a single request (a20).
+        return False
+
+    async def _wanted_level(self) -> str:
+        """Stateless clients hear only what this request asked for (a41)."""
+        if self._session is None:
+            return self._call.log_level
+        return await era_in.log_level(self._session)
+
+    def _rises(self, params: bytes) -> bool:
+        """Progress is strictly increasing over the whole answer (a42)."""
+        try:
+            progress = _progress.decode(params).progress
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return False
+        if progress <= self._last_progress:
+            return False
+        self._last_progress = progress
+        return True
+
+    async def _write(self, message: bytes) -> None:
+        """Send one message as an event, opening the stream with the first."""
+        await self._put(event(message))
+
+    async def _put(self, data: bytes) -> None:
+        if self._writing is None:
+            self._writing = asyncio.Lock()
+        async with self._writing:
+            self._sending_since = time.monotonic()
+            if not self._open:
+                self._open = True
+                await self._send(self._start_of_stream())
+            for start in range(0, len(data), PIECE_BYTES):
+                piece = data[start : start + PIECE_BYTES]
+                await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+            self._last_write = time.monotonic()
+            self._sending_since = 0.0
+
+    def _start_of_stream(self) -> dict[str, Any]:
+        headers = [*SSE_HEADERS, *self._exchange.extra]
+        return {"type": "http.response.start", "status": 200, "headers": headers}
+
+    async def _finish(self, answer: Answer) -> None:
+        error = answer.error
+        if error is None:
+            status, body = 200, result_body(self._call.message.id, answer.result)
+        else:
+            status = error.http_status
+            body = error_body(self._call.message.id, error.code, error.message, error.data)
+        await self._send_last(status, body)
+
+    async def _send_last(self, status: int, body: bytes) -> None:
+        self._last_begun = True
+        if self._open or (status == 200 and not self._accepts.json):
+            await self._write(body)
+            await self._send({"type": "http.response.body", "body": b""})
+            return
+        self._sending_since = time.monotonic()
+        # From here on the watcher must not open a stream.
+        self._open = True
+        await send_json(self._send, status, body, self._exchange.extra)
+
+    async def _finish_early(self, ended: End) -> None:
+        # Half an answer can't be completed with another one.
+        if ended in (End.GONE, End.STALLED) or self._last_begun:
+            return
+        if ended is End.UNAUTHORIZED:
+            message = "Access to this server ended while the call ran. Authorize again."
+            await self._send_last(200, error_body(self._call.message.id, INTERNAL_ERROR, message))
+        elif self._accepts.events:
+            # A cancelled request gets no response: the stream just ends.
+            await self._put(b"")
+            await self._send({"type": "http.response.body", "body": b""})
+        else:
+            message = "The client cancelled this request."
+            await self._send_last(200, error_body(self._call.message.id, INTERNAL_ERROR, message))
+
+    def _end(self, why: End) -> None:
+        if self._ended is None and self._task is not None and not self._task.done():
+            self._ended = why
+            self._task.cancel()
+
+    def _start_watching(self) -> None:
+        self._started = time.monotonic() - WATCH_AFTER_SECONDS
+        self._watch = asyncio.get_running_loop().create_task(self._keep_watch())
+
+    async def _keep_watch(self) -> None:
+        """Notice that the client left; break the silence; end what may no longer go on."""
+        leaving = asyncio.ensure_future(self._until_gone())
+        checked = self._started
+        try:
+            while True:
+                done, _ = await asyncio.wait((leaving,), timeout=self._until_next_duty(checked))
+                if done:
+                    self._end(End.GONE)
+                    return
+                now = time.monotonic()
+                if self._sending_since:
+                    if now - self._sending_since >= STALLED_SECONDS:
+                        self._end(End.STALLED)
+                        return
+                elif self._silent_too_long(now):
+                    await self._keep_alive()
+                if now - checked >= RECHECK_SECONDS:
+                    checked = now
+                    if not await self._exchange.still_allowed():
+                        self._end(End.UNAUTHORIZED)
+                        return
+        finally:
+            leaving.cancel()
+
+    def _until_next_duty(self, checked: float) -> float:
+        due = checked + RECHECK_SECONDS
+        if self._accepts.events and not self._sending_since:
+            due = min(due, self._next_keep_alive())
+        return max(0.01, due - time.monotonic())
+
+    def _next_keep_alive(self) -> float:
+        if self._open:
+            return self._last_write + KEEP_ALIVE_SECONDS
+        return self._started + OPEN_AFTER_SECONDS
+
+    def _silent_too_long(self, now: float) -> bool:
+        return self._accepts.events and now >= self._next_keep_alive()
+
+    async def _keep_alive(self) -> None:
+        try:
+            async with asyncio.timeout(STALLED_SECONDS):
+                await self._put(b": waiting\n\n")
+        except TimeoutError:
+            self._end(End.STALLED)
+
+    async def _until_gone(self) -> None:
+        while True:
+            message = await self._exchange.receive()
+            if message["type"] == "http.disconnect":
+                return
