@@ -46,7 +46,7 @@ def configuration(upstream: str) -> dict[str, object]:
             {"slug": era, "title": era.title(), "audience": "everyone", "upstreams": [era]}
             for era in ERAS
         ],
-        "users": [{"username": USER, "password": PASSWORD}],
+        "users": [{"username": USER, "password": "env:PASSWORD_OF_THE_USER"}],
     }
 
 
@@ -63,7 +63,11 @@ def token_for(endpoint: str, browser: Browser) -> str:
 @pytest.fixture(scope="module")
 def tested() -> Iterator[Tested]:
     """Run the upstream and a gateway in front of it."""
-    with serve(app(), lifespan=True) as base, running_gateway(configuration(f"{base}/mcp")) as gw:
+    password = {"PASSWORD_OF_THE_USER": PASSWORD}
+    with (
+        serve(app(), lifespan=True) as base,
+        running_gateway(configuration(f"{base}/mcp"), environment=password) as gw,
+    ):
         browser = Browser((REDIRECT,))
         tokens = {era: token_for(gw.endpoint(era), browser) for era in ERAS}
         yield Tested(gw, f"{base}/mcp", tokens)

@@ -274,11 +274,17 @@ def walk_consent(
             continue
         for words in ("Connect", "Approve", "Allow", "Continue", "Authorize"):
             if page.find_button(words) or page.find_link(words):
-                page = browser.press(words)
+                page = browser.press(words, **_account(page, username))
                 break
         else:
             raise BrowserStopped(f"stuck at {page.url} ({page.status}): {page.text[:1500]}")
     raise BrowserStopped(f"going round in circles: {browser.visited[-8:]}")
+
+
+def _account(page: Page, username: str) -> dict[str, str]:
+    """Say who one is where an upstream's authorization server asks for a name only."""
+    asks = any("person" in form.fields for form in page.forms)
+    return {"person": username} if asks else {}
 
 
 def _begins(label: str, words: str) -> bool:

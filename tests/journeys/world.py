@@ -3,17 +3,29 @@
 People are handed out one by one, so that no test sees what another connected.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from gateway_site.demo.board_authorization import BoardAuthorization
+from gateway_site.demo.board_store import BoardStore
+from tests.fakes.asgi_server import free_port, serve
 from tests.fakes.browser import Browser, walk_consent
-from tests.fakes.mcp_upstream import FakeUpstream
+from tests.fakes.mcp_upstream import Canned, FakeUpstream
 from tests.journeys.chatgpt_client import STABLE_REDIRECT
 from tests.journeys.wire_client import WireClient
-from tests.running_gateway import RunningGateway
+from tests.running_gateway import RunningGateway, running_gateway
 
 PASSWORD = "correct horse battery 7"
 PEOPLE = tuple(f"person{number:02}" for number in range(1, 41))
+# Hashing forty passwords would take longer than the tests.
+SAME_PASSWORD_FOR_ALL = (
+    "from django.contrib.auth.models import User; "
+    f"User.objects.update(password=User.objects.get(username='{PEOPLE[0]}').password)"
+)
 USER_KEY = "key-of-a-person"
 # The addresses at which a person's browser stops: the redirects of every client of the tests.
 STOPS = (
@@ -50,6 +62,12 @@ class Person:
         self.open_signed_in(f"{self.gateway.url}/connections/")
         self.browser.press("Revoke")
 
+    def connect(self, link: str) -> None:
+        """Follow a connect link to its end."""
+        walk_consent(
+            self.browser, link, self.username, PASSWORD, key=USER_KEY, until="Your accounts"
+        )
+
     def client_of(self, slug: str, *, era: str = "modern") -> WireClient:
         """Return a client of this person with tokens for ``slug``."""
         client = WireClient(self.gateway.endpoint(slug), era=era)
@@ -70,7 +88,19 @@ class World:
     legacy: FakeUpstream
     guarded: FakeUpstream
     keyed: FakeUpstream
+    configuration: dict[str, Any]
     free: list[str] = field(default_factory=lambda: list(reversed(PEOPLE)))
+
+    def add_upstream(self, slug: str, key: str) -> None:
+        """Have an administrator put one more upstream behind ``slug``."""
+        before = next(one for one in self.configuration["virtual_mcps"] if one["slug"] == slug)
+        before["upstreams"].append({"upstream": key})
+        self.gateway.apply(self.configuration)
+
+    @staticmethod
+    def answer_once(upstream: FakeUpstream, body: bytes, content_type: str) -> None:
+        """Have the next request upstream answered with exactly this."""
+        upstream.script.append(Canned(body=body, headers={"content-type": content_type}))
 
     def person(self) -> Person:
         """Return somebody whom no test has met."""
@@ -96,7 +126,7 @@ def _configuration(addresses: dict[str, str]) -> dict[str, Any]:
                 "title": key.title(),
                 "url": url,
                 "era": eras.get(key, "auto"),
-                "credential_kind": kinds.get(key, "none"),
+                "credential": kinds.get(key, "none"),
             }
             for key, url in addresses.items()
         ],
@@ -105,9 +135,70 @@ def _configuration(addresses: dict[str, str]) -> dict[str, Any]:
                 "slug": slug,
                 "title": slug.replace("-", " ").title(),
                 "audience": "everyone",
-                "upstreams": [{"key": key, "required": slug != "team"} for key in keys],
+                "upstreams": [{"upstream": key, "required": slug != "team"} for key in keys],
             }
             for slug, keys in servers.items()
         ],
-        "users": [{"username": name, "password": PASSWORD} for name in PEOPLE],
+        "users": [
+            {"username": PEOPLE[0], "password": "env:PASSWORD_OF_THE_FIRST"},
+            *({"username": name} for name in PEOPLE[1:]),
+        ],
     }
+
+
+class Guarded:
+    """A fake upstream behind the demo's authorization server."""
+
+    def __init__(self, upstream: FakeUpstream, folder: Path) -> None:
+        self._upstream = upstream
+        self._folder = folder
+        self._store: BoardStore | None = None
+        self._authorization: BoardAuthorization | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if self._store is None:
+            origin = f"http://{scope['server'][0]}:{scope['server'][1]}"
+            self._store = BoardStore(self._folder / "accounts.sqlite3")
+            self._authorization = BoardAuthorization(self._store, origin)
+        assert self._authorization is not None
+        route = self._authorization.routes.get((scope["method"], scope["path"]))
+        if route is not None:
+            await route(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        token = headers.get(b"authorization", b"").decode().removeprefix("Bearer ")
+        if scope["path"] == "/mcp" and token and self._store.person_of(token):
+            await self._upstream(scope, receive, send)
+            return
+        challenge = self._authorization.challenge("invalid_token" if token else "").encode()
+        start = {"type": "http.response.start", "headers": [(b"www-authenticate", challenge)]}
+        await send({**start, "status": 401})
+        await send({"type": "http.response.body", "body": b""})
+
+
+@contextmanager
+def running_world() -> Iterator[World]:
+    """Run the gateway and every upstream until the block ends."""
+    keyed = FakeUpstream(era="dual", name="keyed", tokens={USER_KEY})
+    guarded = FakeUpstream(era="dual", name="guarded")
+    with (
+        FakeUpstream(era="modern", name="modern").serve() as modern,
+        FakeUpstream(era="legacy", name="legacy").serve() as legacy,
+        keyed.serve(),
+        TemporaryDirectory(prefix="guarded-") as folder,
+        serve(Guarded(guarded, Path(folder))) as guarded_url,
+    ):
+        guarded.base_url = guarded_url
+        configuration = _configuration(
+            {
+                "modern": modern.url,
+                "legacy": legacy.url,
+                "guarded": guarded.url,
+                "keyed": keyed.url,
+                "dead": f"http://127.0.0.1:{free_port()}/mcp",
+            }
+        )
+        password = {"PASSWORD_OF_THE_FIRST": PASSWORD}
+        with running_gateway(configuration, environment=password) as gateway:
+            gateway.manage("shell", "-v", "0", "-c", SAME_PASSWORD_FOR_ALL)
+            yield World(gateway, modern, legacy, guarded, keyed, configuration)
