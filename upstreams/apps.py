@@ -7,3 +7,11 @@ class UpstreamsConfig(AppConfig):
     name = "upstreams"
     verbose_name = "Upstreams"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Register the checks, and hear this room's own changes in this process."""
+        from upstreams import checks as checks
+        from upstreams import credentials
+        from upstreams.signals import changed
+
+        changed.connect(credentials.hear_change, dispatch_uid="upstreams.credentials")

@@ -366,3 +366,11 @@ def _want_scope(user_id: int, facts: UpstreamFacts, scope: str) -> None:
         title=facts.title,
         reason="scope",
     )
+
+
+def hear_change(sender: Any, kind: str = "", key: str = "", **kwargs: Any) -> None:
+    """Receiver of this room's ``changed`` signal in the process that made the change."""
+    if kind == "credential":
+        forget_key(key)
+    elif kind == "configuration":
+        forget()

@@ -42,7 +42,7 @@ class Upstream(models.Model):
     key = models.CharField(max_length=31, unique=True, validators=[UPSTREAM_KEY])
     title = models.CharField(max_length=100)
     description = models.TextField(blank=True)
-    url = models.URLField("address", max_length=2000)
+    url = models.CharField("address", max_length=2000)
     enabled = models.BooleanField(default=True)
     era = models.CharField(max_length=8, choices=EraChoice, default=EraChoice.AUTO)
 

@@ -75,6 +75,13 @@ async def discover(upstream: Upstream) -> Discovered:
     """
     rules, policy = upstream_rules(upstream), policy_of(upstream)
     challenge = await read_challenge(upstream, rules)
+    return await discover_from(upstream, challenge, rules, policy)
+
+
+async def discover_from(
+    upstream: Upstream, challenge: Challenge | None, rules: EgressRules, policy: MetadataPolicy
+) -> Discovered:
+    """Do what ``discover`` does after the upstream has been asked."""
     document = await resource_metadata(upstream, challenge, rules, policy)
     scope = scope_words(challenge.parameters.get("scope", "")) if challenge else ()
     if document is None:

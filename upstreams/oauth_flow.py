@@ -32,7 +32,7 @@ from upstreams.models import (
 )
 from upstreams.oauth_discovery import Discovered, discover
 from upstreams.oauth_registration import client_for, forget_registration
-from upstreams.oauth_tokens import TokenEndpoint
+from upstreams.oauth_tokens import UNKNOWN_CLIENT, TokenEndpoint
 from upstreams.server_metadata import ServerMetadata, scope_words
 from upstreams.signals import audit
 
@@ -98,6 +98,15 @@ class Connected:
     account: UpstreamAccount
     return_to: str
     missing: tuple[str, ...] = ()
+
+
+class ExchangeFailed(SetupFailed):
+    """The token request of a connect failed; knows where the person was going."""
+
+    def __init__(self, cause: SetupFailed, pending: PendingAuthorization) -> None:
+        super().__init__(cause.step, cause.message, detail=cause.detail, retryable=cause.transient)
+        self.upstream = pending.upstream
+        self.return_to = pending.return_to
 
 
 def digest(value: str) -> str:
@@ -229,7 +238,7 @@ async def complete(answer: CallbackAnswer, user: "User", *, browser: str) -> Con
 
     Raises:
         ConnectRefused: the answer is not for this person, browser or server; no request was sent.
-        SetupFailed: the token request failed.
+        ExchangeFailed: the token request failed.
     """
     pending = await in_thread(_claim, answer, user.pk, browser)
     upstream = pending.upstream
@@ -247,10 +256,10 @@ async def complete(answer: CallbackAnswer, user: "User", *, browser: str) -> Con
             redirect_uri=pending.redirect_uri,
             resource=pending.resource,
         )
-    except oauth_tokens.TokenRefused as error:
-        if error.error in oauth_tokens.UNKNOWN_CLIENT:
+    except SetupFailed as error:
+        if isinstance(error, oauth_tokens.TokenRefused) and error.error in UNKNOWN_CLIENT:
             await in_thread(forget_registration, pending.client)
-        raise
+        raise ExchangeFailed(error, pending) from error
     asked = scope_words(pending.scope)
     granted = reply.scope if reply.scope is not None else asked
     account = await in_thread(accounts.store_grant, pending, reply, " ".join(granted))

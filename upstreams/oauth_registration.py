@@ -135,7 +135,11 @@ def _documented(
 def _store(
     upstream: Upstream, server: ServerMetadata, redirect_uri: str, values: dict[str, Any]
 ) -> UpstreamClient:
-    key = {"upstream": upstream, "issuer": server.issuer, "redirect_uri": redirect_uri}
+    key: dict[str, Any] = {
+        "upstream": upstream,
+        "issuer": server.issuer,
+        "redirect_uri": redirect_uri,
+    }
     known = {**values, "server_metadata": server.as_json()}
     try:
         with transaction.atomic():

@@ -56,13 +56,12 @@ class ServerMetadata:
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> "ServerMetadata":
         """Read what ``as_json`` wrote."""
-        known = {name: stored[name] for name in cls.__slots__ if name in stored}
-        return cls(
-            **{
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in known.items()
-            }
-        )
+        known: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in stored.items()
+            if name in cls.__slots__
+        }
+        return cls(**known)
 
 
 def origin_of(url: str) -> str:

@@ -23,7 +23,7 @@ class Migration(migrations.Migration):
                 ('key', models.CharField(max_length=31, unique=True, validators=[django.core.validators.RegexValidator('^[a-z][a-z0-9-]{0,30}$', 'Use 1 to 31 lower-case letters, digits and hyphens, beginning with a letter.')])),
                 ('title', models.CharField(max_length=100)),
                 ('description', models.TextField(blank=True)),
-                ('url', models.URLField(max_length=2000, verbose_name='address')),
+                ('url', models.CharField(max_length=2000, verbose_name='address')),
                 ('enabled', models.BooleanField(default=True)),
                 ('era', models.CharField(choices=[('auto', 'Find out'), ('modern', 'Stateless (2026-07-28)'), ('legacy', 'Stateful (2025-11-25 and before)')], default='auto', max_length=8)),
                 ('credential_kind', models.CharField(choices=[('none', 'No credential'), ('fixed', 'One fixed header or query key for everybody'), ('user_key', "Each person's own key"), ('user_oauth', "OAuth, each person's own account")], default='none', max_length=16)),

@@ -1,0 +1,282 @@
+"""Upstreams in the admin. Every change goes through ``actions``; no page shows a secret."""
+
+from typing import TYPE_CHECKING, Any
+
+from asgiref.sync import async_to_sync
+from django.contrib import admin, messages
+from django.contrib.auth.models import User
+from django.db.models import Count, QuerySet
+from django.forms import ModelForm
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import get_object_or_404
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
+from django.utils.decorators import method_decorator
+from django.utils.html import format_html
+from django.utils.timesince import timesince
+from django.views.decorators.http import require_POST
+
+from upstreams import accounts, actions, health_probe
+from upstreams.admin_forms import UpstreamForm
+from upstreams.client_documents import callback_url
+from upstreams.models import Upstream, UpstreamAccount, UpstreamClient
+
+# The classes are generic for the type checker only.
+if TYPE_CHECKING:
+    _ModelForm = ModelForm[Upstream]
+    _UpstreamAdmin = admin.ModelAdmin[Upstream]
+    _ClientAdmin = admin.ModelAdmin[UpstreamClient]
+    _AccountAdmin = admin.ModelAdmin[UpstreamAccount]
+else:
+    _ModelForm = ModelForm
+    _UpstreamAdmin = _ClientAdmin = _AccountAdmin = admin.ModelAdmin
+
+
+def _actor(request: HttpRequest) -> User:
+    user = request.user
+    assert isinstance(user, User)
+    return user
+
+
+@admin.register(Upstream)
+class UpstreamAdmin(_UpstreamAdmin):
+    """Remote MCP servers, in the order in which an administrator sets one up."""
+
+    form = UpstreamForm
+    change_form_template = "upstreams/admin/change_form.html"
+    list_display = ["title", "key", "url", "credential_kind", "enabled", "accounts_made", "health"]
+    list_filter = ["enabled", "credential_kind", "detected_era"]
+    search_fields = ["title", "key", "url"]
+    readonly_fields = ["redirect_uri", "health", "detected_era", "detected_revision"]
+    actions = ["switch_on", "switch_off", "disconnect_everybody"]
+    fieldsets = [
+        (
+            "The server",
+            {"fields": ["title", "key", "description", "url", "enabled", "health"]},
+        ),
+        (
+            "How people are let in",
+            {
+                "fields": [
+                    "credential_kind",
+                    "new_fixed_credential",
+                    "remove_fixed_credential",
+                    "credential_placement",
+                    "credential_name",
+                    "credential_prefix",
+                    "user_key_help",
+                ],
+                "description": "The four fields on placement count for a fixed credential and "
+                "for people's own keys.",
+            },
+        ),
+        (
+            "OAuth",
+            {
+                "fields": [
+                    "redirect_uri",
+                    "oauth_client_id",
+                    "new_oauth_client_secret",
+                    "remove_oauth_client_secret",
+                    "oauth_scopes",
+                    "oauth_issuer",
+                    "oauth_allowed_hosts",
+                    "oauth_send_resource",
+                    "oauth_extra_authorize_parameters",
+                    "oauth_allow_missing_pkce",
+                ],
+                "description": "Leave everything empty first: most servers register the gateway "
+                "by themselves. Test the connection to see whether this one does.",
+                "classes": ["collapse"],
+            },
+        ),
+        (
+            "Network and protocol",
+            {
+                "fields": [
+                    "private_network",
+                    "era",
+                    "detected_era",
+                    "detected_revision",
+                    "call_timeout",
+                    "list_timeout",
+                ],
+                "classes": ["collapse"],
+            },
+        ),
+    ]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Upstream]:
+        """Count the accounts in the same query."""
+        return super().get_queryset(request).annotate(account_count=Count("accounts"))
+
+    @admin.display(description="Accounts", ordering="account_count")
+    def accounts_made(self, upstream: Upstream) -> int:
+        """Return how many people have an account."""
+        return int(getattr(upstream, "account_count", 0))
+
+    @admin.display(description="Redirect URI to register")
+    def redirect_uri(self, upstream: Upstream) -> str:
+        """Return what an administrator copies to the authorization server."""
+        return callback_url()
+
+    @admin.display(description="Last test")
+    def health(self, upstream: Upstream) -> str:
+        """Say how the last test went."""
+        if upstream.last_checked_at is None:
+            return "Not tested yet"
+        steps = upstream.last_check.get("steps", [])
+        failed = next((step for step in steps if step.get("state") == "failed"), None)
+        ago = timesince(upstream.last_checked_at)
+        if failed is not None:
+            return format_html("Failed at “{}” {} ago", failed.get("title", ""), ago)
+        tools = upstream.last_check.get("tools")
+        return f"Good {ago} ago" + (f", {tools} tools" if tools is not None else "")
+
+    def save_model(
+        self, request: HttpRequest, obj: Upstream, form: _ModelForm, change: bool
+    ) -> None:
+        """Store the row and, if given, its secrets."""
+        assert isinstance(form, UpstreamForm)
+        form.store(obj, actor=_actor(request), change=change)
+
+    def delete_model(self, request: HttpRequest, obj: Upstream) -> None:
+        """Delete through the action."""
+        actions.delete_upstream(obj, _actor(request))
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Upstream]) -> None:
+        """Delete each through the action."""
+        for upstream in queryset:
+            actions.delete_upstream(upstream, _actor(request))
+
+    def get_urls(self) -> list[Any]:
+        """Add the address of the test."""
+        own = path(
+            "<int:upstream_id>/test/",
+            self.admin_site.admin_view(self.test_connection),
+            name="upstreams_upstream_test",
+        )
+        return [own, *super().get_urls()]
+
+    @method_decorator(require_POST)
+    def test_connection(self, request: HttpRequest, upstream_id: int) -> HttpResponse:
+        """Run the probe and show each step."""
+        upstream = get_object_or_404(Upstream, pk=upstream_id)
+        if not self.has_change_permission(request, upstream):
+            return HttpResponseRedirect(reverse("admin:upstreams_upstream_changelist"))
+        report = async_to_sync(health_probe.probe)(upstream, _actor(request))
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"Test of {upstream.title}",
+            "opts": self.opts,
+            "upstream": upstream,
+            "report": report,
+        }
+        return TemplateResponse(request, "upstreams/admin/test_connection.html", context)
+
+    @admin.action(description="Switch on")
+    def switch_on(self, request: HttpRequest, queryset: QuerySet[Upstream]) -> None:
+        """Enable the selected upstreams."""
+        self._switch(request, queryset, enabled=True)
+
+    @admin.action(description="Switch off: nobody can use them")
+    def switch_off(self, request: HttpRequest, queryset: QuerySet[Upstream]) -> None:
+        """Disable the selected upstreams."""
+        self._switch(request, queryset, enabled=False)
+
+    def _switch(self, request: HttpRequest, chosen: QuerySet[Upstream], *, enabled: bool) -> None:
+        for upstream in chosen:
+            actions.update_upstream(upstream, {"enabled": enabled}, _actor(request))
+        word = "on" if enabled else "off"
+        self.message_user(request, f"{len(chosen)} switched {word}.", messages.SUCCESS)
+
+    @admin.action(description="Disconnect everybody's accounts")
+    def disconnect_everybody(self, request: HttpRequest, queryset: QuerySet[Upstream]) -> None:
+        """Delete all accounts on the selected upstreams."""
+        total = sum(
+            accounts.drop_accounts(upstream, actor=_actor(request), reason="by an administrator")
+            for upstream in queryset
+        )
+        self.message_user(request, f"{total} accounts disconnected.", messages.SUCCESS)
+
+
+class _ReadOnly:
+    """What the gateway made by itself is looked at here, not written."""
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Nothing is added by hand."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Nothing is changed by hand."""
+        return False
+
+
+@admin.register(UpstreamClient)
+class UpstreamClientAdmin(_ReadOnly, _ClientAdmin):
+    """The gateway's own registrations at authorization servers."""
+
+    list_display = ["upstream", "issuer", "registration", "client_id", "created_at"]
+    list_filter = ["registration", "upstream"]
+    fields = [
+        "upstream",
+        "issuer",
+        "registration",
+        "client_id",
+        "token_endpoint_auth_method",
+        "redirect_uri",
+        "secret_expires_at",
+        "created_at",
+        "updated_at",
+    ]
+
+    def delete_model(self, request: HttpRequest, obj: UpstreamClient) -> None:
+        """Forget the registration; the next connect makes a new one."""
+        actions.forget_client(obj, _actor(request))
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[UpstreamClient]) -> None:
+        """Forget each."""
+        for client in queryset.select_related("upstream"):
+            actions.forget_client(client, _actor(request))
+
+
+@admin.register(UpstreamAccount)
+class UpstreamAccountAdmin(_ReadOnly, _AccountAdmin):
+    """Who has connected what; to look at and to disconnect, without any secret."""
+
+    list_display = ["user", "upstream", "status", "account_label", "connected_at", "last_used_at"]
+    list_filter = ["status", "upstream"]
+    search_fields = ["user__username", "user__email", "account_label", "upstream__title"]
+    list_select_related = ["user", "upstream"]
+    actions = ["disconnect_selected"]
+    fields = [
+        "user",
+        "upstream",
+        "status",
+        "account_label",
+        "issuer",
+        "scope",
+        "expires_at",
+        "last_error",
+        "connected_at",
+        "refreshed_at",
+        "last_used_at",
+    ]
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Disconnecting is the way to delete: it revokes the tokens too."""
+        return False
+
+    def has_disconnect_permission(self, request: HttpRequest) -> bool:
+        """Disconnecting is the right of who may change accounts, although no form changes one."""
+        return request.user.has_perm("upstreams.change_upstreamaccount")
+
+    @admin.action(description="Disconnect", permissions=["disconnect"])
+    def disconnect_selected(
+        self, request: HttpRequest, queryset: QuerySet[UpstreamAccount]
+    ) -> None:
+        """Disconnect every selected account."""
+        chosen = list(queryset.select_related("user", "upstream"))
+        for account in chosen:
+            accounts.disconnect(account.user, account.upstream, actor=_actor(request))
+        self.message_user(request, f"{len(chosen)} disconnected.", messages.SUCCESS)

@@ -1,0 +1,55 @@
+"""System checks of this room: keys for the vault, and no development switch in production."""
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, register
+
+from upstreams.token_vault import VaultError, decode_key
+
+_HINT = (
+    'Make one with: python -c "import base64, os; '
+    'print(base64.urlsafe_b64encode(os.urandom(32)).decode())"'
+)
+
+
+@register()
+def check_encryption_keys(
+    app_configs: Sequence[Any] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Refuse to start without keys that can be used."""
+    if not settings.GATEWAY_ENCRYPTION_KEYS:
+        return [Error("GATEWAY_ENCRYPTION_KEYS is not set.", hint=_HINT, id="upstreams.E001")]
+    problems: list[CheckMessage] = []
+    for number, text in enumerate(settings.GATEWAY_ENCRYPTION_KEYS, start=1):
+        try:
+            decode_key(text)
+        except VaultError as error:
+            problems.append(
+                Error(
+                    f"Key {number} of GATEWAY_ENCRYPTION_KEYS cannot be used: {error}",
+                    hint=_HINT,
+                    id="upstreams.E002",
+                )
+            )
+    return problems
+
+
+@register()
+def check_loopback_switch(
+    app_configs: Sequence[Any] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Refuse the development switch on a public address."""
+    host = (urlsplit(settings.PUBLIC_URL).hostname or "").lower()
+    local = host in ("localhost", "127.0.0.1", "::1") or host.endswith(".localhost")
+    if not settings.GATEWAY_ALLOW_LOOPBACK_UPSTREAMS or local:
+        return []
+    return [
+        Error(
+            "GATEWAY_ALLOW_LOOPBACK_UPSTREAMS is on although PUBLIC_URL is a public address.",
+            hint="Switch it off, or list the network in the upstream's private network field.",
+            id="upstreams.E003",
+        )
+    ]

@@ -1,0 +1,121 @@
+"""What an upstream's configuration must satisfy before it is stored (pure but for settings).
+
+The same rules hold in the admin, in the configuration file and in the REST interface.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from django.core.exceptions import ValidationError
+
+from upstreams import header_values
+from upstreams.egress_guard import check_url, check_url_by, parse_networks, upstream_rules
+from upstreams.errors import EgressRefused, SetupFailed
+from upstreams.models import CredentialKind, CredentialPlacement, Upstream
+
+MAX_EXTRA: Final = 20
+MAX_HOSTS: Final = 20
+# /connect/callback is where authorization servers send people back to.
+RESERVED_KEYS: Final = frozenset({"callback"})
+
+
+def check_upstream(upstream: Upstream) -> None:
+    """Check a row, saved or not.
+
+    Raises:
+        ValidationError: with one message for each field that has to be mended.
+    """
+    problems: dict[str, list[str]] = {}
+    try:
+        upstream.full_clean()
+    except ValidationError as error:
+        problems = {name: list(texts) for name, texts in error.message_dict.items()}
+    for name, check in _CHECKS.items():
+        if name in problems:
+            continue
+        try:
+            check(upstream)
+        except (EgressRefused, SetupFailed) as error:
+            problems[name] = [error.detail]
+        except ValueError as error:
+            problems[name] = [str(error)]
+    if problems:
+        raise ValidationError(problems)
+
+
+def _check_key(upstream: Upstream) -> None:
+    if upstream.key in RESERVED_KEYS:
+        raise ValueError("This key is taken by the gateway itself.")
+
+
+def _check_address(upstream: Upstream) -> None:
+    check_url(upstream.url, private_network=upstream.private_network)
+
+
+def _check_networks(upstream: Upstream) -> None:
+    try:
+        networks = parse_networks(upstream.private_network)
+    except ValueError as error:
+        raise ValueError(f"Give networks such as 10.1.0.0/16, comma separated: {error}.") from error
+    for network in networks:
+        if network.prefixlen == 0:
+            raise ValueError("Name the networks you need, not the whole internet.")
+
+
+def _check_name(upstream: Upstream) -> None:
+    if upstream.credential_kind not in (CredentialKind.FIXED, CredentialKind.USER_KEY):
+        return
+    if upstream.credential_placement == CredentialPlacement.QUERY:
+        header_values.checked_query_name(upstream.credential_name)
+    else:
+        header_values.checked_header_name(upstream.credential_name)
+
+
+def _check_prefix(upstream: Upstream) -> None:
+    header_values.checked_prefix(upstream.credential_prefix)
+
+
+def _check_issuer(upstream: Upstream) -> None:
+    if upstream.oauth_issuer:
+        check_url_by(upstream.oauth_issuer, upstream_rules(upstream))
+
+
+def _check_extra(upstream: Upstream) -> None:
+    extra: Any = upstream.oauth_extra_authorize_parameters
+    if not isinstance(extra, dict) or len(extra) > MAX_EXTRA:
+        raise ValueError('Give a JSON object of texts, such as {"prompt": "consent"}.')
+    if not all(isinstance(value, str) and len(value) <= 500 for value in extra.values()):
+        raise ValueError("Every value must be a text of at most 500 characters.")
+
+
+def _check_hosts(upstream: Upstream) -> None:
+    hosts: Any = upstream.oauth_allowed_hosts
+    if not isinstance(hosts, list) or len(hosts) > MAX_HOSTS:
+        raise ValueError('Give a JSON list of host names, such as ["oauth2.example.com"].')
+    for host in hosts:
+        if not isinstance(host, str) or not host or "/" in host:
+            raise ValueError(f"{host!r} is not a host name.")
+
+
+def _check_timeouts(upstream: Upstream) -> None:
+    if not 1 <= upstream.call_timeout <= 600:
+        raise ValueError("Give 1 to 600 seconds.")
+
+
+def _check_list_timeout(upstream: Upstream) -> None:
+    if not 1 <= upstream.list_timeout <= 30:
+        raise ValueError("Give 1 to 30 seconds.")
+
+
+_CHECKS: Final[dict[str, Callable[[Upstream], None]]] = {
+    "key": _check_key,
+    "private_network": _check_networks,
+    "url": _check_address,
+    "credential_name": _check_name,
+    "credential_prefix": _check_prefix,
+    "oauth_issuer": _check_issuer,
+    "oauth_extra_authorize_parameters": _check_extra,
+    "oauth_allowed_hosts": _check_hosts,
+    "call_timeout": _check_timeouts,
+    "list_timeout": _check_list_timeout,
+}
