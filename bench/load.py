@@ -50,7 +50,8 @@ class Load:
         params: dict[str, object] = {"_meta": META}
         if self.tool:
             params |= {"name": self.tool, "arguments": {"text": "hello"}}
-        return json.dumps({"jsonrpc": "2.0", "id": 1, "method": self.method, "params": params})
+        message = {"jsonrpc": "2.0", "id": 1, "method": self.method, "params": params}
+        return json.dumps(message, separators=(",", ":"))
 
     def headers(self) -> dict[str, str]:
         """Return the headers of the stateless revision."""
@@ -104,7 +105,7 @@ def cpu_seconds(pids: tuple[int, ...]) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def run(target: Target, load: Load, seconds: float) -> Run:
+def run(target: Target, load: Load, seconds: int) -> Run:
     """Put ``load`` on ``target`` for ``seconds``.
 
     Raises:
@@ -122,7 +123,7 @@ def run(target: Target, load: Load, seconds: float) -> Run:
         file.write(script)
         file.flush()
         before = cpu_seconds(target.pids)
-        command = ["wrk", "-t1", f"-c{load.concurrency}", f"-d{seconds:g}s", "-s", file.name]
+        command = ["wrk", "-t1", f"-c{load.concurrency}", f"-d{seconds}s", "-s", file.name]
         done = subprocess.run([*command, target.url], capture_output=True, text=True, check=False)
         used = cpu_seconds(target.pids) - before
     if done.returncode or not done.stderr.strip().endswith("}"):

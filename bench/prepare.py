@@ -47,7 +47,7 @@ def main(ports: list[int]) -> None:
         authorization_grant_type="authorization-code",
         redirect_uris="http://localhost/callback",
     )
-    tokens = {server.slug: get_random_string(43) for server in servers}
+    tokens = {server.slug: new_access_token() for server in servers}
     for server in servers:
         get_access_token_model().objects.create(
             user=user,

@@ -67,7 +67,7 @@ def measure(options: argparse.Namespace) -> Results:
         plan += [(load, target) for load in MANY for target in many]
         plan += [(MANY[0], target) for target in one if target.name in ("direct", "nginx")]
         for load, target in plan:
-            run(target, load, min(options.seconds, 0.5))
+            run(target, load, 1)
         for turn in range(options.rounds):
             for load, target in plan if turn % 2 == 0 else reversed(plan):
                 seen = run(target, load, options.seconds)
@@ -109,7 +109,7 @@ def table(results: Results) -> str:
 def main() -> None:
     """Measure, print the tables, keep the raw rounds as JSON."""
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--seconds", type=float, default=2)
+    arguments.add_argument("--seconds", type=int, default=2)
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--servers", default="uvicorn,daphne")
     arguments.add_argument("--write", type=Path, help="put the tables into this Markdown file")
