@@ -17,5 +17,6 @@ KINDS: dict[str, str] = {
     "group.changed": "Changed a group",
     "group.deleted": "Deleted a group",
     "site.changed": "Changed the site's settings",
+    "client.changed": "Changed an OAuth client",
     "configuration.applied": "Applied a configuration file",
 }

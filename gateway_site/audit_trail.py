@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 from channels.db import database_sync_to_async
+from django.db import transaction
 
 from gateway_site import metrics
 from gateway_site.audit_kinds import KINDS
@@ -51,7 +52,6 @@ def record(
         address=(address or current.get().address)[:64],
         details=_clean_details(details or {}),
     )
-    metrics.AUDIT_EVENTS.labels(event.kind).inc()
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
@@ -83,6 +83,12 @@ def sentence(event: AuditEvent) -> str:
 
 def _write(event: AuditEvent) -> None:
     event.save()
+    # What is rolled back did not happen, and must not stand in the log as if it had.
+    transaction.on_commit(lambda: _tell(event), robust=True)
+
+
+def _tell(event: AuditEvent) -> None:
+    metrics.AUDIT_EVENTS.labels(event.kind).inc()
     logger.info("%s actor=%r target=%r", event.kind, event.actor, event.target)
 
 

@@ -14,7 +14,9 @@ from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
 from django.contrib.auth.models import User
 from django.http import HttpRequest
 
-SEALED_SECRET = "sealed_secret"
+from upstreams import token_vault
+
+SEALED_SECRET = "sealed_secret"  # noqa: S105
 
 
 def secret_owner(provider_id: str) -> str:
@@ -49,8 +51,6 @@ class SocialAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
         for app in apps:
             sealed = app.settings.get(SEALED_SECRET)
             if sealed:
-                from upstreams import token_vault
-
                 opened = token_vault.open_sealed(sealed, secret_owner(app.provider_id))
                 app.secret = opened.decode()
         return apps
@@ -75,12 +75,8 @@ class MfaAdapter(DefaultMFAAdapter):  # type: ignore[misc]
 
     def encrypt(self, text: str) -> str:
         """Seal a TOTP secret or the seed of recovery codes."""
-        from upstreams import token_vault
-
         return token_vault.seal(text.encode(), "mfa")
 
     def decrypt(self, encrypted_text: str) -> str:
         """Open what ``encrypt`` sealed."""
-        from upstreams import token_vault
-
         return token_vault.open_sealed(encrypted_text, "mfa").decode()

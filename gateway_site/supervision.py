@@ -29,6 +29,8 @@ class Child:
     environment: dict[str, str]
     folder: Path
     vital: bool = False
+    # Asked while it runs: whether it is no longer wanted.
+    unwanted: Callable[[], bool] = lambda: False
     process: subprocess.Popen[bytes] | None = None
     crashes: list[float] = field(default_factory=list)
 
@@ -82,7 +84,10 @@ class Supervisor:
         """Stay until a signal comes or a vital child ends; return the exit status."""
         while True:
             time.sleep(0.5)
-            for child in self._children:
+            for child in list(self._children):
+                if child.unwanted():
+                    self._end(child)
+                    continue
                 if child.running():
                     continue
                 code = child.process.returncode if child.process else 1
@@ -117,6 +122,15 @@ class Supervisor:
             return
         self._say(f"{child.name} ended with status {code}; starting it again.")
         child.start()
+
+    def _end(self, child: Child) -> None:
+        self._children.remove(child)
+        if child.process is not None:
+            child.process.terminate()
+            try:
+                child.process.wait(5)
+            except subprocess.TimeoutExpired:
+                self._kill(child)
 
     def _kill(self, child: Child) -> None:
         if child.process is not None:

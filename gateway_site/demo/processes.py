@@ -65,6 +65,7 @@ def children(folder: Path, ports: dict[str, int], environment: dict[str, str]) -
             ],
             passed,
             ROOT,
+            unwanted=lambda: was_removed(folder),
         )
         for name in NAMES
     ]

@@ -36,7 +36,7 @@ def run(description: str, make: Callable[[Options], Application]) -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--data", type=Path, default=Path())
     given = parser.parse_args()
-    given.data.mkdir(parents=True, exist_ok=True)
+    given.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     uvicorn.run(
         make(Options(given.port, given.data)),
         host="127.0.0.1",

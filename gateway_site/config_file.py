@@ -1,0 +1,144 @@
+"""Reads ``gateway.yaml``: bounded, plain YAML, secrets by reference, errors with their path."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from gateway_site.config_schema import Configuration
+
+MOST_BYTES = 1024 * 1024
+MOST_SECRET_BYTES = 64 * 1024
+MOST_DEPTH = 32
+
+
+class ConfigurationRefused(Exception):
+    """The file cannot be applied; ``problems`` are (path, what is wrong and what to do)."""
+
+    def __init__(self, problems: list[tuple[str, str]]) -> None:
+        super().__init__("\n".join(f"{path}: {text}" if path else text for path, text in problems))
+        self.problems = problems
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without what only surprises: references, repeated keys, endless nesting."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(
+                problem="references (*name) are not used here", problem_mark=mark
+            )
+        self.depth += 1
+        if self.depth > MOST_DEPTH:
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(problem="it is nested too deeply", problem_mark=mark)
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            if key_node.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{key_node.value!r} stands here twice",
+                    problem_mark=key_node.start_mark,
+                )
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
+def read_configuration(file: Path) -> Configuration:
+    """Read and check the shape of a configuration file.
+
+    Raises:
+        ConfigurationRefused: it cannot be read, is too large, not YAML, or says something that
+            the schema does not know.
+    """
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(MOST_BYTES + 1)
+    except OSError as failure:
+        raise ConfigurationRefused(
+            [(str(file), f"cannot be read: {failure.strerror}.")]
+        ) from failure
+    if len(content) > MOST_BYTES:
+        limit = f"is larger than {MOST_BYTES // 1024} KiB."
+        raise ConfigurationRefused([(str(file), limit)])
+    return parse(content, str(file))
+
+
+def parse(content: bytes, name: str) -> Configuration:
+    """Parse the content of a configuration file; ``name`` stands in the messages."""
+    try:
+        document = yaml.load(content, Loader=_Loader)  # noqa: S506
+    except yaml.YAMLError as failure:
+        raise ConfigurationRefused([(_place(name, failure), _reason(failure))]) from failure
+    except (UnicodeDecodeError, RecursionError, ValueError) as failure:
+        raise ConfigurationRefused([(name, "is not YAML in UTF-8.")]) from failure
+    try:
+        return msgspec.convert(document if document is not None else {}, Configuration)
+    except msgspec.ValidationError as failure:
+        text, _, path = str(failure).partition(" - at `")
+        where = path.rstrip("`").removeprefix("$").removeprefix(".")
+        raise ConfigurationRefused([(where or name, f"{text}.")]) from failure
+
+
+def _place(name: str, failure: yaml.YAMLError) -> str:
+    mark = getattr(failure, "problem_mark", None)
+    return f"{name} line {mark.line + 1}" if mark else name
+
+
+def _reason(failure: yaml.YAMLError) -> str:
+    problem = getattr(failure, "problem", None) or "it is not YAML"
+    return f"{problem}."
+
+
+class SecretReferences:
+    """Resolves ``env:NAME`` and ``file:path``; relative paths start at the file's folder."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
+        self._folder = folder
+        self._environment = os.environ if environment is None else environment
+
+    def problem_with(self, reference: str) -> str:
+        """Return why a reference does not give a secret, "" if it does."""
+        try:
+            self.resolve(reference)
+        except ValueError as failure:
+            return str(failure)
+        return ""
+
+    def resolve(self, reference: str) -> str:
+        """Return the secret.
+
+        Raises:
+            ValueError: not a reference, or nothing is there; never quotes what was given.
+        """
+        kind, separator, where = reference.partition(":")
+        if not separator or kind not in ("env", "file") or not where:
+            raise ValueError("Give a secret as env:NAME or file:path, not itself.")
+        if kind == "env":
+            value = self._environment.get(where, "")
+            if not value:
+                raise ValueError(f"The environment variable {where} is not set.")
+            return value
+        path = Path(where) if where.startswith("/") else self._folder / where
+        try:
+            with path.open("rb") as stream:
+                content = stream.read(MOST_SECRET_BYTES + 1)
+            text = content.decode().rstrip("\r\n")
+        except OSError as failure:
+            raise ValueError(f"{path} cannot be read: {failure.strerror}.") from failure
+        except UnicodeDecodeError as failure:
+            raise ValueError(f"{path} is not text in UTF-8.") from failure
+        if not text or len(content) > MOST_SECRET_BYTES:
+            raise ValueError(f"{path} is empty or too large for a secret.")
+        return text

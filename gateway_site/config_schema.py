@@ -1,0 +1,145 @@
+"""What ``gateway.yaml`` may say, as types: unknown names and wrong kinds are refused with their path.
+
+Everything but names and addresses is optional. Whatever is secret is a reference
+(``env:NAME`` or ``file:path``), never the secret itself. An object that the file does not
+name is left as it is; ``state: absent`` removes one.
+"""
+
+from enum import StrEnum
+from typing import Literal
+
+import msgspec
+
+
+class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One object of the file."""
+
+
+class State(StrEnum):
+    """Whether an object is to exist."""
+
+    PRESENT = "present"
+    ABSENT = "absent"
+
+
+class SiteEntry(Entry):
+    """The site's own settings."""
+
+    name: str | None = None
+    support_contact: str | None = None
+    openai_apps_challenge: str | None = None
+
+
+class GroupEntry(Entry):
+    """A group; a bare name is enough."""
+
+    name: str
+    state: State = State.PRESENT
+
+
+class UserEntry(Entry):
+    """A person. Without ``password`` a new account can only sign in by an identity provider."""
+
+    username: str
+    email: str | None = None
+    first_name: str | None = None
+    last_name: str | None = None
+    password: str | None = None
+    groups: list[str] | None = None
+    staff: bool | None = None
+    administrator: bool | None = None
+    active: bool | None = None
+    state: State = State.PRESENT
+
+
+class IdentityProviderEntry(Entry):
+    """An OpenID Connect provider; ``id`` is part of its callback address."""
+
+    id: str
+    name: str | None = None
+    server_url: str | None = None
+    client_id: str | None = None
+    client_secret: str | None = None
+    only_known_people: bool | None = None
+    state: State = State.PRESENT
+
+
+class UpstreamOAuthEntry(Entry):
+    """How the gateway behaves as OAuth client of one upstream."""
+
+    issuer: str | None = None
+    client_id: str | None = None
+    client_secret: str | None = None
+    scopes: list[str] | str | None = None
+    send_resource: bool | None = None
+    authorize_parameters: dict[str, str] | None = None
+    allowed_hosts: list[str] | None = None
+    allow_missing_pkce: bool | None = None
+
+
+class UpstreamEntry(Entry):
+    """An upstream MCP server; ``secret`` is the one credential of the kind ``fixed``."""
+
+    key: str
+    title: str | None = None
+    description: str | None = None
+    url: str | None = None
+    enabled: bool | None = None
+    era: Literal["auto", "modern", "legacy"] | None = None
+    credential: Literal["none", "fixed", "user_key", "user_oauth"] | None = None
+    placement: Literal["header", "query"] | None = None
+    name: str | None = None
+    prefix: str | None = None
+    secret: str | None = None
+    key_help: str | None = None
+    oauth: UpstreamOAuthEntry | None = None
+    private_network: str | None = None
+    call_timeout: int | None = None
+    list_timeout: int | None = None
+    state: State = State.PRESENT
+
+
+class ChoiceEntry(Entry):
+    """One upstream of a Virtual MCP; no ``tools`` means all of them."""
+
+    upstream: str
+    required: bool = True
+    tools: list[str] | None = None
+
+
+class VirtualMcpEntry(Entry):
+    """A Virtual MCP; ``upstreams`` in the order people see them."""
+
+    slug: str
+    title: str | None = None
+    description: str | None = None
+    instructions: str | None = None
+    enabled: bool | None = None
+    audience: Literal["everyone", "groups"] | None = None
+    groups: list[str] | None = None
+    upstreams: list[ChoiceEntry | str] | None = None
+    state: State = State.PRESENT
+
+
+class ClientEntry(Entry):
+    """A pre-registered OAuth client; with a ``secret`` it is confidential."""
+
+    client_id: str
+    name: str | None = None
+    redirect_uris: list[str] | None = None
+    secret: str | None = None
+    enabled: bool | None = None
+    state: State = State.PRESENT
+
+
+class Configuration(Entry):
+    """The whole file."""
+
+    version: Literal[1] = 1
+    site: SiteEntry | None = None
+    groups: list[GroupEntry | str] = []
+    users: list[UserEntry] = []
+    identity_providers: list[IdentityProviderEntry] = []
+    upstreams: list[UpstreamEntry] = []
+    virtual_mcps: list[VirtualMcpEntry] = []
+    clients: list[ClientEntry] = []

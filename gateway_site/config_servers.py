@@ -1,0 +1,191 @@
+"""Applies the parts of ``gateway.yaml`` that are about servers: upstreams and Virtual MCPs."""
+
+from typing import Any
+
+from django.contrib.auth.models import Group
+from django.db.models import ProtectedError
+
+from gateway_site.config_changes import Applying, differing, named, said
+from gateway_site.config_file import ConfigurationRefused
+from gateway_site.config_schema import (
+    ChoiceEntry,
+    State,
+    UpstreamEntry,
+    UpstreamOAuthEntry,
+    VirtualMcpEntry,
+)
+from upstreams import actions as upstream_actions
+from upstreams import sealed_secrets
+from upstreams.models import Upstream
+from upstreams.token_vault import VaultError
+
+try:
+    from virtualmcp import actions as virtual_mcp_actions
+except ImportError:
+    from gateway_site import temporary_virtual_mcp_actions as virtual_mcp_actions
+from virtualmcp.models import VirtualMcp
+
+
+def apply_upstream(entry: UpstreamEntry, path: str, applying: Applying) -> None:
+    """Make, change or remove an upstream, with its credential."""
+    upstream = Upstream.objects.filter(key=entry.key).first()
+    if entry.state is State.ABSENT:
+        _remove_upstream(upstream, path, applying)
+        applying.note("upstream", entry.key, "removed" if upstream else "unchanged")
+        return
+    wanted = _upstream_fields(entry)
+    created = upstream is None
+    with named(path):
+        if upstream is None:
+            changed = wanted
+            upstream = upstream_actions.create_upstream(
+                {"title": entry.key, **wanted, "key": entry.key}, applying.actor
+            )
+        else:
+            changed = differing(upstream, wanted)
+            if changed:
+                upstream = upstream_actions.update_upstream(upstream, changed, applying.actor)
+        secrets = _apply_secrets(upstream, entry, path, applying)
+    what = "created" if created else "changed" if changed or secrets else "unchanged"
+    applying.note("upstream", entry.key, what, {**changed, **dict.fromkeys(secrets)})
+
+
+def _remove_upstream(upstream: Upstream | None, path: str, applying: Applying) -> None:
+    if upstream is None:
+        return
+    try:
+        upstream_actions.delete_upstream(upstream, applying.actor)
+    except ProtectedError as failure:
+        users = ", ".join(
+            VirtualMcp.objects.filter(choices__upstream=upstream).values_list("slug", flat=True)
+        )
+        text = f"It is still used by the Virtual MCPs {users}. Take it out of them first."
+        raise ConfigurationRefused([(path, text)]) from failure
+
+
+def _upstream_fields(entry: UpstreamEntry) -> dict[str, Any]:
+    oauth = entry.oauth or UpstreamOAuthEntry()
+    scopes = oauth.scopes
+    return said(
+        title=entry.title,
+        description=entry.description,
+        url=entry.url,
+        enabled=entry.enabled,
+        era=entry.era,
+        credential_kind=entry.credential,
+        credential_placement=entry.placement,
+        credential_name=entry.name,
+        credential_prefix=entry.prefix,
+        user_key_help=entry.key_help,
+        oauth_issuer=oauth.issuer,
+        oauth_client_id=oauth.client_id,
+        oauth_scopes=" ".join(scopes) if isinstance(scopes, list) else scopes,
+        oauth_send_resource=oauth.send_resource,
+        oauth_extra_authorize_parameters=oauth.authorize_parameters,
+        oauth_allowed_hosts=oauth.allowed_hosts,
+        oauth_allow_missing_pkce=oauth.allow_missing_pkce,
+        private_network=entry.private_network,
+        call_timeout=entry.call_timeout,
+        list_timeout=entry.list_timeout,
+    )
+
+
+def _apply_secrets(
+    upstream: Upstream, entry: UpstreamEntry, path: str, applying: Applying
+) -> list[str]:
+    """Set the secrets that differ from the stored ones; return their names."""
+    changed = []
+    if entry.secret is not None:
+        value = applying.secret(f"{path}.secret", entry.secret)
+        if value != _opened(upstream.sealed_fixed_credential, sealed_secrets.open_fixed, upstream):
+            upstream_actions.set_fixed_credential(upstream, value, applying.actor)
+            changed.append("secret")
+    if entry.oauth is not None and entry.oauth.client_secret is not None:
+        value = applying.secret(f"{path}.oauth.client_secret", entry.oauth.client_secret)
+        sealed = upstream.sealed_oauth_client_secret
+        if value != _opened(sealed, sealed_secrets.open_configured_secret, upstream):
+            upstream_actions.set_oauth_client_secret(upstream, value, applying.actor)
+            changed.append("oauth.client_secret")
+    return changed
+
+
+def _opened(sealed: str, opener: Any, upstream: Upstream) -> str | None:
+    """Return the stored secret, None if there is none that still opens."""
+    if not sealed:
+        return None
+    try:
+        return str(opener(upstream))
+    except VaultError:
+        return None
+
+
+def apply_virtual_mcp(entry: VirtualMcpEntry, path: str, applying: Applying) -> None:
+    """Make, change or remove a Virtual MCP with its upstreams and groups."""
+    server = VirtualMcp.objects.filter(slug=entry.slug).first()
+    if entry.state is State.ABSENT:
+        if server is not None:
+            virtual_mcp_actions.delete_virtual_mcp(server, actor=applying.actor)
+        applying.note("virtual mcp", entry.slug, "removed" if server else "unchanged")
+        return
+    created = server is None
+    wanted = said(
+        title=entry.title,
+        description=entry.description,
+        instructions=entry.instructions,
+        enabled=entry.enabled,
+        audience=entry.audience,
+    )
+    with named(path):
+        if server is None:
+            changed = wanted
+            server = virtual_mcp_actions.create_virtual_mcp(
+                {"title": entry.slug, **wanted, "slug": entry.slug}, actor=applying.actor
+            )
+        else:
+            changed = differing(server, wanted)
+            if changed:
+                virtual_mcp_actions.update_virtual_mcp(server, changed, actor=applying.actor)
+        parts = _apply_parts(server, entry, path, applying)
+    what = "created" if created else "changed" if changed or parts else "unchanged"
+    applying.note("virtual mcp", entry.slug, what, {**changed, **dict.fromkeys(parts)})
+
+
+def _apply_parts(
+    server: VirtualMcp, entry: VirtualMcpEntry, path: str, applying: Applying
+) -> list[str]:
+    changed = []
+    if entry.groups is not None:
+        groups = _groups(entry.groups, f"{path}.groups")
+        if set(groups) != set(server.groups.all()):
+            virtual_mcp_actions.set_groups(server, groups, actor=applying.actor)
+            changed.append("groups")
+    if entry.upstreams is not None:
+        wanted = [
+            _choice(choice, f"{path}.upstreams[{n}]") for n, choice in enumerate(entry.upstreams)
+        ]
+        present = [
+            (row.upstream, row.required, row.chosen_tools if row.tool_mode == "chosen" else None)
+            for row in server.choices.select_related("upstream").order_by("position", "pk")
+        ]
+        if wanted != present:
+            virtual_mcp_actions.set_choices(server, wanted, actor=applying.actor)
+            changed.append("upstreams")
+    return changed
+
+
+def _groups(names: list[str], path: str) -> list[Group]:
+    found = {group.name: group for group in Group.objects.filter(name__in=names)}
+    for name in names:
+        if name not in found:
+            text = f"There is no group {name}. Name it under groups."
+            raise ConfigurationRefused([(path, text)])
+    return [found[name] for name in names]
+
+
+def _choice(entry: ChoiceEntry | str, path: str) -> tuple[Upstream, bool, list[str] | None]:
+    entry = ChoiceEntry(upstream=entry) if isinstance(entry, str) else entry
+    upstream = Upstream.objects.filter(key=entry.upstream).first()
+    if upstream is None:
+        text = f"There is no upstream {entry.upstream}. Name it under upstreams."
+        raise ConfigurationRefused([(path, text)])
+    return upstream, entry.required, entry.tools

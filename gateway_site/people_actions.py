@@ -1,0 +1,161 @@
+"""Everything that changes people, groups and identity providers: check, change, audit.
+
+The admin and ``gateway_apply`` call these, so that both behave alike. ``actor`` is the
+administrator who acts, None for the command line.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from allauth.account.models import EmailAddress
+from allauth.socialaccount.models import SocialApp
+from django.contrib.auth.models import Group, User
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_slug
+from django.db import transaction
+
+from gateway_site import audit_trail, public_address
+from gateway_site.models import SiteProfile
+from gateway_site.sign_in import SEALED_SECRET, secret_owner
+from upstreams import token_vault
+
+
+@transaction.atomic
+def update_site(profile: SiteProfile, values: Mapping[str, Any], *, actor: Any) -> None:
+    """Change the site's settings.
+
+    Raises:
+        ValidationError: a value does not fit.
+    """
+    for name, value in values.items():
+        setattr(profile, name, value)
+    profile.full_clean()
+    profile.save()
+    audit_trail.record("site.changed", user=actor, details={"fields": sorted(values)})
+
+
+@transaction.atomic
+def create_group(name: str, *, actor: Any) -> Group:
+    """Make a group.
+
+    Raises:
+        ValidationError: the name is empty, too long or taken.
+    """
+    group = Group(name=name)
+    group.full_clean()
+    group.save()
+    audit_trail.record("group.changed", user=actor, target=name)
+    return group
+
+
+@transaction.atomic
+def delete_group(group: Group, *, actor: Any) -> None:
+    """Delete a group: its people lose what only it gave them."""
+    group.delete()
+    audit_trail.record("group.deleted", user=actor, target=group.name)
+
+
+@transaction.atomic
+def save_person(
+    user: User, values: Mapping[str, Any], *, password: str | None = None, actor: Any
+) -> None:
+    """Make or change an account; ``values`` may hold ``groups``, a list.
+
+    A new account without a password can only sign in by an identity provider.
+
+    Raises:
+        ValidationError: a value does not fit, or the name is taken.
+    """
+    created = user.pk is None
+    for name, value in values.items():
+        if name != "groups":
+            setattr(user, name, value)
+    if password is not None:
+        user.set_password(password)
+    elif created:
+        user.set_unusable_password()
+    user.full_clean()
+    user.save()
+    if "groups" in values:
+        user.groups.set(values["groups"])
+    keep_address(user)
+    details = {"fields": sorted(values), "created": created, "password_set": password is not None}
+    audit_trail.record("person.changed", user=actor, target=user.username, details=details)
+
+
+def keep_address(user: User) -> None:
+    """Make the account's e-mail address its one verified address for sign-in.
+
+    An administrator's word is what verifies it; people cannot add addresses themselves.
+    """
+    EmailAddress.objects.filter(user=user).exclude(email__iexact=user.email).delete()
+    if user.email:
+        EmailAddress.objects.update_or_create(
+            user=user, email=user.email.lower(), defaults={"verified": True, "primary": True}
+        )
+
+
+@transaction.atomic
+def delete_person(user: User, *, actor: Any) -> None:
+    """Delete an account with its tokens and upstream accounts."""
+    name = user.username
+    user.delete()
+    audit_trail.record("person.deleted", user=actor, target=name)
+
+
+def check_server_url(url: str) -> None:
+    """Refuse an issuer that is no https address (http is for localhost only).
+
+    Raises:
+        ValidationError: says what is expected.
+    """
+    parts = urlsplit(url)
+    secure = parts.scheme == "https" or (parts.scheme == "http" and public_address.is_loopback(url))
+    if not parts.hostname or not secure:
+        raise ValidationError(
+            {"server_url": "Give the provider's issuer, such as https://login.example.com/realm."}
+        )
+
+
+def provider_secret(app: SocialApp) -> str:
+    """Open a provider's client secret, "" if it has none."""
+    sealed = app.settings.get(SEALED_SECRET)
+    if not sealed:
+        return ""
+    return token_vault.open_sealed(sealed, secret_owner(app.provider_id)).decode()
+
+
+@transaction.atomic
+def save_identity_provider(
+    app: SocialApp, values: Mapping[str, Any], *, secret: str | None = None, actor: Any
+) -> None:
+    """Make or change an OpenID Connect provider; the secret is kept sealed.
+
+    Raises:
+        ValidationError: a value does not fit.
+    """
+    for name, value in values.items():
+        setattr(app, name, value)
+    app.provider = "openid_connect"
+    validate_slug(app.provider_id)
+    check_server_url(str(app.settings.get("server_url", "")))
+    if not app.client_id:
+        raise ValidationError({"client_id": "Give the client ID that the provider assigned."})
+    if secret is not None:
+        sealed = token_vault.seal(secret.encode(), secret_owner(app.provider_id)) if secret else ""
+        app.settings = {**app.settings, SEALED_SECRET: sealed}
+    app.secret = ""
+    app.full_clean()
+    app.save()
+    details = {"fields": sorted(values), "credential_set": secret is not None}
+    audit_trail.record(
+        "identity_provider.changed", user=actor, target=app.provider_id, details=details
+    )
+
+
+@transaction.atomic
+def delete_identity_provider(app: SocialApp, *, actor: Any) -> None:
+    """Delete a provider; accounts that came by it stay, without a way to sign in."""
+    app.delete()
+    audit_trail.record("identity_provider.deleted", user=actor, target=app.provider_id)
