@@ -12,13 +12,14 @@ from typing import Final
 from upstreams import http_verdict, json_rpc
 from upstreams.canonical_call import CallSink, CanonicalCall, Outcome
 from upstreams.errors import UpstreamAnswerInvalid, UpstreamError
-from upstreams.event_stream import EventStream, EventTooLarge
+from upstreams.event_stream import MAX_EVENT_BYTES, EventStream, EventTooLarge
 from upstreams.json_rpc import Message, NotJsonRpc
-from upstreams.relay_client import RelayExchange
+from upstreams.relay_client import MAX_ANSWER_BYTES, RelayExchange
 from upstreams.upstream_facts import UpstreamFacts
 
 # security.md section 3: no call outlives this, whatever progress it reports.
 HARD_LIMIT_SECONDS: Final = 600.0
+MOST_OF_A_LIST: Final = 2 * 1024 * 1024
 _MOST_OF_A_REFUSAL: Final = 256 * 1024
 # RFC 5424 6.2.1, least urgent first.
 LEVELS: Final = {
@@ -116,12 +117,15 @@ class AwaitedAnswer:
             if answer.status == 200:
                 kind = answer.headers.get(b"content-type", b"").lower()
                 if kind.startswith(b"application/json"):
-                    return self._final(json_rpc.read(await answer.read()))
+                    return self._final(json_rpc.read(await answer.read(self._most())))
                 if kind.startswith(b"text/event-stream"):
                     return await self._stream(answer)
             return await self._refusal(answer)
         except NotJsonRpc as error:
             raise self._invalid(str(error)) from error
+
+    def _most(self) -> int:
+        return MOST_OF_A_LIST if self._call.method.endswith("/list") else MAX_ANSWER_BYTES
 
     def _invalid(self, detail: str) -> UpstreamAnswerInvalid:
         return UpstreamAnswerInvalid(
@@ -176,7 +180,7 @@ class AwaitedAnswer:
 
     # Streams --------------------------------------------------------------------------------
     async def _stream(self, answer: RelayExchange) -> Outcome | None:
-        events = EventStream()
+        events = EventStream(min(MAX_EVENT_BYTES, self._most()))
         self._ends_by = self._ends_by or time.monotonic() + HARD_LIMIT_SECONDS
         try:
             while data := await answer.chunk():
@@ -193,7 +197,8 @@ class AwaitedAnswer:
                         return outcome
         except EventTooLarge as error:
             raise UpstreamAnswerInvalid(
-                f"The answer of {self._facts.title} is too large.", detail="one event over 4 MiB"
+                f"The answer of {self._facts.title} is too large.",
+                detail="one event over the limit",
             ) from error
         return None
 

@@ -115,7 +115,7 @@ class LegacySessions:
             if opening is None:
                 opening = self._loop.create_task(self._begin(key, facts, credential, client))
                 self._opening[key] = opening
-                opening.add_done_callback(lambda _: self._opening.pop(key, None))
+                opening.add_done_callback(lambda done: self._opened(key, done))
             # Never cancelled with the caller: ``initialize`` must not be (b15), others may wait.
             session = await asyncio.shield(opening)
         else:
@@ -123,6 +123,11 @@ class LegacySessions:
         session.last_used = time.monotonic()
         session.credential = credential
         return session
+
+    def _opened(self, key: SessionKey, done: "asyncio.Task[LegacySession]") -> None:
+        self._opening.pop(key, None)
+        if not done.cancelled():
+            done.exception()  # seen here, although everybody who waited may have left
 
     def drop(self, session: LegacySession) -> None:
         """Forget a session that the upstream no longer knows."""

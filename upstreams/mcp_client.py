@@ -95,7 +95,9 @@ async def _legacy(
 ) -> Outcome:
     """Call a stateful upstream; make sure of the era if it opens no session."""
     try:
-        return (await legacy_exchange.exchange(facts, credential, call, sink))[0]
+        outcome, _ = await legacy_exchange.exchange(facts, credential, call, sink)
+        upstream_era.look_for_modern(facts, credential, call.facts, call.principal)
+        return outcome
     except UpstreamError as error:
         if not upstream_era.contradicts_legacy(error):
             raise

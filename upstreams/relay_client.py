@@ -36,8 +36,9 @@ FIRST_BYTE_SECONDS: Final = 30.0
 # Kept back from a call's time for the answer itself, once the first byte is there.
 ANSWER_SECONDS: Final = 20.0
 # RFC 9110 5.5: visible characters, space, tab; other octets are not used towards upstreams.
-_VALUE: Final = re.compile(rb"[\x20-\x7e\t]*")
+_VALUE_OCTETS: Final = b"\t" + bytes(range(0x20, 0x7F))
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_QUERY: Final = re.compile(rb"[\x21-\x7e]*")
 _ASKED_WITH_TARGET: Final = re.compile(r"[\x00-\x20\x7f-\U0010ffff]")
 
 
@@ -72,6 +73,26 @@ def target_of(url: str, private_network: str) -> Target:
     )
     origin = Origin(parts.scheme, host, port, private_network)
     return Target(origin, path.encode("ascii"), fixed.encode("ascii"))
+
+
+@lru_cache(maxsize=1024)
+def _is_name(name: bytes) -> bool:
+    return _NAME.fullmatch(name) is not None
+
+
+def header_lines(headers: tuple[tuple[bytes, bytes], ...]) -> bytes | None:
+    """Return headers as they go on the wire, None if one of them could inject anything.
+
+    All values are looked at in one go: what is left when the permitted octets are taken away
+    must be nothing.
+    """
+    values = b"".join([value for _, value in headers])
+    if values.translate(None, _VALUE_OCTETS):
+        return None
+    for name, _ in headers:
+        if not _is_name(name):
+            return None
+    return b"".join([b"%s: %s\r\n" % header for header in headers])
 
 
 class RelayExchange:
@@ -206,26 +227,20 @@ class RelayExchange:
         path, query = target.path, self._credential.query
         if query:
             path += (b"&" if b"?" in path else b"?") + query
-        lines = [self._method, b" ", path, target.fixed]
-        valid, named = _VALUE.fullmatch, _NAME.fullmatch
-        for headers in (self._headers, self._credential.headers):
-            for name, value in headers:
-                if not valid(value) or not named(name):
-                    raise UpstreamAnswerInvalid(
-                        f"A header for {self._facts.title} cannot be sent.",
-                        detail=f"header {name.decode('ascii', 'replace')!r} holds characters "
-                        "that a header may not hold",
-                    )
-                lines += (name, b": ", value, b"\r\n")
-        if query and not valid(query):
+        lines = header_lines((*self._headers, *self._credential.headers))
+        if lines is None:
+            raise UpstreamAnswerInvalid(
+                f"A header for {self._facts.title} cannot be sent.",
+                detail="a header's name or value holds characters that it may not hold",
+            )
+        if query and not _QUERY.fullmatch(query):
             raise UpstreamAnswerInvalid(
                 f"The key for {self._facts.title} cannot be sent.",
                 detail="the query credential holds characters a URL may not hold",
             )
-        if self._body or self._method == b"POST":
-            lines.append(b"Content-Length: %d\r\n" % len(self._body))
-        lines.append(b"\r\n")
-        return b"".join(lines)
+        if self._method == b"POST":
+            lines += b"Content-Length: %d\r\n" % len(self._body)
+        return b"%s %s%s%s\r\n" % (self._method, path, target.fixed, lines)
 
     async def read(self, limit: int = MAX_ANSWER_BYTES) -> bytes:
         """Return the whole body.

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 PROBE_SECONDS: Final = 10.0
 BETWEEN_REPROBES: Final = 30.0
+LEGACY_VALID: Final = 3600.0
 HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION = -32020, -32021, -32022
 MODERN_ERRORS: Final = frozenset({HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION})
 # Statuses by which a server says that it does not know the kind of request at all.
@@ -54,7 +55,7 @@ class KnownEra:
 _known: dict[int, KnownEra] = {}
 _reprobed: dict[int, float] = {}
 _probing: dict[tuple[Any, ...], asyncio.Task[KnownEra]] = {}
-_saving: set[asyncio.Task[None]] = set()
+_background: set[asyncio.Task[None]] = set()
 
 
 def known_era(facts: UpstreamFacts) -> Era | None:
@@ -106,9 +107,34 @@ async def find_out(
     if task is None:
         probe = _probe(facts, credential, client or ClientFacts(), principal)
         task = _probing[key] = loop.create_task(probe)
-        task.add_done_callback(lambda _: _probing.pop(key, None))
+        task.add_done_callback(lambda done: _probed(key, done))
     found = await asyncio.shield(task)
     return found.era
+
+
+def _probed(key: tuple[Any, ...], done: "asyncio.Task[KnownEra]") -> None:
+    _probing.pop(key, None)
+    if not done.cancelled():
+        done.exception()  # seen here, although everybody who waited may have left
+
+
+def look_for_modern(
+    facts: UpstreamFacts, credential: "Credential", client: ClientFacts, principal: str
+) -> None:
+    """See from time to time, beside the calls, whether a stateful upstream has become stateless.
+
+    The stateless revision is preferred wherever it is offered (D2).
+    """
+    known = _known.get(facts.id)
+    fresh = known is not None and time.monotonic() - known.at < LEGACY_VALID
+    if fresh or facts.era != EraChoice.AUTO:
+        return
+    now = time.monotonic()
+    _known[facts.id] = KnownEra(facts.url, Era.LEGACY, known_revision(facts, Era.LEGACY), now)
+    probe = legacy_sessions.quietly(find_out(facts, credential, client, principal))
+    task = asyncio.get_running_loop().create_task(probe)
+    _background.add(task)
+    task.add_done_callback(_background.discard)
 
 
 async def find_out_again(
@@ -142,8 +168,8 @@ async def _probe(
     _known[facts.id] = known
     if (facts.detected_era, facts.detected_revision) != (era, revision):
         task = asyncio.get_running_loop().create_task(_save(facts, era, revision))
-        _saving.add(task)
-        task.add_done_callback(_saving.discard)
+        _background.add(task)
+        task.add_done_callback(_background.discard)
     return known
 
 

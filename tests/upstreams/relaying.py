@@ -1,0 +1,82 @@
+"""What the tests of the data path share: facts of an upstream, a credential, a recording sink."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from upstreams.canonical_call import CanonicalCall, Outcome, QuestionNotPossible
+from upstreams.credentials import Credential
+from upstreams.upstream_facts import UpstreamFacts
+
+NO_CREDENTIAL = Credential(id="none", headers=(), query=b"", expires_at=None)
+
+
+def bearer(token: str, credential_id: str = "grant-1") -> Credential:
+    """Return a credential with a bearer token."""
+    headers = ((b"Authorization", b"Bearer " + token.encode()),)
+    return Credential(id=credential_id, headers=headers, query=b"", expires_at=None)
+
+
+def facts_for(url: str, **changes: Any) -> UpstreamFacts:
+    """Return the facts of an upstream at ``url``."""
+    known: dict[str, Any] = {
+        "id": 1,
+        "key": "fake",
+        "title": "Fake",
+        "url": url,
+        "enabled": True,
+        "era": "auto",
+        "detected_era": "",
+        "detected_revision": "",
+        "credential_kind": "none",
+        "credential_placement": "header",
+        "credential_name": "",
+        "credential_prefix": "",
+        "private_network": "",
+        "call_timeout": 10.0,
+        "list_timeout": 5.0,
+    }
+    return UpstreamFacts(**(known | changes))
+
+
+def tool_call(name: str, arguments: dict[str, Any] | None = None, **more: Any) -> CanonicalCall:
+    """Return a tools/call as the rooms above hand it over."""
+    params = json.dumps({"name": name, "arguments": arguments or {}}).encode()
+    more.setdefault("principal", "person-1")
+    more.setdefault("params", params)
+    return CanonicalCall(method="tools/call", name=name, **more)
+
+
+def text_of(outcome: Outcome) -> str:
+    """Return the text of a tool's result."""
+    assert not outcome.error, outcome.error
+    return str(json.loads(outcome.result)["content"][0]["text"])
+
+
+async def until(what: Callable[[], bool], timeout: float = 5.0) -> None:
+    """Wait until ``what`` holds on this loop; fails after ``timeout`` seconds."""
+    async with asyncio.timeout(timeout):
+        while not what():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+@dataclass
+class RecordingSink:
+    """Keeps what was passed on; answers questions with ``answers`` in turn."""
+
+    answers: list[Outcome] = field(default_factory=list)
+    notified: list[tuple[str, Any]] = field(default_factory=list)
+    asked: list[tuple[str, Any]] = field(default_factory=list)
+
+    async def notify(self, method: str, params: bytes) -> None:
+        """Record a notification."""
+        self.notified.append((method, json.loads(params or b"{}")))
+
+    async def ask(self, method: str, params: bytes) -> Outcome:
+        """Record a question and give the next answer."""
+        self.asked.append((method, json.loads(params)))
+        if not self.answers:
+            raise QuestionNotPossible(method)
+        return self.answers.pop(0)
