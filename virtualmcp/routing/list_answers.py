@@ -15,7 +15,7 @@ from virtualmcp.errors import INTERNAL_ERROR, ParamsInvalid, RequestRefused
 from virtualmcp.listed_entries import Kind
 from virtualmcp.published_lists import Published, names_kind
 from virtualmcp.raw_members import NotAnObject
-from virtualmcp.routing import connect_prompts, cursors, fan_out
+from virtualmcp.routing import connect_prompts, cursors, fan_out, upstream_failures
 from virtualmcp.routing.client_request import Answer, ClientRequest, WireError
 from virtualmcp.routing.fan_out import Contribution, Problem
 from virtualmcp.server_identity import raw_server_info
@@ -120,7 +120,11 @@ def _failure(request: ClientRequest, parts: list[Contribution]) -> Answer:
             if part.problem is not None and part.problem.needs is not None
         ]
         return connect_prompts.in_words(request, needed[0].choice.upstream.key, pages)
-    said = " ".join(part.problem.message for part in parts if part.problem is not None)
+    said = " ".join(
+        upstream_failures.named(part.choice.upstream, part.problem.message)
+        for part in parts
+        if part.problem is not None
+    )
     message = f"No upstream could be read. {said} Try again in a moment."
     data = raw_members.write({PROBLEMS_KEY: _problems(request, parts)})
     return Answer(error=WireError(INTERNAL_ERROR, message, data))

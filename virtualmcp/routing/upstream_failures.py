@@ -47,9 +47,7 @@ def refusal(refused: RequestRefused) -> Answer:
 
 def from_exception(facts: UpstreamFacts, error: UpstreamError) -> Answer:
     """Return the answer for a call that failed on its way: -32603, naming the upstream."""
-    message = error.message.strip()
-    if facts.title not in message:
-        message = f"{facts.title}: {message}"
+    message = named(facts, error.message)
     step = _NEXT_STEP.get(error.code, "")
     data: dict[str, object] = {"upstream": facts.key, "reason": error.code}
     if isinstance(error, UpstreamBusy) and error.retry_after is not None:
@@ -58,6 +56,12 @@ def from_exception(facts: UpstreamFacts, error: UpstreamError) -> Answer:
     if step and step not in message:
         message = f"{message.rstrip('.')}. {step}"
     return Answer(error=WireError(INTERNAL_ERROR, message, raw_members.write(data)))
+
+
+def named(facts: UpstreamFacts, message: str) -> str:
+    """Return a message that says which upstream it is about."""
+    said = message.strip()
+    return said if facts.title in said else f"{facts.title}: {said}"
 
 
 def unusable(facts: UpstreamFacts, what: str) -> Answer:

@@ -1,0 +1,452 @@
+"""Lists of one and of several upstreams: whole, partial, stale, bounded, in pages."""
+
+import asyncio
+import json
+import time
+
+import pytest
+
+from tests.fakes.mcp_upstream import Canned, FakeUpstream
+from tests.virtualmcp import routed
+from tests.virtualmcp.routed import Client, in_thread, legacy
+from upstreams.models import UpstreamAccount
+from virtualmcp import published_lists, tool_catalogue
+from virtualmcp.models import PublicName, UpstreamChoice
+from virtualmcp.tool_catalogue import catalogue
+
+pytestmark = pytest.mark.django_db(transaction=True)
+PROBLEMS = "gateway/upstreams"
+SERVER_INFO = "io.modelcontextprotocol/serverInfo"
+
+
+@pytest.fixture(autouse=True)
+def _fresh():
+    routed.forget_everything()
+    yield
+    routed.forget_everything()
+
+
+@pytest.fixture
+def alpha():
+    with FakeUpstream().serve() as upstream:
+        yield upstream
+
+
+@pytest.fixture
+def beta():
+    with FakeUpstream(era="legacy", name="beta").serve() as upstream:
+        yield upstream
+
+
+async def single(fake, **more):
+    return await in_thread(lambda: routed.virtual_mcp(routed.upstream(fake, "alpha", **more)))
+
+
+async def both(alpha, beta, **more):
+    def make():
+        rows = [routed.upstream(alpha, "alpha", **more), routed.upstream(beta, "beta", **more)]
+        return routed.virtual_mcp(*rows)
+
+    return await in_thread(make)
+
+
+def tool(name, **more):
+    return {"name": name, "inputSchema": {"type": "object"}, **more}
+
+
+async def pins():
+    rows = PublicName.objects.filter(kind="tool")
+    return await in_thread(lambda: dict(rows.values_list("public_name", "upstream__key")))
+
+
+async def bound(condition, timeout=5.0):
+    until = time.monotonic() + timeout
+    while not await condition():
+        assert time.monotonic() < until, "it did not come to be"
+        await asyncio.sleep(0.02)
+
+
+async def test_a_single_upstream_is_shown_byte_for_byte(alpha):
+    await single(alpha)
+    answer = await Client().send("tools/list")
+    assert [t["name"] for t in json.loads(answer.result)["tools"]] == [
+        t["name"] for t in alpha.tools
+    ]
+    for entry in alpha.tools:
+        assert json.dumps(entry).encode() in answer.result
+
+
+async def test_unknown_members_of_a_single_upstreams_list_survive(alpha):
+    await single(alpha)
+    assert (await Client().result("tools/list"))["vendorList"] is None
+
+
+async def test_a_stateless_list_is_typed_hinted_and_signed_by_the_gateway(alpha):
+    await single(alpha)
+    result = await Client().result("tools/list")
+    assert result["resultType"] == "complete"
+    assert result["cacheScope"] == "private"
+    assert 0 < result["ttlMs"] <= 60_000
+    assert result["_meta"][SERVER_INFO]["name"] == "team"
+
+
+async def test_a_stateful_list_has_none_of_that(alpha):
+    await single(alpha)
+    result = await legacy().result("tools/list")
+    assert not {"resultType", "ttlMs", "cacheScope", "_meta"} & set(result)
+
+
+async def test_a_warm_list_asks_no_upstream_and_no_database(alpha, beta):
+    await both(alpha, beta)
+    client = Client()
+    await client.names()
+    first = await client.send("tools/list")
+    asked = len(alpha.requests), len(beta.requests)
+    with routed.counted_queries() as queries:
+        again = await client.send("tools/list")
+    assert queries == []
+    assert (len(alpha.requests), len(beta.requests)) == asked
+    assert json.loads(again.result)["tools"] == json.loads(first.result)["tools"]
+
+
+async def test_several_upstreams_keep_their_order_and_the_first_owner_keeps_the_name(alpha, beta):
+    alpha.tools, beta.tools = [tool("search"), tool("a")], [tool("b"), tool("search")]
+    await both(alpha, beta)
+    assert await Client().names() == ["search", "a", "b", "beta_search"]
+
+
+async def test_lists_are_equal_after_a_restart(alpha, beta):
+    await both(alpha, beta)
+    first = (await Client().result("tools/list"))["tools"]
+    routed.forget_everything()
+    assert (await Client().result("tools/list"))["tools"] == first
+
+
+async def test_a_second_upstream_renames_nothing_that_exists(alpha, beta):
+    alpha.tools, beta.tools = [tool("search")], [tool("search"), tool("aaa")]
+    row = await single(alpha)
+    assert await Client().names() == ["search"]
+
+    async def pinned():
+        return await pins() == {"search": "alpha"}
+
+    await bound(pinned)
+
+    def add():
+        UpstreamChoice.objects.filter(virtual_mcp=row).update(position=1)
+        chosen = routed.upstream(beta, "beta")
+        UpstreamChoice.objects.create(virtual_mcp=row, upstream=chosen, position=0)
+
+    await in_thread(add)
+    routed.forget_everything()
+    assert await Client().names() == ["beta_search", "aaa", "search"]
+
+
+async def test_an_upstream_that_adds_a_name_in_use_does_not_take_it_over(alpha, beta):
+    alpha.tools, beta.tools = [tool("a")], [tool("search")]
+    await both(alpha, beta)
+    await Client().names()
+    alpha.tools = [tool("search"), tool("a")]
+    tool_catalogue.forget()
+    assert await Client().names() == ["alpha_search", "a", "search"]
+    assert (await pins())["search"] == "beta"
+
+
+async def test_two_nodes_pinning_at_once_agree(alpha, beta):
+    from virtualmcp import name_pins
+    from virtualmcp.tool_names import Sighting
+
+    row = await both(alpha, beta)
+    ids = [choice.upstream_id for choice in await in_thread(lambda: list(row.choices.all()))]
+    first, second = (
+        [Sighting(ids[0], "alpha", f"t{n}") for n in range(40)],
+        [Sighting(ids[1], "beta", f"t{n}") for n in range(40)],
+    )
+    pin = name_pins.pin
+    kind = PublicName.Kind.TOOL
+    await asyncio.gather(
+        *(
+            in_thread(pin, row.pk, kind, sightings, transparent=False)
+            for sightings in (first, second, first + second, second + first)
+        )
+    )
+    names = await in_thread(
+        lambda: list(PublicName.objects.values_list("upstream__key", "upstream_name"))
+    )
+    assert len(names) == len(set(names)) == 80
+
+
+async def test_the_administrators_choice_of_tools_is_all_that_shows(alpha):
+    row = await single(alpha)
+    await in_thread(
+        lambda: row.choices.update(tool_mode="chosen", chosen_tools=["echo", "not there"])
+    )
+    assert await Client().names() == ["echo"]
+
+
+async def test_all_pages_of_an_upstream_are_read(alpha, beta):
+    alpha.page_size = beta.page_size = 3
+    await both(alpha, beta)
+    assert len(await Client().names()) == len(alpha.tools) + len(beta.tools)
+
+
+async def test_a_dead_upstream_is_named_and_the_others_answer(alpha):
+    def make():
+        live, dead = routed.upstream(alpha, "alpha"), routed.upstream(None, "dead")
+        routed.virtual_mcp(dead, live)
+
+    await in_thread(make)
+    result = await Client().result("tools/list")
+    assert [t["name"] for t in result["tools"]] == [t["name"] for t in alpha.tools]
+    (problem,) = result["_meta"][PROBLEMS]
+    assert (problem["key"], problem["title"]) == ("dead", "Dead")
+    assert problem["problem"] in ("unreachable", "timeout")
+    assert result["ttlMs"] == 0
+
+
+async def test_a_hanging_upstream_holds_nobody_up_beyond_its_deadline(alpha, beta):
+    await both(alpha, beta, list_timeout=1)
+    beta.canned["tools/list"] = Canned(delay=20)
+    started = time.monotonic()
+    result = await Client().result("tools/list")
+    assert time.monotonic() - started < 3
+    assert result["tools"]
+    assert result["_meta"][PROBLEMS][0]["problem"] == "timeout"
+
+
+async def test_the_last_good_list_stands_in_for_a_failing_upstream(alpha, beta, monkeypatch):
+    await both(alpha, beta)
+    before = await Client().names()
+    monkeypatch.setattr(tool_catalogue, "STALE", -1000.0)
+    beta.canned["tools/list"] = Canned(503, b"")
+    result = await Client().result("tools/list")
+    assert [t["name"] for t in result["tools"]] == before
+    (problem,) = result["_meta"][PROBLEMS]
+    assert problem["key"] == "beta"
+    assert problem["stale"] is True
+
+
+async def test_a_last_good_list_older_than_a_day_is_not_served(alpha, beta, monkeypatch):
+    await both(alpha, beta)
+    await Client().names()
+    monkeypatch.setattr(tool_catalogue, "STALE", -1000.0)
+    monkeypatch.setattr(tool_catalogue, "LAST_GOOD", -1.0)
+    beta.canned["tools/list"] = Canned(503, b"")
+    result = await Client().result("tools/list")
+    assert len(result["tools"]) == len(alpha.tools)
+
+
+async def test_when_all_fail_it_is_an_error_and_not_an_empty_list():
+    await in_thread(lambda: routed.virtual_mcp(routed.upstream(None, "dead")))
+    error = await Client().error("tools/list")
+    assert error.code == -32603
+    assert "Dead" in error.message
+    assert error.http_status == 200
+
+
+async def test_an_upstream_without_prompts_has_an_empty_list(alpha, beta):
+    await both(alpha, beta)
+    for fake in (alpha, beta):
+        fake.prompts = []
+    assert await Client().names("prompts/list") == []
+
+
+async def test_a_stale_list_is_served_at_once_and_renewed_behind(alpha, monkeypatch):
+    monkeypatch.setattr(tool_catalogue, "LEAST_FRESH", 0.0)
+    await single(alpha)
+    before = await Client().names()
+    alpha.tools = [tool("new")]
+    assert await Client().names() == before
+
+    async def renewed():
+        return await Client().names() == ["new"]
+
+    await bound(renewed)
+
+
+async def test_simultaneous_readers_share_one_reading(alpha):
+    await single(alpha)
+    await asyncio.gather(*(Client().names() for _ in range(8)))
+    assert len(alpha.calls("tools/list")) == 1
+
+
+async def test_a_reader_who_leaves_does_not_stop_the_others(alpha):
+    await single(alpha)
+    leaving = asyncio.create_task(Client().names())
+    staying = asyncio.create_task(Client().names())
+    assert await alpha.seen(lambda fake: bool(fake.requests))
+    leaving.cancel()
+    assert await staying
+
+
+class Endless(list):
+    """Entries of which there are always more pages."""
+
+    def __len__(self):
+        return 10**6
+
+
+async def test_a_list_without_an_end_is_cut_and_that_is_said(alpha):
+    await single(alpha)
+    alpha.page_size, alpha.tools = 1, Endless([tool("x")])
+    result = await Client().result("tools/list")
+    assert [t["name"] for t in result["tools"]] == ["x"]
+    assert result["_meta"][PROBLEMS][0]["problem"] == "truncated"
+    assert len(alpha.calls("tools/list")) == 50
+
+
+async def test_more_tools_than_the_gateway_takes_are_cut_and_that_is_said(alpha):
+    alpha.tools = [tool(f"t{number}") for number in range(1200)]
+    await single(alpha)
+    result = await Client().result("tools/list")
+    assert len(result["tools"]) == 1000
+    assert result["_meta"][PROBLEMS][0]["problem"] == "truncated"
+
+
+async def test_bad_and_doubled_tools_are_left_out_and_the_good_stay(alpha):
+    bad = {"properties": {"a": {"type": "number", "x-mcp-header": "A"}}, "type": "object"}
+    alpha.tools = [
+        tool("good"),
+        tool(""),
+        {"name": 7},
+        tool("good", title="again"),
+        tool("bad", inputSchema=bad),
+        tool("task", execution={"taskSupport": "required"}),
+        tool("maybe", execution={"taskSupport": "optional"}),
+    ]
+    await single(alpha)
+    result = await Client().result("tools/list")
+    assert [t["name"] for t in result["tools"]] == ["good", "maybe"]
+    assert "execution" not in result["tools"][1]
+
+
+async def test_pages_of_ours_follow_each_other_by_sealed_cursors(alpha, beta, monkeypatch):
+    monkeypatch.setattr(published_lists, "PAGE_ENTRIES", 5)
+    await both(alpha, beta)
+    seen, cursor, rounds = [], "", 0
+    while cursor is not None:
+        result = await Client().result("tools/list", {"cursor": cursor})
+        seen += [t["name"] for t in result["tools"]]
+        cursor, rounds = result.get("nextCursor"), rounds + 1
+    assert rounds == 5
+    assert len(seen) == len(set(seen)) == len(alpha.tools) + len(beta.tools)
+
+
+async def test_bad_foreign_and_outdated_cursors_are_refused(alpha, monkeypatch):
+    monkeypatch.setattr(published_lists, "PAGE_ENTRIES", 5)
+    await single(alpha)
+    cursor = (await Client().result("tools/list"))["nextCursor"]
+    for client, given in (
+        (Client(), "nonsense"),
+        (Client(), cursor[:-2] + "xx"),
+        (Client(user_id=2), cursor),
+    ):
+        assert (await client.error("tools/list", {"cursor": given})).code == -32602
+    assert (await Client().error("prompts/list", {"cursor": cursor})).code == -32602
+    assert (await Client().error("tools/list", {"cursor": 7})).code == -32602
+    alpha.tools = alpha.tools[:-1]
+    tool_catalogue.forget()
+    assert (await Client().error("tools/list", {"cursor": cursor})).code == -32602
+
+
+async def test_a_stateful_client_gets_no_output_schema_that_is_not_an_objects(alpha):
+    alpha.tools = [
+        tool("array", outputSchema={"type": "array"}),
+        tool("object", outputSchema={"type": "object"}),
+    ]
+    await single(alpha)
+    result = await legacy().result("tools/list")
+    assert ["outputSchema" in t for t in result["tools"]] == [False, True]
+    result = await Client().result("tools/list")
+    assert all("outputSchema" in t for t in result["tools"])
+
+
+async def test_app_references_are_mapped_alike_in_tools_and_resources(alpha, beta):
+    await both(alpha, beta)
+    tools = (await Client().result("tools/list"))["tools"]
+    board = next(t for t in tools if t["name"] == "beta_show_board")
+    uri = "ui://beta+board/view.html"
+    assert board["_meta"]["ui"]["resourceUri"] == uri
+    assert board["_meta"]["openai/outputTemplate"] == uri
+    assert uri in await Client().names("resources/list")
+    assert await Client().names("resources/templates/list") == [
+        "alpha+notes://{number}",
+        "beta+notes://{number}",
+    ]
+
+
+async def test_the_domain_of_an_app_is_dropped_and_the_rest_of_its_settings_stay(alpha):
+    settings = {"domain": "x.example", "csp": {"connectDomains": ["https://a.example"]}}
+    alpha.resources = [{"uri": "ui://a", "name": "a", "_meta": {"ui": settings}}]
+    await single(alpha)
+    (entry,) = (await Client().result("resources/list"))["resources"]
+    assert entry["_meta"]["ui"] == {"csp": settings["csp"]}
+
+
+async def test_an_https_resource_of_two_upstreams_is_listed_once(alpha, beta):
+    shared = {"uri": "https://example.com/a", "name": "a"}
+    alpha.resources, beta.resources = [shared], [shared, {"uri": "x:1", "name": "x"}]
+    await both(alpha, beta)
+    assert await Client().names("resources/list") == ["https://example.com/a", "beta+x:1"]
+
+
+async def test_unconnected_upstreams_are_named_with_a_link_for_this_person(alpha, beta):
+    def make():
+        ada = routed.person()
+        first = routed.upstream(alpha, "alpha")
+        second = routed.upstream(beta, "beta", credential_kind="user_key")
+        routed.virtual_mcp(first, second)
+        return ada
+
+    ada = await in_thread(make)
+    result = await Client(user_id=ada.pk).result("tools/list")
+    assert len(result["tools"]) == len(alpha.tools)
+    (problem,) = result["_meta"][PROBLEMS]
+    assert problem["problem"] == "not_connected"
+    assert "/connect/beta/" in problem["connect_url"]
+    assert not beta.requests
+
+
+async def test_a_list_of_nothing_but_unconnected_upstreams_says_where_to_connect(alpha):
+    await single(alpha, credential_kind="user_key")
+    error = await Client().error("tools/list")
+    assert error.code == -32603
+    assert "/connect/alpha/" in error.message
+    assert "/connect/alpha/" in json.loads(error.data)["connect_url"]
+
+
+async def connected(fake, tokens):
+    """Give each of some people their own key for one upstream."""
+    from upstreams import accounts
+
+    def make():
+        row = routed.upstream(fake, "alpha", credential_kind="user_key")
+        routed.virtual_mcp(row)
+        people = []
+        for name, token in tokens.items():
+            person = routed.person(name)
+            accounts.save_user_key(person, row, token, actor=person)
+            people.append(person)
+        return people
+
+    return await in_thread(make)
+
+
+async def test_two_peoples_lists_never_mix(alpha):
+    alpha.tokens = {"key-of-ada-0000000", "key-of-bob-0000000"}
+    ada, bob = await connected(alpha, {"ada": "key-of-ada-0000000", "bob": "key-of-bob-0000000"})
+    alpha.tools = [tool("for_ada")]
+    assert await Client(user_id=ada.pk).names() == ["for_ada"]
+    alpha.tools = [tool("for_bob")]
+    assert await Client(user_id=bob.pk).names() == ["for_bob"]
+    assert await Client(user_id=ada.pk).names() == ["for_ada"]
+    assert await in_thread(UpstreamAccount.objects.count) == 2
+
+
+async def test_forgetting_drops_readings_under_way_too(alpha):
+    await single(alpha)
+    reading = asyncio.create_task(Client().names())
+    assert await alpha.seen(lambda fake: bool(fake.requests))
+    tool_catalogue.forget()
+    await reading
+    assert not catalogue._kept
