@@ -18,14 +18,7 @@ django_application = get_asgi_application()
 # Importing these needs the app registry, which the line above has filled.
 from gateway_site.background_work import BackgroundWork  # noqa: E402
 from gateway_site.trusted_proxy import behind_proxy  # noqa: E402
-
-try:
-    from virtualmcp.transport.endpoint import McpEndpoint
-except ModuleNotFoundError:  # temporary, until the endpoint is there
-
-    def McpEndpoint() -> Any:
-        return django_application
-
+from virtualmcp.transport.endpoint import McpEndpoint  # noqa: E402
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]

@@ -8,7 +8,7 @@ KINDS: dict[str, str] = {
     "person.provider_linked": "Signed in with an identity provider for the first time",
     "person.second_factor_added": "Added a second factor",
     "person.second_factor_removed": "Removed a second factor",
-    "person.second_factor_failed": "A second factor was wrong",
+    "person.provider_unlinked": "Removed the link to an identity provider",
     "identity_provider.changed": "Changed an identity provider",
     "identity_provider.deleted": "Deleted an identity provider",
     "person.administrator_made": "Made the first administrator",

@@ -1,4 +1,4 @@
-"""Work that runs beside the requests of one server process: the change feed and the call log."""
+"""Work that runs beside the requests of one server process: change feed, call log, housekeeping."""
 
 import asyncio
 import logging
@@ -6,6 +6,9 @@ import weakref
 from collections.abc import Awaitable, Callable
 
 from gateway_site.change_feed import follow_changes
+from gateway_site.housekeeping import keep_house
+from upstreams import mcp_client
+from virtualmcp.call_log import call_log
 
 logger = logging.getLogger(__name__)
 
@@ -13,17 +16,16 @@ Job = Callable[[], Awaitable[None]]
 
 
 class BackgroundWork:
-    """Tasks of the running event loop, started once per loop and stopped together.
+    """The call log's writer and the tasks of the running loop, started and stopped together.
 
     A job that fails is logged and started again after a second: losing the change feed
     would leave revoked tokens alive in this process.
     """
 
-    def __init__(self, jobs: tuple[Job, ...] = (follow_changes,)) -> None:
+    def __init__(self, jobs: tuple[Job, ...] = (follow_changes, keep_house)) -> None:
         self._jobs = jobs
         self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._closers: list[Job] = []
 
     def ensure_started(self) -> None:
         """Start the jobs on the running loop unless they run there already; cheap when they do."""
@@ -31,23 +33,20 @@ class BackgroundWork:
         if self._loop is not None and self._loop() is loop:
             return
         self._loop = weakref.ref(loop)
+        call_log.start()
         self._tasks = [loop.create_task(self._keep_running(job)) for job in self._jobs]
 
-    def on_stop(self, closer: Job) -> None:
-        """Have ``closer`` awaited when the server ends."""
-        self._closers.append(closer)
-
     async def stop(self) -> None:
-        """Cancel the jobs, then let every closer write or close what it holds."""
+        """End the jobs, the sessions and connections to upstreams, and write the call log."""
         tasks, self._tasks, self._loop = self._tasks, [], None
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for closer in self._closers:
-            try:
-                await closer()
-            except Exception:
-                logger.exception("%s failed while the server stopped", closer)
+        try:
+            await asyncio.wait_for(mcp_client.close_all(), timeout=5)
+        except Exception:
+            logger.exception("connections to upstreams were not closed properly")
+        await asyncio.to_thread(call_log.stop)
 
     @staticmethod
     async def _keep_running(job: Job) -> None:

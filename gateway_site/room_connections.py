@@ -1,12 +1,13 @@
-"""Connects the rooms' signals to what spans them: the audit trail and the change feed."""
+"""Connects the rooms to what spans them: audit trail, change feed, metrics, background work."""
 
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
 from django.contrib.auth.models import User
 from django.db.models.signals import m2m_changed, post_save
 
-from gateway_site import audit_trail, change_feed
+from gateway_site import audit_trail, change_feed, metrics, sign_in_events
 
 ROOMS = ("consent", "oauthserver", "upstreams", "virtualmcp")
 
@@ -21,6 +22,55 @@ def connect() -> None:
     m2m_changed.connect(
         forget_membership, sender=User.groups.through, dispatch_uid="change_feed.membership"
     )
+    sign_in_events.connect()
+    connect_caches()
+    connect_metrics()
+
+
+def connect_caches() -> None:
+    """Have every cache of every room forget what a change says is no longer true."""
+    from oauthserver import bearer_tokens
+    from upstreams import credentials, mcp_client
+    from virtualmcp import published_lists, route_table, tool_catalogue, upstream_openings
+    from virtualmcp.eras import era_in
+
+    def forget_tokens(key: str) -> None:
+        bearer_tokens.forget(token_digest=key)
+
+    def forget_access(key: str) -> None:
+        bearer_tokens.forget(user_id=int(key) if key.isdecimal() else None)
+
+    forget_configuration: list[Callable[[], None]] = [
+        route_table.forget,
+        tool_catalogue.forget,
+        published_lists.forget,
+        upstream_openings.forget,
+        mcp_client.forget,
+    ]
+    change_feed.on_change("token", forget_tokens)
+    change_feed.on_change("access", forget_access)
+    change_feed.on_change("credential", credentials.forget_key)
+    change_feed.on_change("session", era_in.forget)
+    for forget in forget_configuration:
+        change_feed.on_change("configuration", _whatever_the_key(forget))
+
+
+def _whatever_the_key(forget: Callable[[], None]) -> Callable[[str], None]:
+    """An upstream may be part of several Virtual MCPs, so its change concerns them all."""
+    return lambda key: forget()
+
+
+def connect_metrics() -> None:
+    """Count the calls that the call log sees."""
+    from virtualmcp.call_log import Entry, call_log
+
+    def count(entries: Sequence[Entry], lost: int) -> None:
+        for entry in entries:
+            metrics.count_call(entry.server.slug, entry.method, entry.outcome, entry.seconds)
+        if lost:
+            metrics.LOST_RECORDS.inc(lost)
+
+    call_log.observe(count)
 
 
 def forget_person(sender: Any, instance: User, created: bool, **kwargs: Any) -> None:

@@ -104,6 +104,9 @@ LOG_FORMAT: str = env.str("LOG_FORMAT", default="plain")
 LOG_LEVEL: str = env.str("LOG_LEVEL", default="INFO")
 # Lets a scraper read /metrics with "Authorization: Bearer ..."; administrators may in any case.
 METRICS_TOKEN: str = env.str("METRICS_TOKEN", default="")
+# Days until records are removed; 0 keeps them for good.
+CALL_RECORD_DAYS: int = env.int("CALL_RECORD_DAYS", default=30)
+AUDIT_EVENT_DAYS: int = env.int("AUDIT_EVENT_DAYS", default=0)
 EMAIL_URL: str = env.str("EMAIL_URL", default="")
 MAIL_CONFIGURED = bool(EMAIL_URL)
 vars().update(environ.Env.email_url_config(EMAIL_URL or "dummymail://"))
@@ -212,9 +215,7 @@ OAUTH2_PROVIDER_APPLICATION_MODEL = "oauthserver.OAuthClient"
 # PEM of the key that signs ID tokens; without one OpenID Connect is not offered.
 OIDC_RSA_PRIVATE_KEY: str = env.str("OIDC_RSA_PRIVATE_KEY", default="", multiline=True)
 # Networks from which many people's clients register and refresh: vendors' egress ranges.
-GATEWAY_SHARED_EGRESS: list[str] = env.list(
-    "GATEWAY_SHARED_EGRESS", default=["160.79.104.0/21"]
-)
+GATEWAY_SHARED_EGRESS: list[str] = env.list("GATEWAY_SHARED_EGRESS", default=["160.79.104.0/21"])
 OAUTH2_PROVIDER: dict[str, object] = {
     "OAUTH2_VALIDATOR_CLASS": "oauthserver.token_policy.GatewayOAuth2Validator",
     "SCOPES_BACKEND_CLASS": "oauthserver.scopes.GatewayScopes",

@@ -1,48 +1,42 @@
 """Every address that Django serves; the MCP endpoint is routed in ``asgi``."""
 
-from collections.abc import Sequence
-from importlib import import_module
-from typing import Any
-
+from django.conf import settings
 from django.contrib import admin
-from django.urls import include, path
+from django.urls import include, path, re_path
 
+from consent.authorization_view import ConsentView
 from gateway_site import metrics, rest_api, site_views
+from oauthserver.urls import discovery_urlpatterns, protocol_urlpatterns
 
+# What people do with their account, apart from what administrators do for them.
+account_urlpatterns = [
+    path("accounts/email/", site_views.managed_by_administrator),
+    path("accounts/signup/", site_views.managed_by_administrator),
+    *(
+        []
+        if settings.MAIL_CONFIGURED
+        else [path("accounts/password/reset/", site_views.mail_not_configured)]
+    ),
+    path("accounts/", include("allauth.urls")),
+]
 
-def _from(module: str, name: str = "urlpatterns") -> Sequence[Any]:
-    """Temporary: a room that is not there yet has no addresses."""
-    try:
-        return list(getattr(import_module(module), name))
-    except ModuleNotFoundError:
-        return []
-
-
-try:
-    from consent.authorization_view import ConsentView
-
-    authorize = [path("authorize", ConsentView.as_view(), name="authorize")]
-except ModuleNotFoundError:
-    authorize = []
+oauth_urlpatterns = [
+    re_path(r"^authorize/?$", ConsentView.as_view(), name="authorize"),
+    *protocol_urlpatterns,
+]
 
 urlpatterns = [
-    *_from("oauthserver.urls", "discovery_urlpatterns"),
-    path(
-        "oauth/",
-        include(
-            ([*authorize, *_from("oauthserver.urls", "protocol_urlpatterns")], "oauth2_provider")
-        ),
-    ),
-    path("accounts/email/", site_views.managed_by_administrator),
-    path("accounts/", include("allauth.urls")),
+    *discovery_urlpatterns,
+    path("oauth/", include((oauth_urlpatterns, "oauth2_provider"))),
+    *account_urlpatterns,
     path("admin/", admin.site.urls),
     path("api/v1/", include(rest_api.urlpatterns)),
     path("metrics", metrics.metrics_view, name="metrics"),
     path(".well-known/openai-apps-challenge", site_views.openai_apps_challenge),
+    path("", include("upstreams.urls")),
+    path("", include("consent.urls")),
+    path("", include("virtualmcp.urls")),
 ]
-for _room in ("upstreams", "consent", "virtualmcp"):
-    if _from(f"{_room}.urls"):
-        urlpatterns.append(path("", include(f"{_room}.urls")))
 
 handler400 = "gateway_site.error_pages.bad_request"
 handler403 = "gateway_site.error_pages.permission_denied"
