@@ -48,7 +48,9 @@ def facts_of_registration(document: dict[str, Any]) -> ClientFacts:
     Raises:
         ProtocolError: ``invalid_redirect_uri`` or ``invalid_client_metadata``.
     """
-    method = document.get("token_endpoint_auth_method", "client_secret_basic")
+    method = document.get("token_endpoint_auth_method")
+    # Some clients send null for what they leave open.
+    method = "client_secret_basic" if method is None else method
     if method not in AUTH_METHODS:
         raise _invalid("'token_endpoint_auth_method' must be one of " + ", ".join(AUTH_METHODS))
     return _facts(document, method, (method,), name_required=False)
@@ -130,9 +132,8 @@ def _redirect_uris(value: object) -> tuple[str, ...]:
 
 
 def _grant_types(document: dict[str, Any]) -> tuple[str, ...]:
-    if "response_types" in document and "code" not in _strings(
-        document["response_types"], "response_types"
-    ):
+    responses = document.get("response_types")
+    if responses is not None and "code" not in _strings(responses, "response_types"):
         raise _invalid("'response_types' must contain 'code'")
     if document.get("grant_types") is None:
         return GRANT_TYPES
@@ -144,8 +145,8 @@ def _grant_types(document: dict[str, Any]) -> tuple[str, ...]:
 
 def _has_usable_keys(document: dict[str, Any]) -> bool:
     algorithm = document.get("token_endpoint_auth_signing_alg") or "RS256"
-    named = "jwks_uri" in document or "jwks" in document
-    return named and algorithm in SIGNING_ALGORITHMS
+    named = document.get("jwks_uri") or document.get("jwks")
+    return bool(named) and algorithm in SIGNING_ALGORITHMS
 
 
 def _jwks_uri(value: object) -> str:

@@ -10,6 +10,11 @@ os.environ.setdefault("PUBLIC_URL", "http://localhost:8000")
 os.environ.setdefault("GATEWAY_ALLOW_LOOPBACK_UPSTREAMS", "true")
 os.environ.setdefault("GATEWAY_ALLOW_LOOPBACK_CLIENT_METADATA", "true")
 
-from gateway_site.settings import *  # noqa: E402, F403
+from gateway_site.settings import *  # noqa: F403
 
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+if DATABASES["default"]["ENGINE"].endswith("sqlite3"):  # noqa: F405
+    # A file: an in-memory database is shared between threads with other locks than a real one.
+    _folder = tempfile.mkdtemp(prefix="gateway-tests-db-")
+    DATABASES["default"]["TEST"] = {"NAME": f"{_folder}/tests.sqlite3"}  # noqa: F405
