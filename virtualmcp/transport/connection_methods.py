@@ -73,7 +73,7 @@ async def discover(exchange: Exchange, call: Call) -> None:
     await exchange.answer(result_body(call.message.id, msgspec.json.encode(result)))
 
 
-async def ping(exchange: Exchange, message: Message, session: Session) -> None:
+async def ping(exchange: Exchange, message: Message) -> None:
     """Say that the gateway is there (a49)."""
     await exchange.answer(result_body(message.id, _EMPTY))
 
@@ -98,7 +98,7 @@ def take_notification(message: Message, session: Session) -> None:
         logger.debug("nothing to cancel in session %s", session.digest[:12])
 
 
-async def end_session(exchange: Exchange, session: Session) -> None:
+async def end_session(session: Session) -> None:
     """End a session on the client's wish, and the calls that still run in it."""
     await era_in.end(session)
     calls_in_flight.cancel_session(session.digest)

@@ -10,6 +10,7 @@ collects bodies without a bound, which is why this is not one.
 """
 
 import logging
+import re
 from collections.abc import Mapping
 
 from django.conf import settings
@@ -20,7 +21,6 @@ from oauthserver.challenges import bearer_challenge
 from upstreams.revisions import MODERN
 from virtualmcp import access_policy, route_table
 from virtualmcp.eras.era_in import Session, SessionUnknown
-from virtualmcp.models import SLUG
 from virtualmcp.route_table import VirtualMcpFacts
 from virtualmcp.transport import message_dispatch
 from virtualmcp.transport.connection_methods import end_session
@@ -54,6 +54,8 @@ logger = logging.getLogger(__name__)
 _ALLOW: Header = (b"allow", b"POST, DELETE")
 _ALLOW_PAGES: Header = (b"allow", b"POST, DELETE, OPTIONS")
 _MODERN = MODERN.encode()
+# What no slug can be is not looked for; models.SLUG says the same to whoever chooses one.
+_SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
 class McpEndpoint:
@@ -97,7 +99,7 @@ async def _server(slug: str) -> VirtualMcpFacts:
     """
     found = route_table.cached(slug)
     if found is None:
-        if SLUG.regex.fullmatch(slug) is None:
+        if _SLUG.fullmatch(slug) is None:
             raise _not_found()
         try:
             found = await route_table.load(slug)

@@ -109,7 +109,7 @@ async def _legacy(exchange: Exchange, call: Call, session: Session) -> None:
     elif method_table.known(message.method, Era.LEGACY):
         await relay(exchange, call, session)
     elif message.method == "ping":
-        await connection_methods.ping(exchange, message, session)
+        await connection_methods.ping(exchange, message)
     elif message.method == "logging/setLevel":
         await connection_methods.set_log_level(exchange, message, session)
     else:
@@ -135,6 +135,7 @@ async def _guarded(answering: Any, exchange: Exchange, message: Message) -> None
 
 async def _batch(exchange: Exchange, body: bytes) -> None:
     """Serve the messages of a batch side by side, where the revision has batches (a27)."""
+    messages = read_batch(body)
     session_id = exchange.headers.get(SESSION_HEADER)
     version = exchange.headers.get(VERSION_HEADER, era_in.BATCHING_REVISION.encode())
     session = None
@@ -143,7 +144,6 @@ async def _batch(exchange: Exchange, body: bytes) -> None:
     if session is None or not session.batches:
         raise MalformedMessage(INVALID_REQUEST, "Send one message at a time, not a JSON array.")
     assert session_id is not None
-    messages = read_batch(body)
     parts = [_Part() for _ in messages]
     await asyncio.gather(
         *(

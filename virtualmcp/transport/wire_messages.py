@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 
@@ -162,7 +162,7 @@ def _with_members(raw_id: bytes, method: str, params: bytes, answer_id: bytes) -
     )
 
 
-def is_object(raw: msgspec.Raw | None) -> bool:
+def is_object(raw: msgspec.Raw | None) -> TypeGuard[msgspec.Raw]:
     """Tell whether the value is there and a JSON object."""
     return raw is not None and memoryview(raw)[0] == 0x7B
 
@@ -210,7 +210,8 @@ def _check_envelope(
     body: bytes, envelope: _Envelope, raw_id: bytes, params: bytes, answer_id: bytes
 ) -> None:
     # The length a request has when it is written without spaces: nothing can hide in it.
-    if len(body) == 45 + len(raw_id) + len(envelope.method) + len(params):
+    least = 45 + len(raw_id) + len(envelope.method) + len(params)
+    if len(body) == least and raw_id and params:
         return
     values = [params, bytes(envelope.result), bytes(envelope.error)]
     _check_names(body, values, "the message", answer_id)
