@@ -62,7 +62,7 @@ class RunningGateway:
             timeout=60,
             check=False,
         )
-        assert done.returncode == 0, (arguments, done.stdout[-3000:], done.stderr[-3000:])
+        assert done.returncode == 0, f"{arguments}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         return done.stdout
 
     def apply(self, configuration: Mapping[str, Any]) -> str:

@@ -161,13 +161,17 @@ class Browser:
         stops: beginnings of addresses it must not open, such as a client's redirect URI. It
             stops there and ``Page.stopped_at`` is the full address.
         verify: what httpx takes for TLS verification.
+        address: where it says it is, to a server that believes a proxy (``X-Forwarded-For``).
     """
 
-    def __init__(self, stops: tuple[str, ...] = (), *, verify: Any = True) -> None:
+    def __init__(
+        self, stops: tuple[str, ...] = (), *, verify: Any = True, address: str = ""
+    ) -> None:
         self.stops = stops
         self.page: Page | None = None
         self.visited: list[str] = []
-        self._client = httpx.Client(verify=verify, timeout=20, trust_env=False)
+        headers = {"X-Forwarded-For": address} if address else {}
+        self._client = httpx.Client(verify=verify, timeout=20, trust_env=False, headers=headers)
 
     def open(self, url: str) -> Page:
         """Go to an address as if typed or clicked."""

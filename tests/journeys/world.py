@@ -103,8 +103,13 @@ class World:
         upstream.script.append(Canned(body=body, headers={"content-type": content_type}))
 
     def person(self) -> Person:
-        """Return somebody whom no test has met."""
-        return Person(self.free.pop(), self.gateway, Browser(STOPS))
+        """Return somebody whom no test has met, at an address of their own.
+
+        Sign-ins are limited by address, and forty people are not at one.
+        """
+        name = self.free.pop()
+        address = f"198.51.100.{PEOPLE.index(name) + 1}"
+        return Person(name, self.gateway, Browser(STOPS, address=address))
 
 
 def _configuration(addresses: dict[str, str]) -> dict[str, Any]:
@@ -198,7 +203,7 @@ def running_world() -> Iterator[World]:
                 "dead": f"http://127.0.0.1:{free_port()}/mcp",
             }
         )
-        password = {"PASSWORD_OF_THE_FIRST": PASSWORD}
-        with running_gateway(configuration, environment=password) as gateway:
+        environment = {"PASSWORD_OF_THE_FIRST": PASSWORD, "TRUSTED_PROXY": "127.0.0.1/32"}
+        with running_gateway(configuration, environment=environment) as gateway:
             gateway.manage("shell", "-v", "0", "-c", SAME_PASSWORD_FOR_ALL)
             yield World(gateway, modern, legacy, guarded, keyed, configuration)
