@@ -122,7 +122,7 @@ def read(data: bytes) -> Message:
 def _read_again(data: bytes) -> Message:
     """Read what may hold a lone surrogate, which the standard library alone keeps."""
     try:
-        found = json.loads(data, parse_constant=_no_constant)
+        found = json.loads(data.decode("utf-8"), parse_constant=_no_constant)
         if not isinstance(found, dict):
             raise NotJsonRpc("not an object")
         members = {name: found[name] for name in Message.__struct_fields__ if name in found}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.fakes.raw_upstream import Step, answer, stream
 from upstreams.canonical_call import CanonicalCall, Outcome, QuestionNotPossible
 from upstreams.credentials import Credential
 from upstreams.upstream_facts import UpstreamFacts
@@ -80,3 +81,21 @@ class RecordingSink:
         if not self.answers:
             raise QuestionNotPossible(method)
         return self.answers.pop(0)
+
+
+def replying(make: Callable[[str], bytes]) -> Callable[[bytes], list[Step]]:
+    """Return a script that answers with what ``make(id)`` returns as body."""
+    return lambda request: answer(make(json.loads(request.partition(b"\r\n\r\n")[2])["id"]))
+
+
+def streaming(*messages: bytes) -> Callable[[bytes], list[Step]]:
+    """Return a script of events; ``%s`` in a message stands for the request's id."""
+
+    def script(request: bytes) -> list[Step]:
+        request_id = json.loads(request.partition(b"\r\n\r\n")[2])["id"].encode()
+        return stream(*(b"data: " + m.replace(b"%s", request_id) + b"\n\n" for m in messages))
+
+    return script
+
+
+RESULT = b'{"jsonrpc":"2.0","id":"%s","result":{"ok":1}}'
