@@ -41,7 +41,6 @@
       tab.setAttribute("aria-controls", panel.id);
       panel.setAttribute("role", "tabpanel");
       panel.setAttribute("aria-labelledby", tab.id);
-      panel.tabIndex = 0;
       tab.addEventListener("click", (event) => {
         event.preventDefault();
         showTab(tabs, tab, false);

@@ -1,0 +1,56 @@
+"""Administrators read consents and take them back; they never write one."""
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+from oauth2_provider.models import get_access_token_model
+
+from consent.models import ConsentRecord
+from tests.consent.people_and_servers import browser_of, oauth_client, person, resource
+
+pytestmark = pytest.mark.django_db
+LIST = "/admin/consent/consentrecord/"
+
+
+def record_with_token() -> ConsentRecord:
+    record = ConsentRecord.objects.create(
+        user=person("sam"),
+        client=oauth_client(),
+        resource=resource("workspace"),
+        virtual_mcp_slug="workspace",
+        scopes="mcp:tools",
+        redirect_uri="https://chat.example/callback",
+    )
+    get_access_token_model().objects.create(
+        user=record.user,
+        application=record.client,
+        token="a-token",
+        scope="mcp:tools",
+        resource=[record.resource],
+        expires=timezone.now() + timedelta(hours=1),
+    )
+    return record
+
+
+def test_revoking_in_the_admin_ends_the_tokens():
+    record = record_with_token()
+    browser = browser_of(person(is_staff=True, is_superuser=True))
+    done = browser.post(
+        LIST, {"action": "revoke_selected", "_selected_action": [record.pk]}, follow=True
+    )
+    assert "1 revoked." in done.content.decode()
+    assert not get_access_token_model().objects.exists()
+    record.refresh_from_db()
+    assert record.revoked_at is not None
+
+
+def test_nothing_can_be_added_changed_or_deleted():
+    record = record_with_token()
+    browser = browser_of(person(is_staff=True, is_superuser=True))
+    assert browser.get(f"{LIST}add/").status_code == 403
+    assert browser.get(f"{LIST}{record.pk}/delete/").status_code == 403
+    assert browser.post(f"{LIST}{record.pk}/change/", {"scopes": "all"}).status_code == 403
+    shown = browser.get(f"{LIST}{record.pk}/change/").content.decode()
+    assert "workspace" in shown
+    assert 'name="_save"' not in shown
