@@ -1,0 +1,384 @@
+"""Calls to stateful upstreams: sessions, questions, cancellation, resumption."""
+
+import asyncio
+import json
+import time
+
+import pytest
+
+from tests.fakes.mcp_catalogue import EXACT
+from tests.fakes.mcp_upstream import Canned, FakeUpstream
+from tests.fakes.raw_upstream import RawUpstream, answer, stream
+from tests.upstreams.relaying import (
+    NO_CREDENTIAL,
+    RecordingSink,
+    bearer,
+    facts_for,
+    text_of,
+    tool_call,
+    until,
+)
+from upstreams import legacy_exchange, legacy_sessions, mcp_client
+from upstreams.canonical_call import CanonicalCall, ClientFacts, Outcome, SilentSink
+from upstreams.errors import (
+    CredentialRefused,
+    UpstreamAnswerInvalid,
+    UpstreamIncompatible,
+    UpstreamTimeout,
+)
+
+
+@pytest.fixture(autouse=True)
+async def forgotten_afterwards():
+    mcp_client.forget()
+    yield
+    await mcp_client.close_all()
+
+
+async def call(upstream, request, sink=None, credential=NO_CREDENTIAL, **changes):
+    facts = facts_for(upstream.url, era="legacy", **changes)
+    return await mcp_client.call(facts, credential, request, sink or SilentSink())
+
+
+def legacy(**knobs):
+    return FakeUpstream(era="legacy", **knobs)
+
+
+# Sessions -----------------------------------------------------------------------------------
+@pytest.mark.parametrize("answers", ["json", "sse"])
+async def test_fifty_calls_at_once_open_one_session(answers):
+    with legacy(answers=answers).serve() as upstream:
+        got = await asyncio.gather(
+            *(call(upstream, tool_call("echo", {"text": str(n)})) for n in range(50))
+        )
+        assert [text_of(outcome) for outcome in got] == [str(n) for n in range(50)]
+        methods = [seen.message.get("method") for seen in upstream.requests]
+        assert methods[:2] == ["initialize", "notifications/initialized"]
+        assert methods[2:] == ["tools/call"] * 50
+        assert len(upstream.initialized) == 1
+        for seen in upstream.requests[1:]:
+            assert seen.headers["mcp-session-id"] == upstream.initialized[0]
+            assert seen.headers["mcp-protocol-version"] == "2025-11-25"
+            assert "mcp-method" not in seen.headers
+
+
+async def test_a_session_is_not_shared_between_people_credentials_or_abilities():
+    able = ClientFacts("2025-11-25", b'{"elicitation":{}}', b"", "able")
+    requests = [
+        (tool_call("echo"), NO_CREDENTIAL),
+        (tool_call("echo", principal="person-2"), NO_CREDENTIAL),
+        (tool_call("echo"), bearer("t", "grant-2")),
+        (tool_call("echo", facts=able), NO_CREDENTIAL),
+    ]
+    with legacy().serve() as upstream:
+        for request, credential in requests * 2:
+            await call(upstream, request, credential=credential)
+        assert len(upstream.initialized) == 4
+
+
+async def test_a_refreshed_token_goes_on_in_the_same_session():
+    with legacy().serve() as upstream:
+        await call(upstream, tool_call("echo"), credential=bearer("old"))
+        await call(upstream, tool_call("echo"), credential=bearer("new"))
+        assert len(upstream.initialized) == 1
+        assert upstream.last_headers("tools/call")["authorization"] == "Bearer new"
+
+
+@pytest.mark.parametrize(
+    ("declared", "sent"),
+    [
+        (b"", {}),
+        (b"{}", {}),
+        (b'{"roots":{"listChanged":true,"x":1},"tasks":{}}', {"roots": {"x": 1}}),
+        (
+            b'{"elicitation":{"form":{},"url":{}},"sampling":{"tools":{}},"vendor":{"a":null}}',
+            {
+                "elicitation": {"form": {}, "url": {}},
+                "sampling": {"tools": {}},
+                "vendor": {"a": None},
+            },
+        ),
+    ],
+)
+async def test_exactly_what_the_client_can_do_is_declared(declared, sent):
+    client = ClientFacts("2026-07-28", declared, b'{"name":"ChatGPT","version":"9"}', "f")
+    with legacy().serve() as upstream:
+        await call(upstream, tool_call("echo", facts=client))
+        params = upstream.calls("initialize")[0]["params"]
+        assert params["capabilities"] == sent
+        assert (params["protocolVersion"], params["clientInfo"]["title"]) == (
+            "2025-11-25",
+            "ChatGPT",
+        )
+        assert params["clientInfo"]["name"] == "mcp-gateway"
+
+
+async def test_servers_without_session_ids_are_served():
+    with legacy(sessions=False).serve() as upstream:
+        for _ in range(3):
+            await call(upstream, tool_call("echo"))
+        assert len(upstream.initialized) == 1
+        assert "mcp-session-id" not in upstream.last_headers("tools/call")
+
+
+async def test_a_lost_session_is_opened_anew_and_the_call_made_once_more():
+    with legacy().serve() as upstream:
+        await call(upstream, tool_call("echo"))
+        upstream.forget_sessions()
+        assert text_of(await call(upstream, tool_call("echo", {"text": "again"}))) == "again"
+        assert len(upstream.initialized) == 2
+        assert len(upstream.calls("tools/call")) == 3
+
+
+async def test_a_server_that_says_400_for_a_lost_session_is_understood():
+    lost = b'{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"No valid session ID"}}'
+    with legacy().serve() as upstream:
+        await call(upstream, tool_call("echo"))
+        upstream.script.append(Canned(400, lost))
+        assert text_of(await call(upstream, tool_call("echo", {"text": "again"}))) == "again"
+        assert len(upstream.initialized) == 2
+
+
+async def test_a_server_that_never_knows_its_sessions_is_asked_twice_and_no_more():
+    gone = Canned(404, b'{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"gone"}}')
+    with legacy(canned={"tools/call": gone}).serve() as upstream:
+        outcome = await call(upstream, tool_call("echo"))
+        assert json.loads(outcome.error)["message"] == "gone"
+        assert len(upstream.calls("tools/call")) == 2
+        assert len(upstream.initialized) == 2
+
+
+@pytest.mark.parametrize("revision", ["2025-11-25", "2025-06-18", "2025-03-26"])
+async def test_the_revision_the_server_picks_is_spoken(revision):
+    with legacy(revision=revision).serve() as upstream:
+        assert text_of(await call(upstream, tool_call("echo", {"text": "x"}))) == "x"
+        sent = upstream.last_headers("tools/call").get("mcp-protocol-version", "")
+        assert sent == ("" if revision == "2025-03-26" else revision)
+
+
+async def test_a_revision_nobody_knows_is_incompatible():
+    with legacy(revision="1999-01-01").serve() as upstream, pytest.raises(UpstreamIncompatible):
+        await call(upstream, tool_call("echo"))
+
+
+@pytest.mark.parametrize("session_id", ["a b", "x" * 2000, "\x7f"])
+async def test_a_session_id_that_is_no_visible_ascii_is_refused(session_id):
+    result = {"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {"name": "x"}}
+
+    def script(request):
+        request_id = json.loads(request.partition(b"\r\n\r\n")[2]).get("id")
+        body = json.dumps({"jsonrpc": "2.0", "id": request_id, "result": result}).encode()
+        return answer(body, Mcp_Session_Id=session_id)
+
+    with RawUpstream(script) as upstream, pytest.raises(UpstreamAnswerInvalid):
+        await call(upstream, tool_call("echo"))
+
+
+async def test_a_refused_login_while_opening_is_a_refused_credential():
+    with legacy(tokens={"good"}).serve() as upstream:
+        with pytest.raises(CredentialRefused):
+            await call(upstream, tool_call("echo"), credential=bearer("bad"))
+        await call(upstream, tool_call("echo"), credential=bearer("good"))
+
+
+async def test_idle_sessions_and_all_sessions_at_the_end_are_deleted(monkeypatch):
+    with legacy().serve() as upstream:
+        await call(upstream, tool_call("echo"))
+        monkeypatch.setattr(legacy_sessions, "IDLE_SECONDS", -1.0)
+        legacy_sessions.sessions()._end_idle()
+        assert await upstream.seen(lambda u: len(u.deleted) == 1)
+        await call(upstream, tool_call("echo"))
+        await mcp_client.close_all()
+        assert upstream.deleted == upstream.initialized
+
+
+async def test_the_least_recently_used_session_makes_room(monkeypatch):
+    monkeypatch.setattr(legacy_sessions, "MOST_SESSIONS", 2)
+    with legacy().serve() as upstream:
+        for person in ("a", "b", "a", "c", "a"):
+            await call(upstream, tool_call("echo", principal=person))
+        assert await upstream.seen(lambda u: len(u.deleted) == 1)
+        assert len(upstream.initialized) == 3
+        assert upstream.deleted == [upstream.initialized[1]]
+
+
+async def test_opening_a_session_survives_the_caller_who_began_it():
+    slow = RecordingSink()
+    with legacy().serve() as upstream:
+        first = asyncio.create_task(call(upstream, tool_call("echo"), slow))
+        second = asyncio.create_task(call(upstream, tool_call("echo", {"text": "x"})))
+        await until(lambda: bool(legacy_sessions.sessions()._opening))
+        first.cancel()
+        assert text_of(await second) == "x"
+        assert len(upstream.initialized) == 1
+
+
+# Calls --------------------------------------------------------------------------------------
+async def test_modern_members_stay_at_home_and_unknown_ones_travel():
+    params = (
+        b'{"name":"exact","arguments":{"big":36893488147419103232},"_meta":{"traceparent":"00",'
+        b'"io.modelcontextprotocol/protocolVersion":"2026-07-28","progressToken":3,'
+        b'"io.modelcontextprotocol/clientInfo":{},"io.modelcontextprotocol/logLevel":"info",'
+        b'"io.modelcontextprotocol/clientCapabilities":{}}}'
+    )
+    with legacy().serve() as upstream:
+        request = tool_call("exact", params=params, params_are_modern=True)
+        outcome = await call(upstream, request)
+        assert (outcome.result, outcome.modern) == (EXACT, False)
+        seen = upstream.calls("tools/call")[0]["params"]
+        assert seen == {
+            "name": "exact",
+            "arguments": {"big": 2**65},
+            "_meta": {"traceparent": "00"},
+        }
+
+
+async def test_progress_comes_back_under_the_clients_own_token():
+    sink = RecordingSink()
+    with legacy().serve() as upstream:
+        await call(upstream, tool_call("slow", {"steps": 2}, progress_token=b"7"), sink)
+        assert [p["progressToken"] for m, p in sink.notified if "progress" in m] == [7, 7]
+
+
+async def test_log_messages_reach_only_the_calls_that_want_them():
+    quiet, talkative = RecordingSink(), RecordingSink()
+    with legacy().serve() as upstream:
+        arguments = {"level": "warning", "text": "hm"}
+        await call(upstream, tool_call("log", arguments, log_level="info"), talkative)
+        await call(upstream, tool_call("log", arguments, log_level="error"), quiet)
+        await call(upstream, tool_call("log", arguments), quiet)
+        assert [params["data"] for _, params in talkative.notified] == ["hm"]
+        assert quiet.notified == []
+        assert [m["params"]["level"] for m in upstream.calls("logging/setLevel")] == ["info"]
+
+
+async def test_a_notice_on_the_stream_of_a_call_is_passed_on():
+    changed = b'{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}'
+    sink = RecordingSink()
+    with resumable([changed], final=True) as upstream:
+        await call(upstream, tool_call("x"), sink)
+        assert sink.notified == [("notifications/tools/list_changed", {})]
+
+
+# Questions ----------------------------------------------------------------------------------
+async def test_a_question_is_put_to_the_client_and_its_answer_goes_back():
+    sink = RecordingSink(answers=[Outcome(result=b'{"action":"accept","content":{"a":1}}')])
+    with legacy().serve() as upstream:
+        outcome = await call(upstream, tool_call("ask", {"question": "Why?"}), sink)
+        assert text_of(outcome) == 'they said {"action": "accept", "content": {"a": 1}}'
+        method, params = sink.asked[0]
+        assert (method, params["message"]) == ("elicitation/create", "Why?")
+
+
+async def test_a_question_nobody_can_answer_is_refused_and_the_call_goes_on():
+    with legacy().serve() as upstream:
+        outcome = await call(upstream, tool_call("ask"))
+        assert json.loads(outcome.result)["isError"] is True
+        assert text_of(outcome) == "not possible: -32603"
+
+
+async def test_an_error_of_the_client_is_the_answer_to_the_question():
+    sink = RecordingSink(answers=[Outcome(error=b'{"code":-1,"message":"declined"}')])
+    with legacy().serve() as upstream:
+        assert text_of(await call(upstream, tool_call("ask"), sink)) == "not possible: -1"
+
+
+async def test_thinking_about_a_question_does_not_use_up_the_calls_time():
+    class Thoughtful(RecordingSink):
+        async def ask(self, method, params):
+            await asyncio.sleep(0.8)
+            return Outcome(result=b'{"action":"decline"}')
+
+    with legacy().serve() as upstream:
+        outcome = await call(upstream, tool_call("ask", timeout=0.4), Thoughtful())
+        assert "decline" in text_of(outcome)
+
+
+async def test_a_ping_of_the_upstream_is_answered_while_a_call_runs():
+    ping = b'{"jsonrpc":"2.0","id":99,"method":"ping"}'
+    with resumable([ping, 0.3], final=True) as upstream:
+        await call(upstream, tool_call("x"))
+        assert any(b'{"jsonrpc":"2.0","id":99,"result":{}}' in seen for seen in upstream.requests)
+
+
+# Ends ---------------------------------------------------------------------------------------
+async def test_a_cancelled_call_is_cancelled_at_the_upstream_within_a_second():
+    with legacy().serve() as upstream:
+        task = asyncio.create_task(call(upstream, tool_call("hang")))
+        assert await upstream.seen(lambda u: "started:hang" in u.events)
+        started = time.monotonic()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await upstream.seen(lambda u: "cancelled:hang" in u.events, 1.0)
+        assert time.monotonic() - started < 1
+        sent = upstream.calls("notifications/cancelled")[0]["params"]
+        assert sent["requestId"] == upstream.calls("tools/call")[0]["id"]
+
+
+async def test_a_call_that_takes_too_long_is_cancelled_too():
+    with legacy().serve() as upstream:
+        with pytest.raises(UpstreamTimeout):
+            await call(upstream, tool_call("hang", timeout=0.3))
+        assert await upstream.seen(lambda u: "cancelled:hang" in u.events)
+
+
+def resumable(pieces, *, final, resumes=1):
+    """Serve a session whose call streams ``pieces``; its result comes after ``resumes`` GETs."""
+    opened = {"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {"name": "x"}}
+    state = {"id": "", "gets": 0}
+
+    def script(request):
+        if request.startswith(b"GET"):
+            state["gets"] += 1
+            if state["gets"] < resumes:
+                return stream(b"id: e2\nretry: 10\ndata:\n\n")
+            return stream(result_of(state["id"]))
+        message = json.loads(request.partition(b"\r\n\r\n")[2])
+        if message.get("method") == "initialize":
+            body = json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": opened}).encode()
+            return answer(body, Mcp_Session_Id="s1")
+        if message.get("method") != "tools/call":
+            return answer(b"", status="202 Accepted")
+        state["id"] = message["id"]
+        events = [p if isinstance(p, float) else b"data: " + p + b"\n\n" for p in pieces]
+        if final:
+            return stream(*events, result_of(message["id"]))
+        return stream(b"id: e1\nretry: 20\ndata:\n\n", *events)
+
+    return RawUpstream(script)
+
+
+def result_of(request_id):
+    result = {"content": [{"type": "text", "text": "resumed"}]}
+    message = {"jsonrpc": "2.0", "id": request_id, "result": result}
+    return b"id: e9\ndata: " + json.dumps(message).encode() + b"\n\n"
+
+
+@pytest.mark.parametrize("resumes", [1, 3])
+async def test_a_stream_the_upstream_ends_early_is_resumed_from_its_last_event(resumes):
+    with resumable([], final=False, resumes=resumes) as upstream:
+        assert text_of(await call(upstream, tool_call("x"))) == "resumed"
+        gets = [seen for seen in upstream.requests if seen.startswith(b"GET")]
+        assert len(gets) == resumes
+        assert b"\r\nLast-Event-ID: e1\r\n" in gets[0]
+        assert b"\r\nMcp-Session-Id: s1\r\n" in gets[0]
+
+
+async def test_resuming_has_an_end(monkeypatch):
+    monkeypatch.setattr(legacy_exchange, "MOST_RESUMES", 3)
+    with resumable([], final=False, resumes=100) as upstream:
+        with pytest.raises(UpstreamAnswerInvalid):
+            await call(upstream, tool_call("x"))
+        assert len([seen for seen in upstream.requests if seen.startswith(b"GET")]) == 3
+
+
+async def test_the_opening_is_that_of_the_persons_session():
+    with legacy().serve() as upstream:
+        facts = facts_for(upstream.url, era="legacy")
+        opened = await mcp_client.opening(facts, NO_CREDENTIAL, ClientFacts(), principal="person-1")
+        assert json.loads(opened)["serverInfo"]["name"] == "fake-upstream"
+        await call(upstream, tool_call("echo"))
+        assert len(upstream.initialized) == 1
+        listed = await call(upstream, CanonicalCall(method="tools/list", principal="person-1"))
+        assert len(json.loads(listed.result)["tools"]) == 12
