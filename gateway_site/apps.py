@@ -10,6 +10,10 @@ class GatewaySiteConfig(AppConfig):
 
     def ready(self) -> None:
         """Listen to every room's signals and register the configuration checks."""
-        from gateway_site import room_connections
+        from django.conf import settings
 
+        # Importing the checks registers them.
+        from gateway_site import configuration_checks, logging_setup, room_connections  # noqa: F401
+
+        logging_setup.remember_secrets([settings.METRICS_TOKEN, *settings.GATEWAY_ENCRYPTION_KEYS])
         room_connections.connect()

@@ -17,6 +17,7 @@ django_application = get_asgi_application()
 
 # Importing these needs the app registry, which the line above has filled.
 from gateway_site.background_work import BackgroundWork  # noqa: E402
+from gateway_site.configuration_checks import require_sound_configuration  # noqa: E402
 from gateway_site.trusted_proxy import behind_proxy  # noqa: E402
 from virtualmcp.transport.endpoint import McpEndpoint  # noqa: E402
 
@@ -24,6 +25,7 @@ Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
+require_sound_configuration()
 background_work = BackgroundWork()
 
 

@@ -1,4 +1,4 @@
-"""What ``gateway.yaml`` may say, as types: unknown names and wrong kinds are refused with their path.
+"""What ``gateway.yaml`` may say, as types; anything else is refused with its path.
 
 Everything but names and addresses is optional. Whatever is secret is a reference
 (``env:NAME`` or ``file:path``), never the secret itself. An object that the file does not

@@ -18,11 +18,8 @@ from upstreams import actions as upstream_actions
 from upstreams import sealed_secrets
 from upstreams.models import Upstream
 from upstreams.token_vault import VaultError
-
-try:
-    from virtualmcp import actions as virtual_mcp_actions
-except ImportError:
-    from gateway_site import temporary_virtual_mcp_actions as virtual_mcp_actions
+from virtualmcp import actions as virtual_mcp_actions
+from virtualmcp.actions import Choice
 from virtualmcp.models import VirtualMcp
 
 
@@ -127,7 +124,6 @@ def apply_virtual_mcp(entry: VirtualMcpEntry, path: str, applying: Applying) -> 
             virtual_mcp_actions.delete_virtual_mcp(server, actor=applying.actor)
         applying.note("virtual mcp", entry.slug, "removed" if server else "unchanged")
         return
-    created = server is None
     wanted = said(
         title=entry.title,
         description=entry.description,
@@ -135,42 +131,35 @@ def apply_virtual_mcp(entry: VirtualMcpEntry, path: str, applying: Applying) -> 
         enabled=entry.enabled,
         audience=entry.audience,
     )
+    groups = None if entry.groups is None else _groups(entry.groups, f"{path}.groups")
+    choices = None if entry.upstreams is None else _choices(entry.upstreams, f"{path}.upstreams")
     with named(path):
         if server is None:
-            changed = wanted
-            server = virtual_mcp_actions.create_virtual_mcp(
-                {"title": entry.slug, **wanted, "slug": entry.slug}, actor=applying.actor
+            virtual_mcp_actions.create_virtual_mcp(
+                {"title": entry.slug, **wanted, "slug": entry.slug},
+                groups=groups or (),
+                choices=choices or (),
+                actor=applying.actor,
             )
-        else:
-            changed = differing(server, wanted)
-            if changed:
-                virtual_mcp_actions.update_virtual_mcp(server, changed, actor=applying.actor)
-        parts = _apply_parts(server, entry, path, applying)
-    what = "created" if created else "changed" if changed or parts else "unchanged"
-    applying.note("virtual mcp", entry.slug, what, {**changed, **dict.fromkeys(parts)})
+            applying.note("virtual mcp", entry.slug, "created")
+            return
+        changed = differing(server, wanted)
+        if groups is not None and set(groups) != set(server.groups.all()):
+            changed["groups"] = None
+        if choices is not None and choices != _present_choices(server):
+            changed["upstreams"] = None
+        if changed:
+            virtual_mcp_actions.update_virtual_mcp(
+                server, wanted, groups=groups, choices=choices, actor=applying.actor
+            )
+    applying.note("virtual mcp", entry.slug, "changed" if changed else "unchanged", changed)
 
 
-def _apply_parts(
-    server: VirtualMcp, entry: VirtualMcpEntry, path: str, applying: Applying
-) -> list[str]:
-    changed = []
-    if entry.groups is not None:
-        groups = _groups(entry.groups, f"{path}.groups")
-        if set(groups) != set(server.groups.all()):
-            virtual_mcp_actions.set_groups(server, groups, actor=applying.actor)
-            changed.append("groups")
-    if entry.upstreams is not None:
-        wanted = [
-            _choice(choice, f"{path}.upstreams[{n}]") for n, choice in enumerate(entry.upstreams)
-        ]
-        present = [
-            (row.upstream, row.required, row.chosen_tools if row.tool_mode == "chosen" else None)
-            for row in server.choices.select_related("upstream").order_by("position", "pk")
-        ]
-        if wanted != present:
-            virtual_mcp_actions.set_choices(server, wanted, actor=applying.actor)
-            changed.append("upstreams")
-    return changed
+def _present_choices(server: VirtualMcp) -> list[Choice]:
+    return [
+        Choice(row.upstream, row.required, row.chosen_tools if row.tool_mode == "chosen" else None)
+        for row in server.choices.select_related("upstream").order_by("position", "pk")
+    ]
 
 
 def _groups(names: list[str], path: str) -> list[Group]:
@@ -182,10 +171,13 @@ def _groups(names: list[str], path: str) -> list[Group]:
     return [found[name] for name in names]
 
 
-def _choice(entry: ChoiceEntry | str, path: str) -> tuple[Upstream, bool, list[str] | None]:
-    entry = ChoiceEntry(upstream=entry) if isinstance(entry, str) else entry
-    upstream = Upstream.objects.filter(key=entry.upstream).first()
-    if upstream is None:
-        text = f"There is no upstream {entry.upstream}. Name it under upstreams."
-        raise ConfigurationRefused([(path, text)])
-    return upstream, entry.required, entry.tools
+def _choices(entries: list[ChoiceEntry | str], path: str) -> list[Choice]:
+    found = []
+    for position, given in enumerate(entries):
+        entry = ChoiceEntry(upstream=given) if isinstance(given, str) else given
+        upstream = Upstream.objects.filter(key=entry.upstream).first()
+        if upstream is None:
+            text = f"There is no upstream {entry.upstream}. Name it under upstreams."
+            raise ConfigurationRefused([(f"{path}[{position}]", text)])
+        found.append(Choice(upstream, entry.required, entry.tools))
+    return found

@@ -102,9 +102,9 @@ def ensure_keys(folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
         return stored
     if (folder / DATABASE_FILE).exists():
         raise DataDirectoryUnusable(
-            f"{folder} holds a database but not the keys that belong to it ({', '.join(missing)} in "
-            f"{ENVIRONMENT_FILE}). Restore that file from your backup, set the variables, or choose "
-            "an empty --data-dir."
+            f"{folder} holds a database, but the keys that belong to it are missing "
+            f"({', '.join(missing)} in {ENVIRONMENT_FILE}). Restore that file from your backup, "
+            "set the variables, or choose an empty --data-dir."
         )
     made = {
         "SECRET_KEY": secrets.token_urlsafe(48),

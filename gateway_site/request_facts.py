@@ -25,7 +25,8 @@ class RequestFacts:
     address: str = ""
 
 
-current: ContextVar[RequestFacts] = ContextVar("request_facts", default=RequestFacts())
+NO_REQUEST = RequestFacts()
+current: ContextVar[RequestFacts] = ContextVar("request_facts", default=NO_REQUEST)
 
 
 def facts_of(request: HttpRequest) -> RequestFacts:

@@ -41,6 +41,13 @@ class UpstreamLine:
     connected: int
     to_reconnect: int
 
+    @property
+    def state_words(self) -> str:
+        """The state as people read it."""
+        return {"ok": "works", "failing": "fails", "off": "switched off"}.get(
+            self.state, "not checked yet"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class EventLine:
@@ -113,7 +120,7 @@ def _upstream_lines() -> list[UpstreamLine]:
             pk=row.pk,
             title=row.title,
             state=_state(row),
-            detail=str(row.last_check.get("error", "")) if row.last_check else "",
+            detail=_failure(row),
             revision=row.detected_revision,
             checked_at=row.last_checked_at,
             connected=int(getattr(row, "connected", 0)),
@@ -121,6 +128,14 @@ def _upstream_lines() -> list[UpstreamLine]:
         )
         for row in rows
     ]
+
+
+def _failure(upstream: Upstream) -> str:
+    """Return where the last check failed and why, "" if it did not."""
+    for step in upstream.last_check.get("steps", []) if upstream.last_check else []:
+        if step.get("state") == "failed":
+            return f"{step.get('title', '')}: {step.get('text', '')}"
+    return ""
 
 
 def _state(upstream: Upstream) -> str:

@@ -36,7 +36,7 @@ class Child:
 
     def start(self) -> None:
         """Start the process in a session of its own: Ctrl-C reaches only the supervisor."""
-        self.process = subprocess.Popen(
+        self.process = subprocess.Popen(  # noqa: S603
             self.command,
             env=self.environment,
             cwd=self.folder,

@@ -162,7 +162,8 @@ def _remove_configuration() -> None:
     slugs = sorted(set(others.values_list("virtual_mcp__slug", flat=True)))
     if slugs:
         raise DemoRefused(
-            f"The Virtual MCPs {', '.join(slugs)} use upstreams of the demo. Take them out there first."
+            f"The Virtual MCPs {', '.join(slugs)} use upstreams of the demo. "
+            "Take these out there first."
         )
     gone = Configuration(
         upstreams=[UpstreamEntry(key=key, state=State.ABSENT) for key in processes.NAMES],

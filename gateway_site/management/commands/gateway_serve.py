@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from gateway_site import serving
+from gateway_site import public_address, serving
 from gateway_site.demo import processes as demo_processes
 from gateway_site.supervision import Child, Ended, Supervisor
 
@@ -85,7 +86,7 @@ class Command(BaseCommand):
         self._say(banner(plan, administrator, demo))
 
     def _manage(self, plan: serving.ServingPlan, *arguments: str) -> dict[str, Any]:
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603
             [sys.executable, str(serving.ROOT / "manage.py"), *arguments],
             env=plan.environment(),
             stdout=subprocess.PIPE,
@@ -102,8 +103,9 @@ class Command(BaseCommand):
             fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as failure:
             guard.seek(0)
+            process = guard.read().strip() or "unknown"
             raise CommandError(
-                f"A gateway (process {guard.read().strip() or 'unknown'}) already runs on {folder}. "
+                f"A gateway (process {process}) already runs on {folder}. "
                 "Stop it first, or choose another --data-dir."
             ) from failure
         guard.truncate(0)
@@ -128,23 +130,27 @@ def is_ready(local_url: str) -> bool:
 
 def banner(plan: serving.ServingPlan, administrator: dict[str, Any], demo: dict[str, Any]) -> str:
     """Return what a person needs now: addresses, the password once, the next step."""
+    first_step = f"Open {plan.public_url}/admin/, add an upstream and a Virtual MCP over it."
     lines = ["", f"The gateway runs at {plan.public_url}", ""]
     if demo:
-        lines += ["Connector URLs of the demo, to paste into an MCP client:"]
-        lines += [f"  {server['url']}   {server['title']}" for server in demo["virtual_mcps"]]
+        servers = demo["virtual_mcps"]
+        width = max(len(server["url"]) for server in servers)
+        lines += ["Connector URLs, to paste into an MCP client:"]
+        lines += [f"  {server['url']:{width}}   {server['title']}" for server in servers]
         lines += [""]
+        first_step = f"Open {plan.public_url}/ and sign in; each card shows how to connect."
     lines += ["Administration:", f"  {plan.public_url}/admin/   user {administrator['username']}"]
     if administrator["password"]:
         lines += [f"  password {administrator['password']}   (shown only now; write it down)"]
-    lines += ["", "What to do next:"]
-    if demo:
-        lines += [
-            f"  1. Open {plan.public_url}/ and sign in; each card shows how to connect a client."
-        ]
     else:
-        lines += [f"  1. Open {plan.public_url}/admin/, add an upstream and a Virtual MCP over it."]
-    lines += [
-        "  2. ChatGPT and Claude need an address on the internet: docs/quickstart.md says how."
-    ]
+        lines += ["  password as printed at the first start; a new one:"]
+        variables = f"GATEWAY_DATA_DIR={shlex.quote(str(plan.folder))}"
+        command = f".venv/bin/python manage.py changepassword {administrator['username']}"
+        lines += [f"  {variables} {command}"]
+    lines += ["", "What to do next:", f"  1. {first_step}"]
+    if public_address.is_loopback(plan.public_url):
+        lines += ["  2. ChatGPT and Claude need an address on the internet: docs/quickstart.md."]
+    else:
+        lines += ["  2. Point your reverse proxy at this port: docs/operations.md."]
     lines += ["  3. Stop with Ctrl-C. Starting again keeps accounts, keys and settings.", ""]
     return "\n".join(lines)

@@ -1,0 +1,244 @@
+"""The site's own pages in the admin: audit trail, site profile, people, identity providers."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from allauth.account.models import EmailAddress
+from allauth.mfa.models import Authenticator
+from allauth.socialaccount.models import SocialAccount, SocialApp, SocialToken
+from django.conf import settings
+from django.contrib import admin
+from django.contrib.auth.admin import GroupAdmin, UserAdmin
+from django.contrib.auth.models import Group, User
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils.html import format_html
+from oauth2_provider.models import (
+    get_access_token_model,
+    get_grant_model,
+    get_id_token_model,
+    get_refresh_token_model,
+)
+
+from gateway_site import audit_trail, people_actions
+from gateway_site.admin_forms import IdentityProviderForm
+from gateway_site.models import AuditEvent, SiteProfile
+
+# The classes are generic for the type checker only.
+if TYPE_CHECKING:
+    _AuditAdmin = admin.ModelAdmin[AuditEvent]
+    _ProfileAdmin = admin.ModelAdmin[SiteProfile]
+    _ProviderAdmin = admin.ModelAdmin[SocialApp]
+    _FactorAdmin = admin.ModelAdmin[Authenticator]
+else:
+    _AuditAdmin = _ProfileAdmin = _ProviderAdmin = _FactorAdmin = admin.ModelAdmin
+
+# These libraries register pages of their own, which would show secrets and bypass the actions.
+for _library in ("allauth.account", "allauth.socialaccount", "allauth.mfa", "oauth2_provider"):
+    import_module(f"{_library}.admin")
+for _model in (
+    *(SocialApp, SocialToken, SocialAccount, EmailAddress, Authenticator, User, Group),
+    *(get_access_token_model(), get_refresh_token_model(), get_grant_model()),
+    get_id_token_model(),
+):
+    if admin.site.is_registered(_model):
+        admin.site.unregister(_model)
+
+
+@admin.register(AuditEvent)
+class AuditEventAdmin(_AuditAdmin):
+    """The audit trail: to read, filter and search; never to write."""
+
+    list_display = ["at", "event", "actor", "address"]
+    list_filter = ["kind"]
+    search_fields = ["actor", "target", "kind", "address"]
+    date_hierarchy = "at"
+    list_per_page = 50
+
+    @admin.display(description="What happened")
+    def event(self, event: AuditEvent) -> str:
+        """Say the event in words."""
+        return audit_trail.sentence(event)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Events are written by what happens."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: AuditEvent | None = None) -> bool:
+        """Nobody changes the past."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: AuditEvent | None = None) -> bool:
+        """Retention is a setting, not a button."""
+        return False
+
+
+@admin.register(SiteProfile)
+class SiteProfileAdmin(_ProfileAdmin):
+    """The one row of settings; opening the list opens it."""
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Show the form at once."""
+        profile = SiteProfile.objects.order_by("pk").first() or SiteProfile.objects.create()
+        return self.change_view(request, str(profile.pk), extra_context=extra_context)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """There is one."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: SiteProfile | None = None) -> bool:
+        """There is always one."""
+        return False
+
+    def save_model(self, request: HttpRequest, obj: SiteProfile, form: Any, change: bool) -> None:
+        """Save through the action."""
+        values = {name: form.cleaned_data[name] for name in form.changed_data}
+        people_actions.update_site(obj, values, actor=request.user)
+
+
+@admin.register(User)
+class PersonAdmin(UserAdmin):
+    """People who may sign in, with what they are connected to."""
+
+    list_display = ("username", "email", "is_staff", "is_active", "sign_in_methods", "last_login")
+    list_filter = ("is_active", "is_staff", "is_superuser", "groups")
+
+    @admin.display(description="Signs in with")
+    def sign_in_methods(self, user: User) -> str:
+        """Name password, providers and second factor."""
+        methods = ["password"] if user.has_usable_password() else []
+        methods += list(
+            SocialAccount.objects.filter(user=user)
+            .order_by("provider")
+            .values_list("provider", flat=True)
+        )
+        if Authenticator.objects.filter(user=user, type=Authenticator.Type.TOTP).exists():
+            methods.append("second factor")
+        return ", ".join(methods) or "nothing"
+
+    def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
+        """Save, keep the sign-in address in step, and audit."""
+        super().save_model(request, obj, form, change)
+        people_actions.keep_address(obj)
+        fields = [name for name in form.changed_data if "password" not in name]
+        details = {"fields": fields, "created": not change}
+        audit_trail.record(
+            "person.changed", user=request.user, target=obj.username, details=details
+        )
+
+    def delete_model(self, request: HttpRequest, obj: User) -> None:
+        """Delete through the action."""
+        people_actions.delete_person(obj, actor=request.user)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
+        """Delete each through the action."""
+        for person in queryset:
+            people_actions.delete_person(person, actor=request.user)
+
+
+@admin.register(Group)
+class PeopleGroupAdmin(GroupAdmin):
+    """Groups, which decide who may use which Virtual MCP."""
+
+    def save_model(self, request: HttpRequest, obj: Group, form: Any, change: bool) -> None:
+        """Save and audit."""
+        super().save_model(request, obj, form, change)
+        audit_trail.record("group.changed", user=request.user, target=obj.name)
+
+    def delete_model(self, request: HttpRequest, obj: Group) -> None:
+        """Delete through the action."""
+        people_actions.delete_group(obj, actor=request.user)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Group]) -> None:
+        """Delete each through the action."""
+        for group in queryset:
+            people_actions.delete_group(group, actor=request.user)
+
+
+@admin.register(SocialApp)
+class IdentityProviderAdmin(_ProviderAdmin):
+    """OpenID Connect providers; the client secret can be written and never read."""
+
+    form = IdentityProviderForm
+    list_display = ["name", "provider_id", "server_url", "client_id"]
+    readonly_fields = ["redirect_uri"]
+    fields = [
+        "name",
+        "provider_id",
+        "server_url",
+        "client_id",
+        "client_secret",
+        "only_known_people",
+        "redirect_uri",
+    ]
+
+    @admin.display(description="Issuer")
+    def server_url(self, app: SocialApp) -> str:
+        """Return the provider's address."""
+        return str(app.settings.get("server_url", ""))
+
+    @admin.display(description="Redirect URI to register at the provider")
+    def redirect_uri(self, app: SocialApp) -> str:
+        """Return the callback address, once the provider has its id."""
+        if not app.provider_id:
+            return "Shown after saving."
+        path = reverse("openid_connect_callback", kwargs={"provider_id": app.provider_id})
+        return format_html("<code>{}</code>", settings.PUBLIC_URL + path)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[SocialApp]:
+        """Show only what sign-in uses."""
+        return super().get_queryset(request).filter(provider="openid_connect")
+
+    def save_model(self, request: HttpRequest, obj: SocialApp, form: Any, change: bool) -> None:
+        """Save through the action."""
+        values = {n: form.cleaned_data[n] for n in ("name", "provider_id", "client_id")}
+        values["settings"] = form.new_settings()
+        people_actions.save_identity_provider(
+            obj, values, secret=form.cleaned_data["client_secret"] or None, actor=request.user
+        )
+
+    def delete_model(self, request: HttpRequest, obj: SocialApp) -> None:
+        """Delete through the action."""
+        people_actions.delete_identity_provider(obj, actor=request.user)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[SocialApp]) -> None:
+        """Delete each through the action."""
+        for app in queryset:
+            people_actions.delete_identity_provider(app, actor=request.user)
+
+
+SocialApp._meta.verbose_name = "identity provider"
+SocialApp._meta.verbose_name_plural = "identity providers"
+
+
+@admin.register(Authenticator)
+class SecondFactorAdmin(_FactorAdmin):
+    """Second factors: to see who has one, and to remove a lost one."""
+
+    list_display = ["user", "type", "created_at", "last_used_at"]
+    list_filter = ["type"]
+    search_fields = ["user__username", "user__email"]
+    fields = ["user", "type", "created_at", "last_used_at"]
+    readonly_fields = ["user", "type", "created_at", "last_used_at"]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """People add their own."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Authenticator | None = None) -> bool:
+        """Its secret is nobody's business."""
+        return False
+
+    def delete_model(self, request: HttpRequest, obj: Authenticator) -> None:
+        """Remove and audit."""
+        target = f"{obj.user} ({obj.type})"
+        obj.delete()
+        audit_trail.record("person.second_factor_removed", user=request.user, target=target)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Authenticator]) -> None:
+        """Remove each."""
+        for factor in queryset:
+            self.delete_model(request, factor)
