@@ -9,10 +9,13 @@ class VirtualMcpConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Tell the authorization server how to find what tokens are for."""
+        """Tell the authorization server what tokens can be for, and listen for changes."""
         from oauthserver import audience
-        from virtualmcp import published_resources
+        from upstreams import signals as upstream_signals
+        from virtualmcp import change_hearing, published_resources, signals
 
         audience.register_resource_lookup(
             published_resources.find, published_resources.may_use, published_resources.all_for
         )
+        for room in (upstream_signals, signals):
+            room.changed.connect(change_hearing.hear_signal, dispatch_uid="virtualmcp.changes")

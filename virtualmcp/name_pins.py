@@ -34,7 +34,7 @@ async def pin_and_reload(
     try:
         write = database_sync_to_async(pin, thread_sensitive=False)
         await write(server.id, kind, sightings, transparent=server.transparent)
-        route_table.forget(server.slug)
+        route_table.forget_one(server.slug)
         return await route_table.load(server.slug) or server
     except DatabaseError:
         logger.exception("public names of %s could not be written", server.slug)

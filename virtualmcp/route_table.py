@@ -191,10 +191,17 @@ async def _read(slug: str) -> VirtualMcpFacts | None:
     return facts
 
 
-def forget(slug: str = "") -> None:
-    """Drop one snapshot, or all of them; reads under way are not kept either."""
-    _snapshots.forget(slug)
+def forget(key: str = "") -> None:
+    """Drop every snapshot; reads under way are not kept either. ``key`` is not looked at: a
+    change of an upstream concerns any number of Virtual MCPs."""
+    _snapshots.forget("")
     _loading.clear()
+
+
+def forget_one(slug: str) -> None:
+    """Drop the snapshot of one Virtual MCP."""
+    _snapshots.forget(slug)
+    _loading.pop(slug, None)
 
 
 def resource_of(slug: str) -> str:

@@ -89,6 +89,12 @@ class Catalogue:
         kept = self._kept.get(key) or self._last.get(key.context)
         return kept if kept is not None and kept.last_good else None
 
+    def names_of(self, upstream_id: int) -> set[str]:
+        """Return the tools an upstream is known to have, as seen by anybody."""
+        kept = [value for key, value in self._kept.items() if key.upstream_id == upstream_id]
+        tools = (value.content for value in kept if value.content.kind is Kind.TOOLS)
+        return {name for content in tools for name in content.by_identity}
+
     async def read(self, key: CatalogueKey, reading: Reading) -> Kept:
         """Read a list now; callers who want the same one share one reading.
 
@@ -168,12 +174,13 @@ class Catalogue:
                 if shelf is self._kept:
                     self._count(gone, -1)
 
-    def expire(self, *, upstream_id: int, credential_id: str) -> None:
-        """Have lists read again at the next use; the upstream said that they changed."""
-        now = time.monotonic()
+    def expire(self, *, upstream_id: int | None = None, credential_id: str | None = None) -> None:
+        """Have lists read again at the next use; until then they stay as last good ones."""
+        long_ago = time.monotonic() - STALE - 1
         for key, kept in list(self._kept.items()):
-            if (key.upstream_id, key.credential_id) == (upstream_id, credential_id):
-                self._kept[key] = Kept(kept.content, kept.read_at, now - STALE - 1)
+            concerned = upstream_id in (None, key.upstream_id)
+            if concerned and credential_id in (None, key.credential_id):
+                self._kept[key] = Kept(kept.content, kept.read_at, long_ago)
 
 
 catalogue = Catalogue()

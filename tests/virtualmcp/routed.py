@@ -68,7 +68,7 @@ def upstream(fake: FakeUpstream | None, key: str, **more: Any) -> Upstream:
     """Register a fake upstream, or with none an address where nobody listens."""
     url = fake.url if fake is not None else "http://127.0.0.1:9/mcp"
     return Upstream.objects.create(
-        key=key, **{"title": key.capitalize(), "url": url, "list_timeout": 2, **more}
+        key=key, **{"title": key.capitalize(), "url": url, "list_timeout": 10, **more}
     )
 
 

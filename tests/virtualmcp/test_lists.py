@@ -12,6 +12,7 @@ from tests.virtualmcp.routed import Client, in_thread, legacy
 from upstreams.models import UpstreamAccount
 from virtualmcp import published_lists, tool_catalogue
 from virtualmcp.models import PublicName, UpstreamChoice
+from virtualmcp.routing import list_reading
 from virtualmcp.tool_catalogue import catalogue
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -286,13 +287,14 @@ class Endless(list):
         return 10**6
 
 
-async def test_a_list_without_an_end_is_cut_and_that_is_said(alpha):
+async def test_a_list_without_an_end_is_cut_and_that_is_said(alpha, monkeypatch):
+    monkeypatch.setattr(list_reading, "MOST_PAGES", 5)
     await single(alpha)
     alpha.page_size, alpha.tools = 1, Endless([tool("x")])
     result = await Client().result("tools/list")
     assert [t["name"] for t in result["tools"]] == ["x"]
     assert result["_meta"][PROBLEMS][0]["problem"] == "truncated"
-    assert len(alpha.calls("tools/list")) == 50
+    assert len(alpha.calls("tools/list")) == 5
 
 
 async def test_more_tools_than_the_gateway_takes_are_cut_and_that_is_said(alpha):

@@ -1,0 +1,107 @@
+"""URIs inside results: mapped in every place that names one, and nowhere else."""
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from virtualmcp.listed_entries import Kind
+from virtualmcp.resource_uris import to_upstream
+from virtualmcp.result_mapping import ResultMapping
+
+URIS = st.sampled_from(["ui://a/b", "file:///x", "notes://{n}", "x", "a+b:c", "UI://x"])
+APP = {"ui": {"resourceUri": "ui://x", "visibility": ["app"]}, "ui/resourceUri": "ui://x"}
+
+
+def mapped(method, value, key="k", **more):
+    raw = json.dumps(value).encode()
+    return json.loads(getattr(ResultMapping(key), method)(raw, **more))
+
+
+@given(URIS, URIS)
+def test_links_and_embedded_resources_map_back_to_what_they_were(link, embedded):
+    content = [
+        {"type": "resource_link", "uri": link, "name": "n"},
+        {"type": "resource", "resource": {"uri": embedded, "text": link}},
+        {"type": "text", "text": link},
+    ]
+    result = mapped("call_result", {"content": content, "structuredContent": {"uri": link}})
+    assert to_upstream(result["content"][0]["uri"]).uri == link
+    assert to_upstream(result["content"][1]["resource"]["uri"]).uri == embedded
+    assert result["content"][1]["resource"]["text"] == link
+    assert result["content"][2] == content[2]
+    assert result["structuredContent"] == {"uri": link}
+
+
+def test_nothing_to_map_gives_the_very_same_bytes():
+    raw = b'{"content":[{"type":"text","text":"a"}], "x":36893488147419103232}'
+    assert ResultMapping("k").call_result(raw) is raw
+    assert ResultMapping("k").prompt_result(raw) is raw
+    assert ResultMapping("").read_result(raw, asked="a:b", read="a:b") is raw
+    tricky = b'{"content":[{"type":"text","text":"a \\"resource\\" and \\"domain\\""}]}'
+    assert ResultMapping("k").call_result(tricky) is tricky
+    transparent = b'{"content":[{"type":"resource_link","uri":"x:1"}]}'
+    assert ResultMapping("").call_result(transparent) is transparent
+
+
+def test_unknown_members_and_exact_numbers_beside_a_mapped_uri_survive():
+    raw = (
+        b'{"vendor":[1, 2],"content":[{"big":36893488147419103232,"type":"resource_link",'
+        b'"uri":"x:1","long":0.1234567890123456789,"none":null}]}'
+    )
+    after = ResultMapping("k").call_result(raw)
+    assert after == raw.replace(b'"x:1"', b'"k+x:1"')
+
+
+def test_app_references_of_a_result_and_of_tools_agree():
+    meta = {**APP, "openai/outputTemplate": "ui://x", "openai/widgetDescription": "ui://x"}
+    result = mapped("call_result", {"content": [], "_meta": meta})["_meta"]
+    tool = json.loads(
+        ResultMapping("k").entry(Kind.TOOLS, json.dumps({"name": "a", "_meta": meta}).encode())
+    )["_meta"]
+    assert result == tool
+    assert result["ui"] == {"resourceUri": "ui://k+x", "visibility": ["app"]}
+    assert result["ui/resourceUri"] == result["openai/outputTemplate"] == "ui://k+x"
+    assert result["openai/widgetDescription"] == "ui://x"
+
+
+def test_prompts_questions_and_notices_are_mapped():
+    link = {"type": "resource_link", "uri": "x:1", "name": "n"}
+    messages = [{"role": "user", "content": link}, {"role": "user", "content": [link]}]
+    found = mapped("prompt_result", {"messages": messages})["messages"]
+    assert found[0]["content"]["uri"] == found[1]["content"][0]["uri"] == "k+x:1"
+    sampling = mapped("question", {"messages": messages, "maxTokens": 1})
+    assert sampling["messages"][0]["content"]["uri"] == "k+x:1"
+    asked = mapped("question", {"message": "Who?", "mode": "form"}, asker="GitHub")
+    assert asked["message"] == "[GitHub] Who?"
+    assert mapped("updated", {"uri": "x:1"}) == {"uri": "k+x:1"}
+
+
+def test_what_was_read_comes_back_under_the_uri_that_was_asked_for():
+    contents = [{"uri": "x:1", "text": "t"}, {"uri": "x:1/sub", "text": "s"}]
+    found = mapped("read_result", {"contents": contents}, asked="x:1", read="x:1")
+    assert [c["uri"] for c in found["contents"]] == ["x:1", "k+x:1/sub"]
+    found = mapped("read_result", {"contents": contents}, asked="k+x:1", read="x:1")
+    assert [c["uri"] for c in found["contents"]] == ["k+x:1", "k+x:1/sub"]
+
+
+def test_the_domain_of_an_app_goes_also_in_a_transparent_server():
+    content = {"uri": "ui://x", "text": "", "_meta": {"ui": {"domain": "d", "csp": {"a": []}}}}
+    found = mapped("read_result", {"contents": [content]}, key="", asked="ui://x", read="ui://x")
+    assert found["contents"][0]["_meta"] == {"ui": {"csp": {"a": []}}}
+
+
+def test_https_uris_stay_and_are_remembered():
+    mapping = ResultMapping("k")
+    raw = b'{"content":[{"type":"resource_link","uri":"https://example.com/a"}]}'
+    assert mapping.call_result(raw) is raw
+    assert mapping.web == ["https://example.com/a"]
+
+
+def test_members_of_the_wrong_type_are_left_alone():
+    for value in (
+        {"content": "resource"},
+        {"content": [1, None, {"type": "resource", "resource": 7}, {"type": "resource_link"}]},
+        {"content": [{"type": "resource_link", "uri": 7}], "_meta": []},
+    ):
+        assert mapped("call_result", value) == value

@@ -1,0 +1,183 @@
+"""Virtual MCPs and the call log in the admin. Every change goes through ``actions``."""
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin
+from django.contrib.auth.models import User
+from django.db.models import Count, Model, QuerySet
+from django.forms import Form, ModelForm
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+
+from virtualmcp import actions
+from virtualmcp.admin_forms import UpstreamChoiceForm, UpstreamChoiceFormSet, VirtualMcpForm
+from virtualmcp.models import CallRecord, PublicName, UpstreamChoice, VirtualMcp
+from virtualmcp.route_table import resource_of
+
+# The classes are generic for the type checker only.
+if TYPE_CHECKING:
+    _ServerAdmin = admin.ModelAdmin[VirtualMcp]
+    _ChoiceInline = admin.StackedInline[UpstreamChoice, VirtualMcp]
+    _AnyAdmin = admin.ModelAdmin[Any]
+    _ServerModelForm = ModelForm[VirtualMcp]
+else:
+    _ServerAdmin = _AnyAdmin = admin.ModelAdmin
+    _ChoiceInline = admin.StackedInline
+    _ServerModelForm = ModelForm
+
+
+def _actor(request: HttpRequest) -> User:
+    user = request.user
+    assert isinstance(user, User)
+    return user
+
+
+class UpstreamChoiceInline(_ChoiceInline):
+    """The upstreams of a Virtual MCP."""
+
+    model = UpstreamChoice
+    form = UpstreamChoiceForm
+    formset = UpstreamChoiceFormSet
+    extra = 0
+    autocomplete_fields = ["upstream"]
+    fields = [("upstream", "position", "required"), "tool_mode", "picked_tools", "other_tools"]
+    verbose_name = "upstream"
+    verbose_name_plural = "Upstreams, in the order in which their tools are listed"
+
+
+@admin.register(VirtualMcp)
+class VirtualMcpAdmin(_ServerAdmin):
+    """What is offered at one address, and to whom."""
+
+    form = VirtualMcpForm
+    inlines = [UpstreamChoiceInline]
+    list_display = ["title", "address", "audience", "enabled", "upstream_count"]
+    list_filter = ["enabled", "audience"]
+    search_fields = ["title", "slug"]
+    filter_horizontal = ["groups"]
+    prepopulated_fields = {"slug": ["title"]}
+    fieldsets = [
+        ("The server", {"fields": ["title", "slug", "description", "enabled", "address"]}),
+        ("Who may use it", {"fields": ["audience", "groups"]}),
+        ("What clients are told", {"fields": ["instructions"]}),
+    ]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[VirtualMcp]:
+        """Count the upstreams in the same query."""
+        return super().get_queryset(request).annotate(choice_count=Count("choices"))
+
+    def get_readonly_fields(
+        self, request: HttpRequest, obj: VirtualMcp | None = None
+    ) -> tuple[str, ...]:
+        """The slug stands fast once clients were given it."""
+        return ("address",) if obj is None else ("slug", "address")
+
+    def get_prepopulated_fields(
+        self, request: HttpRequest, obj: VirtualMcp | None = None
+    ) -> dict[str, Any]:
+        """Suggest a slug for a new one only."""
+        return {"slug": ["title"]} if obj is None else {}
+
+    @admin.display(description="Upstreams", ordering="choice_count")
+    def upstream_count(self, row: VirtualMcp) -> int:
+        """Return how many upstreams are chosen."""
+        return int(getattr(row, "choice_count", 0))
+
+    @admin.display(description="Address for clients")
+    def address(self, row: VirtualMcp) -> str:
+        """Show the address to copy, and where connecting is explained."""
+        if row.pk is None:
+            return "It is shown here once the server is saved."
+        guide = reverse("virtualmcp:connect_guide", args=[row.slug])
+        return format_html(
+            '<code>{}</code> · <a href="{}">How to connect</a>', resource_of(row.slug), guide
+        )
+
+    def save_model(
+        self, request: HttpRequest, obj: VirtualMcp, form: _ServerModelForm, change: bool
+    ) -> None:
+        """Leave the row to ``save_related``, which knows the upstreams too."""
+
+    def save_related(
+        self, request: HttpRequest, form: _ServerModelForm, formsets: Any, change: bool
+    ) -> None:
+        """Store everything in one action, so that the audit trail has one entry."""
+        assert isinstance(form, VirtualMcpForm)
+        choices = [choice for formset in formsets for choice in formset.choices()]
+        data, groups, actor = form.data_for_action(), form.groups(), _actor(request)
+        row = form.instance
+        if change:
+            actions.update_virtual_mcp(row, data, groups=groups, choices=choices, actor=actor)
+            return
+        made = actions.create_virtual_mcp(data, groups=groups, choices=choices, actor=actor)
+        row.pk = made.pk
+        row.refresh_from_db()
+
+    def construct_change_message(
+        self, request: HttpRequest, form: Form, formsets: Any, add: bool = False
+    ) -> list[dict[str, Any]]:
+        """Say little here: the details are in the audit trail."""
+        return [{"added": {}}] if add else [{"changed": {"fields": form.changed_data}}]
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """Let public names go with their server; by themselves nobody may delete them."""
+        listed, counts, lacking, protected = super().get_deleted_objects(objs, request)
+        lacking.discard(str(PublicName._meta.verbose_name))
+        return listed, counts, lacking, protected
+
+    def delete_model(self, request: HttpRequest, obj: VirtualMcp) -> None:
+        """Delete through the action."""
+        actions.delete_virtual_mcp(obj, actor=_actor(request))
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[VirtualMcp]) -> None:
+        """Delete each through the action."""
+        for row in queryset:
+            actions.delete_virtual_mcp(row, actor=_actor(request))
+
+
+class ReadOnlyAdmin(_AnyAdmin):
+    """For what the gateway writes and people only read."""
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Nobody adds."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Nobody changes."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Nobody deletes."""
+        return False
+
+
+@admin.register(PublicName)
+class PublicNameAdmin(ReadOnlyAdmin):
+    """Under which names tools and prompts are published, and whose they are."""
+
+    list_display = ["public_name", "kind", "upstream", "upstream_name", "virtual_mcp"]
+    list_filter = ["virtual_mcp", "upstream", "kind"]
+    search_fields = ["public_name", "upstream_name"]
+    list_select_related = ["upstream", "virtual_mcp"]
+
+
+@admin.register(CallRecord)
+class CallRecordAdmin(ReadOnlyAdmin):
+    """Relayed calls, the newest first; arguments and results are never recorded."""
+
+    list_display = [
+        "at",
+        "virtual_mcp",
+        "upstream",
+        "method",
+        "name",
+        "user_id",
+        "client_id",
+        "outcome",
+        "duration_ms",
+    ]
+    list_filter = ["outcome", "method", "virtual_mcp", "upstream"]
+    search_fields = ["name", "client_id"]
+    date_hierarchy = "at"
+    show_full_result_count = False

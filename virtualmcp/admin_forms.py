@@ -1,0 +1,115 @@
+"""The forms of a Virtual MCP in the admin; what they hold goes through ``actions``."""
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from django import forms
+from django.contrib.auth.models import Group
+from django.core.exceptions import ValidationError
+
+from virtualmcp import actions
+from virtualmcp.actions import Choice
+from virtualmcp.models import PublicName, UpstreamChoice, VirtualMcp
+from virtualmcp.tool_catalogue import catalogue
+
+# The classes are generic for the type checker only.
+if TYPE_CHECKING:
+    _ServerForm = forms.ModelForm[VirtualMcp]
+    _ChoiceForm = forms.ModelForm[UpstreamChoice]
+    _ChoiceFormSet = forms.BaseInlineFormSet[UpstreamChoice, VirtualMcp, Any]
+else:
+    _ServerForm = _ChoiceForm = forms.ModelForm
+    _ChoiceFormSet = forms.BaseInlineFormSet
+
+
+class VirtualMcpForm(_ServerForm):
+    """What a Virtual MCP is called and who may use it."""
+
+    class Meta:
+        model = VirtualMcp
+        fields: ClassVar[list[str]] = [*actions.EDITABLE, "groups"]
+        help_texts: ClassVar[dict[str, str]] = {
+            "slug": "The end of its address. It cannot be changed later.",
+            "instructions": "Told to every client first; hosts read the first 512 characters "
+            "most closely. What the upstreams say follows.",
+            "audience": "With groups chosen and none named, nobody may use it.",
+        }
+
+    def data_for_action(self) -> dict[str, Any]:
+        """Return the fields that were on the page."""
+        return {name: self.cleaned_data[name] for name in actions.EDITABLE if name in self.fields}
+
+    def groups(self) -> list[Group]:
+        """Return the groups chosen."""
+        return list(self.cleaned_data.get("groups") or [])
+
+
+def known_tools(choice: UpstreamChoice) -> list[str]:
+    """Return the tools an upstream was last seen to have, and those already chosen."""
+    if choice.upstream_id is None:
+        return []
+    pinned = PublicName.objects.filter(
+        upstream_id=choice.upstream_id, kind=PublicName.Kind.TOOL
+    ).values_list("upstream_name", flat=True)
+    chosen = [name for name in choice.chosen_tools if isinstance(name, str)]
+    return sorted({*pinned, *catalogue.names_of(choice.upstream_id), *chosen})
+
+
+class UpstreamChoiceForm(_ChoiceForm):
+    """One upstream: its place, whether people must connect it, and its tools."""
+
+    picked_tools = forms.MultipleChoiceField(
+        label="Chosen tools",
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+        help_text="Known from the last time its tools were listed.",
+    )
+    other_tools = forms.CharField(
+        label="Further tools",
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 2, "cols": 30}),
+        help_text="Names that are not known yet, one a line.",
+    )
+
+    class Meta:
+        model = UpstreamChoice
+        fields: ClassVar[list[str]] = ["upstream", "position", "required", "tool_mode"]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        picked = self.fields["picked_tools"]
+        assert isinstance(picked, forms.MultipleChoiceField)
+        picked.choices = [(name, name) for name in known_tools(self.instance)]
+        picked.initial = self.instance.chosen_tools
+
+    def choice(self) -> Choice:
+        """Return what the action takes."""
+        data = self.cleaned_data
+        tools = None
+        if data["tool_mode"] == UpstreamChoice.ToolMode.CHOSEN:
+            further = [line.strip() for line in data["other_tools"].splitlines()]
+            tools = list(dict.fromkeys([*data["picked_tools"], *filter(None, further)]))
+        return Choice(data["upstream"], data["required"], tools)
+
+
+class UpstreamChoiceFormSet(_ChoiceFormSet):
+    """All upstreams of one Virtual MCP, in the order of their positions."""
+
+    def clean(self) -> None:
+        """Check what the action will check, so that problems are shown on the page."""
+        super().clean()
+        if any(self.errors):
+            return
+        try:
+            actions.check_choices(self.choices())
+        except ValidationError as error:
+            raise ValidationError(error.messages) from error
+
+    def choices(self) -> list[Choice]:
+        """Return the upstreams that stay, in their new order."""
+        kept = [
+            form
+            for form in self.forms
+            if form.cleaned_data.get("upstream") and form not in self.deleted_forms
+        ]
+        kept.sort(key=lambda form: form.cleaned_data.get("position") or 0)
+        return [form.choice() for form in kept]
