@@ -111,6 +111,13 @@ def test_depth_up_to_the_limit_is_read_and_brackets_in_strings_do_not_count():
     assert read_message(request(params='{"a":[' + ",".join(["{}"] * 20_000) + "]}"))
 
 
+def test_a_value_that_looks_like_a_name_or_another_value_is_no_repetition():
+    text = '"' + "x" * 100 + '"'
+    numbers = "[" + "1," * 50 + "1]"
+    params = f'{{  {text}: 1, "b": {text}, "c": {numbers}, "d": "{numbers}", "e": {numbers} }}'
+    assert len(read_message(request(params=params)).members) == 5
+
+
 def test_ten_thousand_members_are_read():
     many = json.dumps({f"k{n}": n for n in range(10_000)})
     assert len(read_message(request(params=many)).members) == 10_000

@@ -213,8 +213,7 @@ def _check_envelope(
     least = 45 + len(raw_id) + len(envelope.method) + len(params)
     if len(body) == least and raw_id and params:
         return
-    values = [params, bytes(envelope.result), bytes(envelope.error)]
-    _check_names(body, values, "the message", answer_id)
+    _check_names(body, _members.decode(body), "the message", answer_id)
 
 
 def _object(raw: bytes | msgspec.Raw, where: str, answer_id: bytes) -> Members:
@@ -228,15 +227,23 @@ def _object(raw: bytes | msgspec.Raw, where: str, answer_id: bytes) -> Members:
     # that is all there is, and a member that was overwritten by a later one would add to it.
     least = 1 + 4 * len(members) + sum(map(len, members)) + sum(map(len, members.values()))
     if members and len(raw) != least:
-        _check_names(bytes(raw), [bytes(value) for value in members.values()], where, answer_id)
+        _check_names(bytes(raw), members, where, answer_id)
     return members
 
 
-def _check_names(raw: bytes, values: list[bytes], where: str, answer_id: bytes) -> None:
-    """Refuse an object with a member twice, looking at no more than its skeleton."""
-    for value in values:
-        # Only an object's or array's text can't stand inside a string unescaped.
-        if len(value) > _WORTH_CUTTING and value[:1] in b'{["':
+def _check_names(raw: bytes, members: Members, where: str, answer_id: bytes) -> None:
+    """Refuse an object with a member twice.
+
+    ``members`` is what is left when a later member takes the place of an earlier one.
+    """
+    spaced = b", ".join([b'"%b": %b' % (name.encode(), members[name]) for name in members])
+    if raw == b"{%b}" % spaced:
+        # As Python writes it; every member is accounted for.
+        return
+    for value in map(bytes, members.values()):
+        # Cutting out what is long leaves little to read. The text of an object or array can't
+        # stand inside a string, which would escape its quotes, nor be a name.
+        if len(value) > _WORTH_CUTTING and value[:1] in b"{[" and b'"' in value:
             raw = raw.replace(value, b"0", 1)
     try:
         json.loads(raw, object_pairs_hook=_distinct, parse_int=_skip, parse_float=_skip)
