@@ -70,8 +70,9 @@ def install(folder: Path, lock: Path) -> None:
     """Install exactly what the lock names, verifying every hash; show how far it is."""
     packages = len(re.findall(r"^[A-Za-z0-9]", lock.read_text(), re.MULTILINE))
     say(f"Installing {packages} locked packages from {lock.name} ...")
-    command = [folder / "bin" / "python", "-m", "pip", "install", "--require-hashes"]
-    command += ["--disable-pip-version-check", "--no-input", "--no-deps", "-r", lock]
+    command: list[str | Path] = [folder / "bin" / "python", "-m", "pip", "install"]
+    command += ["--require-hashes", "--no-deps", "--no-input", "-r", lock]
+    command += ["--disable-pip-version-check"]
     started, seen, shown = time.monotonic(), 0, 0.0
     last_lines: deque[str] = deque(maxlen=15)
     with subprocess.Popen(
@@ -125,7 +126,7 @@ def data_directory_of(arguments: list[str]) -> str:
 
 
 def main() -> None:
-    """``environment.py serve|test [arguments]``."""
+    """``environment.py serve|test|install-tools [arguments]``."""
     action, arguments = sys.argv[1], sys.argv[2:]
     runtime, development = ROOT / "requirements.txt", ROOT / "requirements-dev.txt"
     if action == "serve":
@@ -134,6 +135,9 @@ def main() -> None:
         if chosen:
             os.environ["GATEWAY_DATA_DIR"] = str(Path(chosen).expanduser().absolute())
         command = [python, ROOT / "manage.py", "gateway_serve", *arguments]
+    elif action == "install-tools":
+        ensure(ROOT / ".venv", development, runtime)
+        return
     else:
         python = ensure(ROOT / ".venv", development, runtime)
         ensure(ROOT / ".venvs" / "mcp1", ROOT / "requirements-mcp1.txt")

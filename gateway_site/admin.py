@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     _ProfileAdmin = admin.ModelAdmin[SiteProfile]
     _ProviderAdmin = admin.ModelAdmin[SocialApp]
     _FactorAdmin = admin.ModelAdmin[Authenticator]
+    _UserAdmin = UserAdmin[User]
 else:
     _AuditAdmin = _ProfileAdmin = _ProviderAdmin = _FactorAdmin = admin.ModelAdmin
+    _UserAdmin = UserAdmin
 
 # These libraries register pages of their own, which would show secrets and bypass the actions.
 for _library in ("allauth.account", "allauth.socialaccount", "allauth.mfa", "oauth2_provider"):
@@ -100,7 +102,7 @@ class SiteProfileAdmin(_ProfileAdmin):
 
 
 @admin.register(User)
-class PersonAdmin(UserAdmin):
+class PersonAdmin(_UserAdmin):
     """People who may sign in, with what they are connected to."""
 
     list_display = ("username", "email", "is_staff", "is_active", "sign_in_methods", "last_login")

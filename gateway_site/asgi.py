@@ -48,13 +48,15 @@ async def refuse_websocket(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "websocket.close", "code": 1000})
 
 
-endpoint = McpEndpoint()
+# Channels routes to ASGI applications with what Django types as routes to views.
+endpoint: Any = McpEndpoint()
+pages: Any = django_application
 http_routes = URLRouter(
     [
         re_path(r"^v1/mcp/(?P<slug>[^/]*)/?$", endpoint),
         # Deeper paths name no Virtual MCP; the endpoint says so in its own way.
         re_path(r"(?s)^v1/mcp(?:/.*)?$", endpoint, {"slug": ""}),
-        re_path(r"", django_application),
+        re_path(r"", pages),
     ]
 )
 

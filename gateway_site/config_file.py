@@ -30,29 +30,28 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise yaml.MarkedYAMLError(
-                problem="references (*name) are not used here", problem_mark=mark
-            )
+            raise self._refusal("references (*name) are not used here")
         self.depth += 1
         if self.depth > MOST_DEPTH:
-            mark = self.peek_event().start_mark
-            raise yaml.MarkedYAMLError(problem="it is nested too deeply", problem_mark=mark)
+            raise self._refusal("it is nested too deeply")
         try:
             return super().compose_node(parent, index)
         finally:
             self.depth -= 1
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
+        seen: set[str] = set()
         for key_node, _ in node.value:
-            if key_node.value in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f"{key_node.value!r} stands here twice",
-                    problem_mark=key_node.start_mark,
-                )
-            seen.add(key_node.value)
+            name = str(key_node.value)
+            if name in seen:
+                mark = key_node.start_mark
+                raise yaml.MarkedYAMLError(problem=f"{name!r} stands here twice", problem_mark=mark)
+            seen.add(name)
         return super().construct_mapping(node, deep)
+
+    def _refusal(self, problem: str) -> yaml.MarkedYAMLError:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        return yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
 
 
 def read_configuration(file: Path) -> Configuration:

@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 
-class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Entry(msgspec.Struct, forbid_unknown_fields=True):
     """One object of the file."""
 
 

@@ -11,7 +11,7 @@ import asyncio
 import os
 from typing import Any
 
-from twisted.internet import defer, reactor
+from twisted.internet import defer
 
 
 class DrainingServer(Server):  # type: ignore[misc]
@@ -64,8 +64,6 @@ def main() -> None:
 
     host = options.host.replace(":", r"\:")
     DrainingServer(application, [f"tcp:{options.port}:interface={host}"], options.drain).run()
-    if reactor.running:
-        reactor.stop()
 
 
 if __name__ == "__main__":

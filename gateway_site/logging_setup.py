@@ -62,11 +62,9 @@ def escape_controls(text: str) -> str:
 class PlainFormatter(logging.Formatter):
     """``time level logger message [request id]``; a traceback follows, indented."""
 
-    converter = time.gmtime
-
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, redacted."""
-        at = time.strftime("%Y-%m-%dT%H:%M:%S", self.converter(record.created))
+        at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line = f"{at}Z {record.levelname:7} {record.name} {escape_controls(record.getMessage())}"
         request_id = current.get().request_id
         if request_id:
@@ -80,11 +78,9 @@ class PlainFormatter(logging.Formatter):
 class JsonFormatter(logging.Formatter):
     """One JSON object on one line."""
 
-    converter = time.gmtime
-
     def format(self, record: logging.LogRecord) -> str:
         """Return the object, its texts redacted."""
-        at = time.strftime("%Y-%m-%dT%H:%M:%S", self.converter(record.created))
+        at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line: dict[str, Any] = {
             "at": f"{at}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),

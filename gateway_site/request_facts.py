@@ -70,7 +70,7 @@ class RequestFactsMiddleware:
     async def _answer_async(self, request: HttpRequest) -> HttpResponse:
         token = current.set(self._note(request))
         try:
-            response = await self.get_response(request)  # type: ignore[misc]
+            response: HttpResponse = await self.get_response(request)  # type: ignore[misc]
             response.headers[REQUEST_ID_HEADER] = current.get().request_id
             return response
         finally:

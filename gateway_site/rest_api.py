@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 from django.conf import settings
+from django.contrib.auth.models import Group
 from rest_framework import serializers, viewsets
 from rest_framework.routers import DefaultRouter
 
@@ -44,7 +45,7 @@ class VirtualMcpSerializer(serializers.ModelSerializer[VirtualMcp]):
 
     address = serializers.SerializerMethodField()
     upstreams = ChoiceSerializer(source="choices", many=True, read_only=True)
-    groups = serializers.SlugRelatedField(slug_field="name", many=True, read_only=True)
+    groups = serializers.SlugRelatedField[Group](slug_field="name", many=True, read_only=True)
 
     class Meta:
         model = VirtualMcp

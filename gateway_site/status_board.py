@@ -75,8 +75,8 @@ def read_board() -> Board:
     since = timezone.now() - timedelta(hours=24)
     failed = ~Q(outcome="ok")
     records = CallRecord.objects.filter(at__gte=since)
-    per_server = {
-        row["virtual_mcp"]: row
+    per_server: dict[str, dict[str, int]] = {
+        row["virtual_mcp"]: {"calls": row["calls"], "failed": row["failed"]}
         for row in records.values("virtual_mcp")
         .annotate(calls=Count("pk"), failed=Count("pk", filter=failed))
         .order_by()
