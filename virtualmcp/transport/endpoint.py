@@ -77,8 +77,9 @@ class McpEndpoint:
             exchange = Exchange(
                 receive, send, headers, extra, server, holder, accepts(headers.get(b"accept", b""))
             )
-            check_content(headers, settings.GATEWAY_MAX_BODY_BYTES)
-            body = await read_body(receive, settings.GATEWAY_MAX_BODY_BYTES)
+            most_bytes = settings.GATEWAY_MAX_BODY_BYTES
+            check_content(headers, most_bytes)
+            body = await read_body(receive, most_bytes)
             await message_dispatch.dispatch(exchange, body)
         except Refusal as refusal:
             await send_refusal(send, refusal, extra)

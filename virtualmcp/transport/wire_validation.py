@@ -230,10 +230,13 @@ def decoded_value(value: bytes) -> str | None:
 
 
 def _param_headers(headers: Headers) -> Mapping[str, str]:
-    found = [name for name in headers if name.startswith(PARAM_PREFIX)]
-    if not found:
+    if PARAM_PREFIX not in b" ".join(headers):
         return _NO_HEADERS
-    return {name.decode("latin-1"): headers[name].decode("latin-1") for name in found}
+    return {
+        name.decode("latin-1"): value.decode("latin-1")
+        for name, value in headers.items()
+        if name.startswith(PARAM_PREFIX)
+    }
 
 
 def client_facts(revision: str, capabilities: bytes, client_info: bytes) -> ClientFacts:
