@@ -104,7 +104,13 @@ def _checked_endpoint(
             f"The authorization server's {name} is not an address the gateway may use.",
             f"{name} {url!r}: {error.detail}",
         ) from error
-    if origin_of(url) != origin_of(issuer) and not host_listed(url, policy.allowed_hosts):
+    elsewhere = origin_of(url) != origin_of(issuer)
+    if elsewhere and url.startswith("http:") and not _names_loopback(url):
+        # The issuer's own address was looked up and checked; this name never was.
+        raise failed(
+            f"The authorization server's {name} must begin with https://.", f"{name} {url!r}"
+        )
+    if elsewhere and not host_listed(url, policy.allowed_hosts):
         host = urlsplit(url).netloc
         raise failed(
             f"The authorization server keeps its {name} on another host. An administrator can "
@@ -113,6 +119,11 @@ def _checked_endpoint(
             "the further hosts of the authorization server.",
         )
     return url
+
+
+def _names_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "127.0.0.1", "::1")
 
 
 def _words(document: dict[str, Any], name: str) -> tuple[str, ...]:

@@ -1,5 +1,7 @@
 """What the tests of connecting share: people, upstreams, and a person's browser."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -70,6 +72,13 @@ def account_of(user: User, upstream: Upstream) -> UpstreamAccount:
 def token_requests(server: FakeAuthorizationServer) -> int:
     """How many requests the token endpoint saw."""
     return len(server.calls("/token"))
+
+
+async def until(true: Callable[[], Awaitable[bool]], seconds: float = 10) -> None:
+    """Wait until something is true; fails after ``seconds``."""
+    async with asyncio.timeout(seconds):
+        while not await true():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 __all__ = ["FakeAuthorizationServer", "ProtectedUpstream"]
