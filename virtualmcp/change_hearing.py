@@ -22,7 +22,7 @@ def hear(kind: str, key: str = "") -> None:
     if kind == "configuration":
         route_table.forget()
         upstream_openings.forget()
-        catalogue.expire()
+        tool_catalogue.forget()
     elif kind == "access":
         route_table.forget()
     elif kind == "credential":
@@ -35,10 +35,3 @@ def hear(kind: str, key: str = "") -> None:
 def hear_signal(sender: Any, kind: str, key: str = "", **_: Any) -> None:
     """Receiver of the rooms' ``changed`` signals."""
     hear(kind, key)
-
-
-def forget_everything() -> None:
-    """Drop all that is cached, as if the process had just begun."""
-    route_table.forget()
-    tool_catalogue.forget()
-    upstream_openings.forget()

@@ -175,7 +175,12 @@ class Catalogue:
                     self._count(gone, -1)
 
     def expire(self, *, upstream_id: int | None = None, credential_id: str | None = None) -> None:
-        """Have lists read again at the next use; until then they stay as last good ones."""
+        """Have lists read again at the next use; until then they stay as last good ones.
+
+        Readings under way began before the change, so they are not kept.
+        """
+        self._generation += 1
+        self._flights.clear()
         long_ago = time.monotonic() - STALE - 1
         for key, kept in list(self._kept.items()):
             concerned = upstream_id in (None, key.upstream_id)
@@ -187,5 +192,9 @@ catalogue = Catalogue()
 
 
 def forget(key: str = "") -> None:
-    """Drop every list of this process; ``key`` of the change is not looked at."""
-    catalogue.forget()
+    """Have every list of this process read again; ``key`` of the change is not looked at.
+
+    Last good lists stay: a change in the admin must not take away what stands in for an upstream
+    that is down.
+    """
+    catalogue.expire()

@@ -29,7 +29,7 @@ URL_MODE: dict[str, Any] = {"elicitation": {"url": {}}}
 def forget_everything() -> None:
     """Begin as a process that was just started."""
     route_table.forget()
-    tool_catalogue.forget()
+    tool_catalogue.catalogue.forget()
     upstream_openings.forget()
     published_lists.forget()
     resource_routes.forget()

@@ -1,15 +1,27 @@
 """Calls through the router: where they go, what comes back, in all four cells of eras."""
 
 import asyncio
+import base64
 import json
+import os
 
 import pytest
 
 from tests.fakes.mcp_upstream import Canned, FakeUpstream
 from tests.virtualmcp import routed
 from tests.virtualmcp.routed import URL_MODE, Client, Heard, in_thread, legacy
-from upstreams import accounts
+from upstreams import accounts, authorized_call
+from upstreams.canonical_call import Outcome
+from upstreams.errors import (
+    CredentialRefused,
+    ScopeInsufficient,
+    SetupFailed,
+    UpstreamBusy,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
 from virtualmcp.models import UpstreamChoice
+from virtualmcp.routing import questions
 
 pytestmark = pytest.mark.django_db(transaction=True)
 SERVER_INFO = "io.modelcontextprotocol/serverInfo"
@@ -391,6 +403,138 @@ async def test_a_question_is_relayed_with_our_seal_in_the_place_of_the_state(alp
         Client(client_id="another", capabilities=capabilities),
     ):
         assert (await other.error("tools/call", retry)).code == -32602
+
+
+async def answering(monkeypatch, *outcomes):
+    """Have upstreams answer with these outcomes; returns what they were asked."""
+    asked, waiting = [], list(outcomes)
+
+    async def call_as(user_id, facts, call, sink):
+        asked.append(call)
+        outcome = waiting.pop(0) if len(waiting) > 1 else waiting[0]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(authorized_call, "call_as", call_as)
+    return asked
+
+
+async def test_a_missing_capability_is_told_to_a_stateless_client_as_such(alpha, monkeypatch):
+    await single(alpha)
+    data = b'{"requiredCapabilities":{"sampling":{}}}'
+    await answering(
+        monkeypatch, Outcome(error=b'{"code":-32021,"message":"m","data":' + data + b"}")
+    )
+    error = await Client().error("tools/call", {"name": "x"})
+    assert (error.code, error.http_status, error.data) == (-32021, 400, data)
+    assert (await legacy().error("tools/call", {"name": "x"})).code == -32603
+
+
+async def test_state_that_is_too_large_to_carry_is_an_error(alpha, monkeypatch):
+    await single(alpha)
+    state = base64.b64encode(os.urandom(60_000)).decode()
+    result = json.dumps({"resultType": "input_required", "requestState": state}).encode()
+    await answering(monkeypatch, Outcome(result=result))
+    error = await Client().error("tools/call", {"name": "x"})
+    assert error.code == -32603
+    assert "state" in error.message
+
+
+async def test_rounds_without_an_end_are_left(alpha, monkeypatch):
+    await single(alpha)
+    monkeypatch.setattr(questions, "_LONGEST_PAUSE", 0.0)
+    asked = await answering(
+        monkeypatch, Outcome(result=b'{"resultType":"input_required","requestState":"s"}')
+    )
+    error = await legacy().error("tools/call", {"name": "x"})
+    assert error.code == -32603
+    assert len(asked) == questions.MOST_ROUNDS
+    assert b'"requestState":"s"' in asked[-1].params
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        Outcome(result=b"[]"),
+        Outcome(result=b'{"resultType":"task"}'),
+        Outcome(error=b"[]"),
+        Outcome(error=b'{"code":"x","message":"m"}'),
+        Outcome(error=b'{"code":true}'),
+    ],
+)
+async def test_what_is_no_result_is_an_error_of_the_upstream(alpha, monkeypatch, outcome):
+    await single(alpha)
+    await answering(monkeypatch, outcome)
+    error = await Client().error("tools/call", {"name": "x"})
+    assert error.code == -32603
+    assert "Alpha" in error.message
+
+
+async def test_questions_about_lists_and_completions_are_not_passed_on(alpha, monkeypatch):
+    await single(alpha)
+    await answering(monkeypatch, Outcome(result=b'{"resultType":"input_required"}'))
+    params = {"ref": {"type": "ref/prompt", "name": "x"}, "argument": {}}
+    assert (await Client().error("completion/complete", params)).code == -32603
+
+
+async def test_reading_nothing_is_not_found_for_a_stateless_client(alpha, monkeypatch):
+    await single(alpha)
+    await answering(monkeypatch, Outcome(result=b'{"contents":[]}'))
+    assert (await Client().error("resources/read", {"uri": "x:1"})).code == -32602
+
+
+@pytest.mark.parametrize("several", [False, True])
+async def test_an_upstreams_own_page_to_open_takes_the_form_the_client_knows(
+    alpha, beta, monkeypatch, several
+):
+    await (both(alpha, beta) if several else single(alpha))
+    name = {"name": "echo", "arguments": {}}
+    await Client().names()
+    page = {"mode": "url", "elicitationId": "7", "url": "https://up/x", "message": "Sign in"}
+    bad = {**page, "url": "javascript:x"}
+    data = {"code": -32042, "message": "m", "data": {"elicitations": [page, bad]}}
+    await answering(monkeypatch, Outcome(error=json.dumps(data).encode(), modern=False))
+    error = await legacy(capabilities=URL_MODE).error("tools/call", name)
+    assert error.code == -32042
+    assert json.loads(error.data)["elicitations"][0] == page
+    asked = await Client(capabilities=URL_MODE).result("tools/call", name)
+    (question,) = asked["inputRequests"].values()
+    assert question["params"]["url"] == page["url"]
+    assert "elicitationId" not in question["params"]
+    for plain in (Client(), legacy()):
+        result = await plain.result("tools/call", name)
+        assert result["isError"] is True
+        assert page["url"] in result["content"][0]["text"]
+        assert "javascript" not in result["content"][0]["text"]
+
+
+@pytest.mark.parametrize(
+    ("failure", "word"),
+    [
+        (UpstreamTimeout("It did not answer in time."), "look before you repeat"),
+        (UpstreamBusy("It is busy.", retry_after=7), "in 7 seconds"),
+        (UpstreamUnreachable("It could not be reached."), "Try again"),
+        (CredentialRefused("It refused the credential."), "renew the credential"),
+        (SetupFailed("token", "Its token request failed."), "administrator"),
+    ],
+)
+async def test_failures_say_what_happened_and_what_to_do(alpha, monkeypatch, client, failure, word):
+    await single(alpha)
+    await answering(monkeypatch, failure)
+    error = await client.error("tools/call", {"name": "echo"})
+    assert (error.code, error.http_status) == (-32603, 200)
+    assert "Alpha" in error.message and word in error.message
+    assert json.loads(error.data)["upstream"] == "alpha"
+
+
+async def test_a_refused_personal_account_leads_to_the_connect_page(alpha, monkeypatch, client):
+    await single(alpha, credential_kind="user_oauth")
+    await answering(monkeypatch, ScopeInsufficient("It wants more.", scope="write"))
+    result = await client.call("echo")
+    assert result["isError"] is True
+    assert "/connect/alpha/" in result["content"][0]["text"]
+    assert "permissions" in result["content"][0]["text"]
 
 
 async def test_a_stateful_client_is_asked_on_its_stream_and_the_call_goes_on(alpha):

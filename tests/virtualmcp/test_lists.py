@@ -9,8 +9,10 @@ import pytest
 from tests.fakes.mcp_upstream import Canned, FakeUpstream
 from tests.virtualmcp import routed
 from tests.virtualmcp.routed import Client, in_thread, legacy
+from upstreams import authorized_call
+from upstreams.canonical_call import Outcome
 from upstreams.models import UpstreamAccount
-from virtualmcp import published_lists, tool_catalogue
+from virtualmcp import change_hearing, published_lists, tool_catalogue
 from virtualmcp.models import PublicName, UpstreamChoice
 from virtualmcp.routing import list_reading
 from virtualmcp.tool_catalogue import catalogue
@@ -452,3 +454,114 @@ async def test_forgetting_drops_readings_under_way_too(alpha):
     tool_catalogue.forget()
     await reading
     assert not catalogue._kept
+
+
+async def test_a_change_in_the_admin_has_lists_read_again_but_keeps_the_last_good_ones(alpha):
+    await single(alpha)
+    before = await Client().names()
+    tool_catalogue.forget()
+    alpha.canned["tools/list"] = Canned(503, b"")
+    result = await Client().result("tools/list")
+    assert [t["name"] for t in result["tools"]] == before
+    assert result["_meta"][PROBLEMS][0]["stale"] is True
+
+
+async def test_a_notice_during_a_call_has_the_lists_read_again(alpha, beta):
+    from tests.fakes import mcp_catalogue
+
+    await both(alpha, beta)
+    await Client().names()
+
+    async def changing(call):
+        await call.emit("notifications/tools/list_changed", {})
+        return {"content": []}
+
+    mcp_catalogue.TOOLS["echo"], before = changing, mcp_catalogue.TOOLS["echo"]
+    try:
+        stateless, stateful = Client(), legacy()
+        await stateful.names()
+        await stateful.call("beta_echo")
+        await stateless.call("beta_echo")
+    finally:
+        mcp_catalogue.TOOLS["echo"] = before
+    assert stateless.sink.notices == []
+    assert [method for method, _ in stateful.sink.notices] == ["notifications/tools/list_changed"]
+    beta.tools = [tool("new")]
+    assert "new" in await Client().names()
+
+
+async def test_a_replaced_shared_credential_takes_its_lists_along(alpha):
+    await single(alpha)
+    await Client().names()
+    upstream_id = (await Client().server()).choices[0].upstream.id
+    change_hearing.hear("credential", f"7:{upstream_id}")
+    assert catalogue._kept
+    change_hearing.hear("credential", f":{upstream_id}")
+    assert not catalogue._kept and not catalogue._bytes
+
+
+async def test_memory_of_lists_is_bounded_and_equal_lists_are_held_once(alpha, monkeypatch):
+    await single(alpha)
+    for number in range(4):
+        await Client(capabilities={"x": {"n": number}}).names()
+    assert len({id(kept.content) for kept in catalogue._kept.values()}) == 1
+    size = next(iter(catalogue._kept.values())).content.size
+    assert catalogue._bytes == size
+    monkeypatch.setattr(tool_catalogue, "MOST_ENTRIES", 2)
+    await Client(capabilities={"x": {"n": 9}}).names()
+    assert len(catalogue._kept) == 2
+    monkeypatch.setattr(tool_catalogue, "MOST_BYTES", size // 2)
+    alpha.tools = alpha.tools[:-1]
+    await Client(capabilities={"x": {"n": 10}}).names()
+    assert len(catalogue._kept) == 1
+    catalogue.forget()
+    assert catalogue._bytes == 0
+
+
+async def test_an_upstream_that_does_not_know_the_method_has_an_empty_list(alpha, monkeypatch):
+    await single(alpha)
+    call_as = authorized_call.call_as
+
+    async def without_prompts(user_id, facts, call, sink):
+        if call.method == "prompts/list":
+            return Outcome(error=b'{"code":-32601,"message":"no"}')
+        return await call_as(user_id, facts, call, sink)
+
+    monkeypatch.setattr(authorized_call, "call_as", without_prompts)
+    result = await Client().result("prompts/list")
+    assert result["prompts"] == []
+    assert PROBLEMS not in result["_meta"]
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        b'{"tools":{}}',
+        b'{"tools":null}',
+        b"{}",
+        b"[]",
+        b'{"tools":[],"resultType":"input_required"}',
+        b'{"tools":[],"nextCursor":"same"}',
+    ],
+)
+async def test_what_is_no_list_is_a_failure_and_not_an_empty_list(alpha, monkeypatch, result):
+    await single(alpha)
+
+    async def answered(user_id, facts, call, sink):
+        return Outcome(result=result)
+
+    monkeypatch.setattr(authorized_call, "call_as", answered)
+    error = await Client().error("tools/list")
+    assert error.code == -32603
+    assert json.loads(error.data)[PROBLEMS][0]["problem"] == "answer_invalid"
+
+
+async def test_an_empty_cursor_is_not_the_end_of_an_upstreams_list(alpha, monkeypatch):
+    await single(alpha)
+    pages = [b'{"tools":[{"name":"a"}],"nextCursor":""}', b'{"tools":[{"name":"b"}]}']
+
+    async def answered(user_id, facts, call, sink):
+        return Outcome(result=pages.pop(0))
+
+    monkeypatch.setattr(authorized_call, "call_as", answered)
+    assert await Client().names() == ["a", "b"]

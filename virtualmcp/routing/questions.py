@@ -19,7 +19,7 @@ from virtualmcp.raw_members import Members, NotAnObject
 from virtualmcp.result_mapping import ResultMapping
 from virtualmcp.routing.client_request import ClientRequest
 from virtualmcp.routing.connect_prompts import OWN_KEY, CallMade
-from virtualmcp.routing.relay_bindings import open_state, seal_state
+from virtualmcp.routing.relay_bindings import StateTooLarge, open_state, seal_state
 from virtualmcp.server_identity import raw_server_info
 
 MOST_ROUNDS = 10
@@ -86,6 +86,7 @@ def relayed(request: ClientRequest, result: bytes, call: CallMade, key: str, ask
 
     Raises:
         NotAnObject: the result is not what it should be.
+        QuestionUnanswered: its state can't be carried by the client.
     """
     members = raw_members.read(result)
     if "inputRequests" in members:
@@ -95,7 +96,10 @@ def relayed(request: ClientRequest, result: bytes, call: CallMade, key: str, ask
             questions[name] = _question(question, mapping, asker if key else "")
         members["inputRequests"] = raw_members.raw(questions)
     state = raw_members.text(members.get("requestState"))
-    sealed = seal_state(request, call.upstream_id, call.name, call.arguments, state=state)
+    try:
+        sealed = seal_state(request, call.upstream_id, call.name, call.arguments, state=state)
+    except StateTooLarge as error:
+        raise QuestionUnanswered("asked a question with more state than can be kept.") from error
     members["requestState"] = raw_members.raw(sealed)
     members["_meta"] = signed(members.get("_meta"), raw_server_info(request.server))
     return raw_members.write(members)

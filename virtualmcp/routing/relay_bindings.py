@@ -13,7 +13,13 @@ from virtualmcp import raw_members
 from virtualmcp.errors import StateInvalid
 from virtualmcp.raw_members import NotAnObject
 from virtualmcp.routing.client_request import ClientRequest
-from virtualmcp.routing.sealed_state import SealBroken, seal, unseal
+from virtualmcp.routing.sealed_state import (
+    LARGEST_CONTENT,
+    LONGEST_SEALED,
+    SealBroken,
+    seal,
+    unseal,
+)
 
 PURPOSE = "request state"
 LIFETIME = 600
@@ -39,6 +45,10 @@ class Resumed:
     state: str | None
 
 
+class StateTooLarge(Exception):
+    """An upstream's state is larger than a seal may be."""
+
+
 def seal_state(
     request: ClientRequest,
     upstream_id: int,
@@ -48,10 +58,19 @@ def seal_state(
     state: str | None = None,
     own: bool = False,
 ) -> str:
-    """Seal what the retry of this request needs; ``name`` is in the upstream's terms."""
+    """Seal what the retry of this request needs; ``name`` is in the upstream's terms.
+
+    Raises:
+        StateTooLarge: what comes of it could not be opened again.
+    """
     content = _Sealed(upstream_id, request.method, name, _digest(arguments), own, state)
     payload = msgspec.json.encode(content)
-    return seal(PURPOSE, payload, bound_to=_owner(request), lifetime=LIFETIME)
+    if len(payload) > LARGEST_CONTENT:
+        raise StateTooLarge
+    sealed = seal(PURPOSE, payload, bound_to=_owner(request), lifetime=LIFETIME)
+    if len(sealed) > LONGEST_SEALED:
+        raise StateTooLarge
+    return sealed
 
 
 def open_state(
