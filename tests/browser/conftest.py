@@ -88,13 +88,13 @@ def seat(stage: Stage, chromium: Browser) -> Iterator[Callable[..., Seat]]:
 
 
 @pytest.fixture
-def shoot(tmp_path: Path) -> Callable[[Page, str], Path]:
+def shoot(tmp_path: Path) -> Callable[..., Path]:
     """Take a picture: into ``SCREENSHOTS`` if that names a folder, else into the test's own."""
     folder = Path(os.environ.get("SCREENSHOTS") or tmp_path)
 
-    def take(page: Page, name: str) -> Path:
+    def take(page: Page, name: str, *, full_page: bool = True) -> Path:
         target = folder / f"{name}.png"
-        page.screenshot(path=target, full_page=True, animations="disabled")
+        page.screenshot(path=target, full_page=full_page, animations="disabled")
         assert target.stat().st_size < 150_000, f"{name} is too large to keep"
         return target
 

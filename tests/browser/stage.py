@@ -18,6 +18,7 @@ from tests.running_gateway import RunningGateway, running_gateway
 
 PASSWORD = "correct horse battery 7"
 CHALLENGE = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
+VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
 CHATGPT_ID = "https://chatgpt.com/oauth/client.json"
 CHATGPT_REDIRECT = "https://chatgpt.com/connector_platform_oauth_redirect"
 PEOPLE = ("Maria Lindqvist", "Sam Okafor", "Ada Novak", "Jun Mori", "Lea Brandt", "Tom Reyes")
@@ -118,6 +119,42 @@ class Stage:
         )
         assert answer.status_code == 201, answer.text
         return str(answer.json()["client_id"])
+
+    def token(self, client_id: str, redirect_uri: str, code: str, slug: str) -> str:
+        """Exchange a code; returns the access token."""
+        answer = httpx.post(
+            f"{self.url}/oauth/token",
+            data={
+                "grant_type": "authorization_code",
+                "client_id": client_id,
+                "redirect_uri": redirect_uri,
+                "code": code,
+                "code_verifier": VERIFIER,
+                "resource": self.gateway.endpoint(slug),
+            },
+            trust_env=False,
+        )
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["access_token"])
+
+    def call_status(self, token: str, slug: str) -> int:
+        """Return the HTTP status of one MCP request with ``token``."""
+        opening = {
+            "jsonrpc": "2.0",
+            "id": 1,
+            "method": "initialize",
+            "params": {
+                "protocolVersion": "2025-11-25",
+                "capabilities": {},
+                "clientInfo": {"name": "test", "version": "1"},
+            },
+        }
+        headers = {
+            "Authorization": f"Bearer {token}",
+            "Accept": "application/json, text/event-stream",
+        }
+        url = self.gateway.endpoint(slug)
+        return httpx.post(url, json=opening, headers=headers, trust_env=False).status_code
 
     def authorize_url(
         self, client_id: str, redirect_uri: str, slug: str = "workspace", state: str = "s-1"

@@ -49,6 +49,8 @@ def test_pages_are_accessible(stage: Stage, seat: Any, look: str):
         "/connect/parcels/",
         "/accounts/password/change/",
         "/accounts/2fa/",
+        "/accounts/2fa/totp/activate/",
+        "/accounts/password/reset/",
         "/accounts/logout/",
         "/nowhere",
         stage.authorize_url(CHATGPT_ID, CHATGPT_REDIRECT).removeprefix(stage.url),

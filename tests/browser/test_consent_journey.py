@@ -1,5 +1,6 @@
 """A person's way from pressing "connect" in a client to being sent back to it."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -9,7 +10,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.stage import CHATGPT_ID, CHATGPT_REDIRECT, Stage
 
-Shoot = Callable[[Page, str], Any]
+Shoot = Callable[..., Any]
 
 
 def connect_board(page: Page, person: str) -> None:
@@ -113,6 +114,25 @@ def test_denying_sends_the_person_back_with_the_reason(stage: Stage, seat: Any):
     assert stage.client.answers[-1]["error"] == "access_denied"
 
 
+def test_revoked_client_is_refused_within_a_second(stage: Stage, seat: Any):
+    chair = seat()
+    redirect = f"{stage.client_url}/callback"
+    client = stage.register("Short lived", redirect)
+    page = chair.page()
+    page.goto(stage.authorize_url(client, redirect, "harbour"))
+    chair.sign_in(page, stage.person())
+    page.get_by_role("button", name="Authorize").click()
+    page.wait_for_url(f"{redirect}?**")
+    token = stage.token(client, redirect, stage.client.answers[-1]["code"], "harbour")
+    assert stage.call_status(token, "harbour") == 200
+    page.goto(f"{stage.url}/connections/")
+    page.get_by_role("button", name="Revoke Short lived").click()
+    expect(page.get_by_text("Short lived can no longer use")).to_be_visible()
+    deadline = time.monotonic() + 1
+    while stage.call_status(token, "harbour") != 401:
+        assert time.monotonic() < deadline
+
+
 def test_not_you_leads_through_sign_in_back_to_the_same_question(stage: Stage, seat: Any):
     chair = seat()
     redirect = f"{stage.client_url}/callback"
@@ -135,6 +155,7 @@ def test_catalogue_opens_the_instructions_in_a_dialog(stage: Stage, seat: Any, s
     page.get_by_role("link", name="Configuring the MCP Workspace").click()
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_role("tab", name="ChatGPT")).to_have_attribute("aria-selected", "true")
+    shoot(page, "connect-dialog", full_page=False)
     dialog.get_by_role("button", name="Copy URL").click()
     assert page.evaluate("navigator.clipboard.readText()") == stage.gateway.endpoint("workspace")
     dialog.get_by_role("tab", name="ChatGPT").press("ArrowRight")
@@ -150,11 +171,11 @@ def test_catalogue_opens_the_instructions_in_a_dialog(stage: Stage, seat: Any, s
 
 @pytest.mark.parametrize("path", ["/admin/", "/admin/consent/consentrecord/"])
 def test_administration_has_the_same_face(stage: Stage, seat: Any, shoot: Shoot, path: str):
-    chair = seat()
+    chair = seat(viewport={"width": 1120, "height": 900})
     page = chair.page()
     page.goto(f"{stage.url}/accounts/login/?next={path}")
     chair.sign_in(page, "maria")
     expect(page.get_by_text("Contoso Gateway").first).to_be_visible()
     if path == "/admin/":
-        shoot(page, "admin")
+        shoot(page, "admin", full_page=False)
     assert chair.complaints == []
