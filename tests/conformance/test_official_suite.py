@@ -28,7 +28,7 @@ REDIRECT = "http://127.0.0.1:33418/callback"
 
 
 @dataclass
-class Tested:
+class Rig:
     """A gateway over the conformance upstream, and one token for each of its servers."""
 
     gateway: RunningGateway
@@ -61,7 +61,7 @@ def token_for(endpoint: str, browser: Browser) -> str:
 
 
 @pytest.fixture(scope="module")
-def tested() -> Iterator[Tested]:
+def rig() -> Iterator[Rig]:
     """Run the upstream and a gateway in front of it."""
     password = {"PASSWORD_OF_THE_USER": PASSWORD}
     with (
@@ -70,28 +70,27 @@ def tested() -> Iterator[Tested]:
     ):
         browser = Browser((REDIRECT,))
         tokens = {era: token_for(gw.endpoint(era), browser) for era in ERAS}
-        yield Tested(gw, f"{base}/mcp", tokens)
+        yield Rig(gw, f"{base}/mcp", tokens)
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
-def test_the_upstream_itself_scores_full_marks(
-    tested: Tested, revision: str, tmp_path: Path
-) -> None:
-    verdicts = run_suite(revision, tested.upstream, tmp_path)
-    assert differences(verdicts, {}) == []
+def test_the_upstream_itself_scores_full_marks(rig: Rig, revision: str, tmp_path: Path) -> None:
+    verdicts = run_suite(revision, rig.upstream, tmp_path)
+    said = differences(verdicts, {})
+    assert not said, "\n".join(said)
     assert len(verdicts) == FULL_MARKS[revision]
 
 
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("revision", REVISIONS)
 def test_through_the_gateway_everything_passes_but_what_the_baseline_names(
-    tested: Tested, revision: str, era: str, tmp_path: Path
+    rig: Rig, revision: str, era: str, tmp_path: Path
 ) -> None:
-    forwarder = HeaderForwarder(tested.gateway.url, f"Bearer {tested.tokens[era]}")
+    forwarder = HeaderForwarder(rig.gateway.url, f"Bearer {rig.tokens[era]}")
     with serve(forwarder) as base:
         verdicts = run_suite(revision, f"{base}/v1/mcp/{era}", tmp_path)
     passed = sum(verdict.passed for verdict in verdicts.values())
     print(f"{revision} through the gateway to a {era} upstream: {passed}/{len(verdicts)}")
     assert len(verdicts) == FULL_MARKS[revision]
-    known = baseline(f"{revision}-to-{era}")
-    assert differences(verdicts, known) == []
+    said = differences(verdicts, baseline(f"{revision}-to-{era}"))
+    assert not said, "\n".join(said)
