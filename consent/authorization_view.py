@@ -71,7 +71,7 @@ class ConsentView(AuthorizationRequestView):
         assert details.resource is not None
         decisions.grant(
             _person(request),
-            _question(details, details.resource),
+            _question(details),
             self._checklist(request, details.resource),
             address=_address(request),
         )
@@ -82,8 +82,8 @@ class ConsentView(AuthorizationRequestView):
         try:
             return super()._decide(request, asked, details)
         except RedirectRefusal:
-            if "allow" not in request.POST and details.resource is not None:
-                question = _question(details, details.resource)
+            if "allow" not in request.POST:
+                question = _question(details)
                 decisions.decline(_person(request), question, address=_address(request))
             raise
 
@@ -105,10 +105,10 @@ def _address(request: HttpRequest) -> str:
     return str(request.META.get("REMOTE_ADDR", ""))
 
 
-def _question(details: AuthorizationDetails, resource: Resource) -> Question:
+def _question(details: AuthorizationDetails) -> Question:
     return Question(
         client=details.client,
-        resource=resource,
+        resource=details.resource,
         scopes=tuple(details.scopes),
         redirect_uri=details.redirect_uri,
         redirect_host=details.redirect_host,

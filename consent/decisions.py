@@ -19,10 +19,13 @@ from oauthserver.models import OAuthClient
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What the person was asked: who wants to use what, and where the code would go."""
+    """What the person was asked: who wants to use what, and where the code would go.
+
+    ``resource`` is None while the person has not chosen one (protocol.md d13).
+    """
 
     client: OAuthClient
-    resource: Resource
+    resource: Resource | None
     scopes: tuple[str, ...]
     redirect_uri: str
     redirect_host: str
@@ -38,6 +41,7 @@ def grant(user: User, question: Question, checklist: Checklist, *, address: str)
     Raises:
         NotReadyError: a required upstream is missing (security.md 83).
     """
+    assert question.resource is not None
     if checklist.why_not:
         raise NotReadyError(checklist.why_not)
     with transaction.atomic():
@@ -95,7 +99,7 @@ def _tell(
         sender=ConsentRecord,
         kind=kind,
         user=user,
-        target=question.resource.slug,
+        target=question.resource.slug if question.resource else "",
         details=details,
         address=address,
     )

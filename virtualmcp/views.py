@@ -9,8 +9,8 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
-from upstreams.accounts import AccountStatus, status_for
 
+from upstreams.accounts import AccountStatus, status_for
 from upstreams.models import Upstream
 from virtualmcp.access_policy import visible_to
 from virtualmcp.connect_snippets import guides_for, only_local

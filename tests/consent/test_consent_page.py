@@ -350,13 +350,14 @@ def test_client_that_names_no_server_lets_the_person_choose():
     assert ConsentRecord.objects.get().virtual_mcp_slug == "workspace"
 
 
-def test_choosing_can_be_declined():
+def test_choosing_can_be_declined(told):
     server("workspace", (upstream("wiki"), True))
     server("other", (upstream("notes"), True))
     browser, address = browser_of(person()), authorize_address(oauth_client())
     page = browser.get(address)
     done = browser.post(address, {"transaction": ticket_on(page), "deny": "yes"})
     assert parse_qs(urlsplit(done["Location"]).query)["error"] == ["access_denied"]
+    assert [e["kind"] for e in told] == ["consent.declined"]
 
 
 def test_server_this_person_may_not_use_is_refused_without_a_page():
