@@ -92,7 +92,7 @@ class AwaitedAnswer:
         self.request_id = json_rpc.new_id()
         self.token = self.request_id if call.progress_token else ""
         self.seconds = min(call.timeout or facts.call_timeout, HARD_LIMIT_SECONDS)
-        self._ends_by = 0.0
+        self._ends_by = time.monotonic() + HARD_LIMIT_SECONDS
         self.status = 0
         self.last_event_id: bytes | None = None
         self.retry_ms: int | None = None
@@ -181,7 +181,6 @@ class AwaitedAnswer:
     # Streams --------------------------------------------------------------------------------
     async def _stream(self, answer: RelayExchange) -> Outcome | None:
         events = EventStream(min(MAX_EVENT_BYTES, self._most()))
-        self._ends_by = self._ends_by or time.monotonic() + HARD_LIMIT_SECONDS
         try:
             while data := await answer.chunk():
                 for event in events.feed(data):

@@ -6,12 +6,13 @@ may end the stream to have it resumed (protocol.md b7, b8, b15, b17, b22).
 """
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Final
 
 from upstreams import json_rpc, legacy_sessions, relay_client
 from upstreams.call_answer import LEVELS, AwaitedAnswer, SessionGone
 from upstreams.canonical_call import CallSink, CanonicalCall, Outcome, QuestionNotPossible
-from upstreams.errors import UpstreamAnswerInvalid, UpstreamTimeout
+from upstreams.errors import UpstreamAnswerInvalid, UpstreamError, UpstreamTimeout
 from upstreams.json_rpc import Message
 from upstreams.legacy_sessions import LegacySession
 from upstreams.modern_exchange import REPEATABLE
@@ -26,6 +27,8 @@ from upstreams.upstream_facts import UpstreamFacts
 
 if TYPE_CHECKING:
     from upstreams.credentials import Credential
+
+log = logging.getLogger(__name__)
 
 SIDE_SECONDS: Final = 5.0
 PERSON_SECONDS: Final = 600.0
@@ -106,22 +109,26 @@ class LegacyCall:
             SessionGone: the session is unknown and nothing was done.
             UpstreamError: as for ``exchange``.
         """
-        session, sent = self._session, False
+        session, answered = self._session, False
         session.in_use += 1
         try:
-            await self._ask_for_log()
-            sent = True
-            return await self._send()
-        except (asyncio.CancelledError, UpstreamTimeout):
-            if sent:
-                legacy_sessions.sessions().run(self._cancel())
+            await legacy_sessions.quietly(self._ask_for_log())
+            outcome = await self._send()
+            answered = True
+            return outcome, self._awaited.status
+        except UpstreamTimeout:
+            raise
+        except UpstreamError:
+            answered = True
             raise
         finally:
+            if not answered:
+                legacy_sessions.sessions().run(self._cancel())
             session.in_use -= 1
             for task in self._questions.values():
                 task.cancel()
 
-    async def _send(self) -> tuple[Outcome, int]:
+    async def _send(self) -> Outcome:
         awaited, call = self._awaited, self._call
         body = json_rpc.request(awaited.request_id, call.method, legacy_params(call, awaited.token))
         async with relay_client.post(
@@ -138,7 +145,7 @@ class LegacyCall:
         while outcome is None:
             outcome = await self._resume(pauses)
             pauses += 1
-        return outcome, awaited.status
+        return outcome
 
     async def _resume(self, pauses: int) -> Outcome | None:
         """Go on with a stream the upstream ended before the answer (b8)."""
@@ -194,6 +201,9 @@ class LegacyCall:
             answer = refusal(message, "the client cannot be asked this")
         except TimeoutError:
             answer = refusal(message, "nobody answered in time")
+        except Exception:  # whatever went wrong on the client's side, the upstream must not hang
+            log.exception("a question of %s could not be put to the client", self._facts.key)
+            answer = refusal(message, "the client could not be asked")
         self._awaited.wait_for_person(asyncio.get_running_loop().time() - started)
         if self._stream is not None:
             self._awaited.allow(self._stream, self._awaited.seconds)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 OPENING_SECONDS: Final = 60.0
 MOST_OPENINGS: Final = 2000
-_openings: OrderedDict[tuple[int, str, str, Era, str], tuple[float, bytes]] = OrderedDict()
+_openings: OrderedDict[tuple[int, str, str, str, str], tuple[float, bytes]] = OrderedDict()
 
 
 async def call(
@@ -133,30 +133,53 @@ async def opening(
     Raises:
         UpstreamError: the upstream did not say.
     """
-    era, _ = await era_of(facts, credential)
-    key = (facts.id, facts.url, credential.id, era, client_facts.fingerprint)
+    key = (facts.id, facts.url, credential.id, principal, client_facts.fingerprint)
     cached = _openings.get(key)
     if cached is not None and time.monotonic() - cached[0] < OPENING_SECONDS:
         return cached[1]
-    if era is Era.MODERN:
-        ask = CanonicalCall(
-            method="server/discover", facts=client_facts, timeout=facts.list_timeout
-        )
-        outcome, _ = await modern_exchange.exchange(facts, credential, ask, SilentSink())
-        if outcome.error:
-            code = json_rpc.error_of(outcome.error).code
-            raise UpstreamAnswerInvalid(
-                f"{facts.title} does not say what it offers.", detail=f"discover: error {code}"
-            )
-        result = outcome.result
-    else:
-        pool = legacy_sessions.sessions()
-        result = (await pool.take(facts, credential, client_facts, principal)).opened
+    era = upstream_era.known_era(facts)
+    if era is None:
+        era = await upstream_era.find_out(facts, credential, client_facts, principal)
+    try:
+        result = await _open(facts, credential, client_facts, principal, era)
+    except UpstreamError as error:
+        if not upstream_era.contradicts_opening(error):
+            raise
+        found = await upstream_era.find_out_again(facts, credential, client_facts, principal, era)
+        if found is era:
+            raise
+        result = await _open(facts, credential, client_facts, principal, found)
     _openings[key] = (time.monotonic(), result)
     _openings.move_to_end(key)
     while len(_openings) > MOST_OPENINGS:
         _openings.popitem(last=False)
     return result
+
+
+async def _open(
+    facts: UpstreamFacts,
+    credential: "Credential",
+    client_facts: ClientFacts,
+    principal: str,
+    era: Era,
+) -> bytes:
+    """Ask for the opening in the manner of the era.
+
+    Raises:
+        UpstreamError: the upstream did not say.
+    """
+    if era is Era.LEGACY:
+        pool = legacy_sessions.sessions()
+        return (await pool.take(facts, credential, client_facts, principal)).opened
+    ask = CanonicalCall(method="server/discover", facts=client_facts, timeout=facts.list_timeout)
+    outcome, status = await modern_exchange.exchange(facts, credential, ask, SilentSink())
+    if outcome.error:
+        code = json_rpc.error_of(outcome.error).code
+        refused = UpstreamAnswerInvalid(
+            f"{facts.title} does not say what it offers.", detail=f"server/discover: error {code}"
+        )
+        raise NoMessage(refused, status)
+    return outcome.result
 
 
 def forget(upstream_id: int | None = None) -> None:

@@ -275,6 +275,12 @@ def contradicts_modern(outcome_error: bytes, status: int) -> bool:
     return code == UNSUPPORTED_VERSION or code in (-32600, -32000)
 
 
+def contradicts_opening(error: UpstreamError) -> bool:
+    """Whether a failed ``server/discover`` or ``initialize`` speaks against what is remembered."""
+    known_status = isinstance(error, NoMessage) and error.status in (200, *CONTRADICTING)
+    return known_status or contradicts_legacy(error)
+
+
 def contradicts_legacy(error: UpstreamError) -> bool:
     """Whether a failed opening may mean that the upstream has become stateless."""
     if isinstance(error, InitializeRefused):

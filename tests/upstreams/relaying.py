@@ -2,11 +2,11 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.fakes.raw_upstream import Step, answer, stream
+from tests.fakes.raw_upstream import RawUpstream, Step, answer, stream
 from upstreams.canonical_call import CanonicalCall, Outcome, QuestionNotPossible
 from upstreams.credentials import Credential
 from upstreams.upstream_facts import UpstreamFacts
@@ -99,3 +99,36 @@ def streaming(*messages: bytes) -> Callable[[bytes], list[Step]]:
 
 
 RESULT = b'{"jsonrpc":"2.0","id":"%s","result":{"ok":1}}'
+
+
+def resumable(pieces: Sequence[bytes | float], *, final: bool, resumes: int = 1) -> RawUpstream:
+    """Serve a session whose call streams ``pieces``; its result comes after ``resumes`` GETs."""
+    opened = {"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {"name": "x"}}
+    state: dict[str, Any] = {"id": "", "gets": 0}
+
+    def script(request: bytes) -> Sequence[Step]:
+        if request.startswith(b"GET"):
+            state["gets"] += 1
+            if state["gets"] < resumes:
+                return stream(b"id: e2\nretry: 10\ndata:\n\n")
+            return stream(result_of(state["id"]))
+        message = json.loads(request.partition(b"\r\n\r\n")[2])
+        if message.get("method") == "initialize":
+            body = json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": opened}).encode()
+            return answer(body, Mcp_Session_Id="s1")
+        if message.get("method") != "tools/call":
+            return answer(b"", status="202 Accepted")
+        state["id"] = message["id"]
+        events = [p if isinstance(p, float) else b"data: " + p + b"\n\n" for p in pieces]
+        if final:
+            return stream(*events, result_of(message["id"]))
+        return stream(b"id: e1\nretry: 20\ndata:\n\n", *events)
+
+    return RawUpstream(script)
+
+
+def result_of(request_id: str) -> bytes:
+    """Return the last event of a resumable stream."""
+    result = {"content": [{"type": "text", "text": "resumed"}]}
+    message = {"jsonrpc": "2.0", "id": request_id, "result": result}
+    return b"id: e9\ndata: " + json.dumps(message).encode() + b"\n\n"

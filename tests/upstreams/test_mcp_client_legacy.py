@@ -8,18 +8,19 @@ import pytest
 
 from tests.fakes.mcp_catalogue import EXACT
 from tests.fakes.mcp_upstream import Canned, FakeUpstream
-from tests.fakes.raw_upstream import RawUpstream, answer, stream
+from tests.fakes.raw_upstream import RawUpstream, answer
 from tests.upstreams.relaying import (
     NO_CREDENTIAL,
     RecordingSink,
     bearer,
     facts_for,
+    resumable,
     text_of,
     tool_call,
     until,
 )
 from upstreams import legacy_exchange, legacy_sessions, mcp_client
-from upstreams.canonical_call import CanonicalCall, ClientFacts, Outcome, SilentSink
+from upstreams.canonical_call import CanonicalCall, ClientFacts, SilentSink
 from upstreams.errors import (
     CredentialRefused,
     UpstreamAnswerInvalid,
@@ -260,47 +261,6 @@ async def test_a_notice_on_the_stream_of_a_call_is_passed_on():
         assert sink.notified == [("notifications/tools/list_changed", {})]
 
 
-# Questions ----------------------------------------------------------------------------------
-async def test_a_question_is_put_to_the_client_and_its_answer_goes_back():
-    sink = RecordingSink(answers=[Outcome(result=b'{"action":"accept","content":{"a":1}}')])
-    with legacy().serve() as upstream:
-        outcome = await call(upstream, tool_call("ask", {"question": "Why?"}), sink)
-        assert text_of(outcome) == 'they said {"action": "accept", "content": {"a": 1}}'
-        method, params = sink.asked[0]
-        assert (method, params["message"]) == ("elicitation/create", "Why?")
-
-
-async def test_a_question_nobody_can_answer_is_refused_and_the_call_goes_on():
-    with legacy().serve() as upstream:
-        outcome = await call(upstream, tool_call("ask"))
-        assert json.loads(outcome.result)["isError"] is True
-        assert text_of(outcome) == "not possible: -32603"
-
-
-async def test_an_error_of_the_client_is_the_answer_to_the_question():
-    sink = RecordingSink(answers=[Outcome(error=b'{"code":-1,"message":"declined"}')])
-    with legacy().serve() as upstream:
-        assert text_of(await call(upstream, tool_call("ask"), sink)) == "not possible: -1"
-
-
-async def test_thinking_about_a_question_does_not_use_up_the_calls_time():
-    class Thoughtful(RecordingSink):
-        async def ask(self, method, params):
-            await asyncio.sleep(0.8)
-            return Outcome(result=b'{"action":"decline"}')
-
-    with legacy().serve() as upstream:
-        outcome = await call(upstream, tool_call("ask", timeout=0.4), Thoughtful())
-        assert "decline" in text_of(outcome)
-
-
-async def test_a_ping_of_the_upstream_is_answered_while_a_call_runs():
-    ping = b'{"jsonrpc":"2.0","id":99,"method":"ping"}'
-    with resumable([ping, 0.3], final=True) as upstream:
-        await call(upstream, tool_call("x"))
-        assert any(b'{"jsonrpc":"2.0","id":99,"result":{}}' in seen for seen in upstream.requests)
-
-
 # Ends ---------------------------------------------------------------------------------------
 async def test_a_cancelled_call_is_cancelled_at_the_upstream_within_a_second():
     with legacy().serve() as upstream:
@@ -321,38 +281,6 @@ async def test_a_call_that_takes_too_long_is_cancelled_too():
         with pytest.raises(UpstreamTimeout):
             await call(upstream, tool_call("hang", timeout=0.3))
         assert await upstream.seen(lambda u: "cancelled:hang" in u.events)
-
-
-def resumable(pieces, *, final, resumes=1):
-    """Serve a session whose call streams ``pieces``; its result comes after ``resumes`` GETs."""
-    opened = {"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {"name": "x"}}
-    state = {"id": "", "gets": 0}
-
-    def script(request):
-        if request.startswith(b"GET"):
-            state["gets"] += 1
-            if state["gets"] < resumes:
-                return stream(b"id: e2\nretry: 10\ndata:\n\n")
-            return stream(result_of(state["id"]))
-        message = json.loads(request.partition(b"\r\n\r\n")[2])
-        if message.get("method") == "initialize":
-            body = json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": opened}).encode()
-            return answer(body, Mcp_Session_Id="s1")
-        if message.get("method") != "tools/call":
-            return answer(b"", status="202 Accepted")
-        state["id"] = message["id"]
-        events = [p if isinstance(p, float) else b"data: " + p + b"\n\n" for p in pieces]
-        if final:
-            return stream(*events, result_of(message["id"]))
-        return stream(b"id: e1\nretry: 20\ndata:\n\n", *events)
-
-    return RawUpstream(script)
-
-
-def result_of(request_id):
-    result = {"content": [{"type": "text", "text": "resumed"}]}
-    message = {"jsonrpc": "2.0", "id": request_id, "result": result}
-    return b"id: e9\ndata: " + json.dumps(message).encode() + b"\n\n"
 
 
 @pytest.mark.parametrize("resumes", [1, 3])
@@ -382,3 +310,15 @@ async def test_the_opening_is_that_of_the_persons_session():
         assert len(upstream.initialized) == 1
         listed = await call(upstream, CanonicalCall(method="tools/list", principal="person-1"))
         assert len(json.loads(listed.result)["tools"]) == 12
+
+
+async def test_a_client_that_fails_while_it_is_told_something_ends_the_call_at_the_upstream():
+    class Gone(RecordingSink):
+        async def notify(self, method, params):
+            raise ConnectionResetError
+
+    with legacy().serve() as upstream:
+        request = tool_call("slow", {"steps": 100, "pause": 0.05}, progress_token=b"1")
+        with pytest.raises(ConnectionResetError):
+            await call(upstream, request, Gone())
+        assert await upstream.seen(lambda u: bool(u.calls("notifications/cancelled")))

@@ -17,7 +17,7 @@ from tests.upstreams.relaying import (
     until,
 )
 from upstreams import mcp_client, upstream_era
-from upstreams.canonical_call import SilentSink
+from upstreams.canonical_call import ClientFacts, SilentSink
 from upstreams.errors import (
     CredentialRefused,
     UpstreamAnswerInvalid,
@@ -288,3 +288,11 @@ async def test_the_verdict_is_kept_in_the_row_while_the_address_is_the_same(tran
         facts = UpstreamFacts.of(row)
         assert upstream_era.known_era(facts) is Era.LEGACY
         assert upstream_era.known_revision(facts, Era.LEGACY) == "2025-11-25"
+
+
+@pytest.mark.parametrize(("served", "remembered"), [("modern", "legacy"), ("legacy", "modern")])
+async def test_an_opening_heals_a_wrong_memory_too(served, remembered):
+    with FakeUpstream(era=served).serve() as upstream:
+        facts = facts_for(upstream.url, detected_era=remembered)
+        opened = json.loads(await mcp_client.opening(facts, NO_CREDENTIAL, ClientFacts()))
+        assert ("supportedVersions" in opened) == (served == "modern")
