@@ -4,7 +4,7 @@ from gateway_site import audit_trail
 from gateway_site.config_changes import Applying
 from gateway_site.config_file import ConfigurationRefused
 from gateway_site.config_schema import ClientEntry, State
-from oauthserver import actions, redirect_uris
+from oauthserver import actions
 from oauthserver.errors import ProtocolError
 from oauthserver.models import OAuthClient
 from oauthserver.token_values import secret_matches, stored_secret
@@ -53,41 +53,18 @@ def _update(
     client: OAuthClient, entry: ClientEntry, secret: str | None, path: str, applying: Applying
 ) -> list[str]:
     """Bring an existing client to what the file says; return the names of what changed."""
-    changed: list[str] = []
-    if entry.name is not None and client.name != entry.name:
-        client.name = entry.name
-        changed.append("name")
-    if entry.redirect_uris is not None and client.redirect_uris.split() != entry.redirect_uris:
-        _check_redirects(entry.redirect_uris, path)
-        client.redirect_uris = " ".join(entry.redirect_uris)
-        changed.append("redirect_uris")
+    changed = actions.change_client(
+        client, actor=applying.actor, name=entry.name, redirect_uris_allowed=entry.redirect_uris
+    )
     if secret is not None and not secret_matches(secret, client.client_secret):
         if client.client_type != client.CLIENT_CONFIDENTIAL:
             text = "This client was registered without a secret. Remove it first (state: absent)."
             raise ConfigurationRefused([(f"{path}.secret", text)])
         client.client_secret = stored_secret(secret)
+        client.save(update_fields=["client_secret", "updated"])
+        audit_trail.record("client.secret_renewed", user=applying.actor, target=client.client_id)
         changed.append("secret")
-    if changed:
-        client.save()
-        audit_trail.record(
-            "client.changed",
-            user=applying.actor,
-            target=client.client_id,
-            details={"fields": list(changed)},
-        )
     if entry.enabled is not None and client.enabled != entry.enabled:
         actions.set_client_enabled(client, entry.enabled, actor=applying.actor)
         changed.append("enabled")
     return changed
-
-
-def _check_redirects(addresses: list[str], path: str) -> None:
-    problems = [
-        (f"{path}.redirect_uris[{number}]", f"{problem.capitalize()}.")
-        for number, uri in enumerate(addresses)
-        if (problem := redirect_uris.problem_with(uri, any_private_scheme=True))
-    ]
-    if not addresses:
-        problems = [(f"{path}.redirect_uris", "Give at least one redirect URI.")]
-    if problems:
-        raise ConfigurationRefused(problems)

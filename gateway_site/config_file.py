@@ -1,6 +1,7 @@
 """Reads ``gateway.yaml``: bounded, plain YAML, secrets by reference, errors with their path."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,16 @@ class _Loader(yaml.SafeLoader):
         return yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
 
 
+# As in YAML 1.2: a group called "no" or "on" is a text, and so is what looks like a date.
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, rule) for tag, rule in rules if not tag.endswith((":bool", ":timestamp"))]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+
+
 def read_configuration(file: Path) -> Configuration:
     """Read and check the shape of a configuration file.
 
@@ -96,7 +107,7 @@ def _place(name: str, failure: yaml.YAMLError) -> str:
 
 
 def _reason(failure: yaml.YAMLError) -> str:
-    problem = getattr(failure, "problem", None) or "it is not YAML"
+    problem = getattr(failure, "problem", None) or getattr(failure, "reason", "it is not YAML")
     return f"{problem}."
 
 

@@ -31,7 +31,10 @@ def _public_url() -> Iterator[CheckMessage]:
 
 
 def _secret_key() -> Iterator[CheckMessage]:
-    key = settings.SECRET_KEY
+    try:
+        key = settings.SECRET_KEY
+    except ImproperlyConfigured:
+        key = ""
     if len(key) < SHORTEST_KEY or len(set(key)) < 5:
         yield Error(
             f"SECRET_KEY is {'not set' if not key else 'too short or too simple'}.",

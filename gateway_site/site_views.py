@@ -22,9 +22,7 @@ def managed_by_administrator(request: HttpRequest) -> HttpResponse:
     Raises:
         PermissionDenied: always.
     """
-    raise PermissionDenied(
-        "E-mail addresses and new accounts are managed by the administrator of this gateway."
-    )
+    raise PermissionDenied("E-mail addresses are managed by the administrator of this gateway.")
 
 
 def mail_not_configured(request: HttpRequest) -> HttpResponse:
