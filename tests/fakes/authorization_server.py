@@ -369,7 +369,6 @@ class ProtectedUpstream:
         """Run until the block ends."""
         with serve(self, tls=tls) as origin:
             self.origin = origin
-            self.mcp.tokens = self.server.tokens
             self.mcp.challenge = self._challenge()
             yield self
 
@@ -406,8 +405,8 @@ class ProtectedUpstream:
             right = self.prm_fault or as_json(self.document())
             await reply(send, right if found else as_json({}, 404))
             return
-        if not self.mcp.tokens:
-            self.mcp.tokens = self.server.tokens or {"nobody has one yet"}
+        # An empty set would mean that the fake asks for no token.
+        self.mcp.tokens = self.server.tokens or {"nobody has one yet"}
         await self.mcp(scope, receive, send)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.fakes.asgi_server import serve
 from tests.fakes.authorization_server import FakeAuthorizationServer, Fault, ProtectedUpstream
 from tests.upstreams.connecting import (
     approve,
@@ -16,6 +17,7 @@ from tests.upstreams.connecting import (
     token_requests,
     upstream_at,
 )
+from upstreams import actions
 from upstreams.client_authentication import public_keys
 from upstreams.egress_guard import EgressRules
 from upstreams.errors import SetupFailed
@@ -289,21 +291,14 @@ def test_an_old_server_without_any_document_has_the_default_addresses() -> None:
         assert token_requests(server) == 1
 
 
-async def test_an_upstream_that_asks_for_no_sign_in_is_not_guessed_at(server) -> None:
-    with ProtectedUpstream(server, at="none").serve() as running:
-        running.mcp.tokens = set()
-        server.tokens.clear()
-        running.mcp.challenge = ""
+async def test_an_upstream_that_asks_for_no_sign_in_is_not_guessed_at() -> None:
+    async def open_door(scope: Any, receive: Any, send: Any) -> None:
+        status = 200 if scope["path"] == "/mcp" else 404
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b"{}"})
 
-        async def open_door(scope, receive, send) -> None:
-            status = 200 if scope["path"] == "/mcp" else 404
-            await send({"type": "http.response.start", "status": status, "headers": []})
-            await send({"type": "http.response.body", "body": b"{}"})
-
-        from tests.fakes.asgi_server import serve
-
-        with serve(open_door) as origin:
-            error = await failure(f"{origin}/mcp")
+    with serve(open_door) as origin:
+        error = await failure(f"{origin}/mcp")
     assert "no sign-in" in error.message
 
 
@@ -359,8 +354,6 @@ def test_another_authorization_server_means_another_registration(server, protect
 def test_a_registered_secret_is_never_shown_to_another_server(server, protected) -> None:
     server.register("ours", client_secret="canary-secret")
     upstream = upstream_at(protected.url, oauth_client_id="ours")
-    from upstreams import actions
-
     actions.set_oauth_client_secret(upstream, "canary-secret", None)
     assert connect(browser_of(person()), upstream).status_code == 303
     assert not server.calls("/register")
