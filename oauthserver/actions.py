@@ -58,12 +58,7 @@ def preregister_client(
     Raises:
         ProtocolError: ``invalid_redirect_uri`` or ``invalid_client_metadata``.
     """
-    if not redirect_uris_allowed:
-        raise ProtocolError("invalid_redirect_uri", "Give at least one redirect URI.")
-    for uri in redirect_uris_allowed:
-        problem = redirect_uris.problem_with(uri, any_private_scheme=True)
-        if problem:
-            raise ProtocolError("invalid_redirect_uri", f"{problem.capitalize()}.")
+    check_redirect_uris(redirect_uris_allowed)
     methods = SECRET_METHODS if confidential else ("none",)
     client = OAuthClient(client_id=client_id or new_client_id(), name=name)
     client.registration_source = client.RegistrationSource.MANUAL
@@ -83,6 +78,51 @@ def preregister_client(
     except IntegrityError:
         raise ProtocolError("invalid_client_metadata", "The client ID is taken.") from None
     return client, secret
+
+
+def check_redirect_uris(uris: list[str]) -> None:
+    """Check what an administrator lists for a client.
+
+    Raises:
+        ProtocolError: ``invalid_redirect_uri``; the description says which rule is broken.
+    """
+    if not uris:
+        raise ProtocolError("invalid_redirect_uri", "Give at least one redirect URI.")
+    for uri in uris:
+        problem = redirect_uris.problem_with(uri, any_private_scheme=True)
+        if problem:
+            sentence = problem[0].upper() + problem[1:]
+            raise ProtocolError("invalid_redirect_uri", f"{sentence}: {uri[:100]}")
+
+
+def change_client(
+    client: OAuthClient,
+    *,
+    actor: Any,
+    name: str | None = None,
+    redirect_uris_allowed: list[str] | None = None,
+) -> list[str]:
+    """Change a client that an administrator registered; returns the names of what changed.
+
+    Raises:
+        ProtocolError: a redirect URI is not acceptable, or the client registered itself.
+    """
+    if client.registration_source != client.RegistrationSource.MANUAL:
+        raise ProtocolError("invalid_client_metadata", "This client describes itself.")
+    wanted: dict[str, str] = {}
+    if name is not None:
+        wanted["name"] = name
+    if redirect_uris_allowed is not None:
+        check_redirect_uris(redirect_uris_allowed)
+        wanted["redirect_uris"] = " ".join(redirect_uris_allowed)
+    changed = [field for field, value in wanted.items() if getattr(client, field) != value]
+    if changed:
+        with transaction.atomic():
+            for field in changed:
+                setattr(client, field, wanted[field])
+            client.save(update_fields=[*changed, "updated"])
+            _audit("client.changed", client, actor, members=changed)
+    return changed
 
 
 def renew_client_secret(client: OAuthClient, *, actor: Any) -> str:

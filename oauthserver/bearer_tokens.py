@@ -19,7 +19,7 @@ from django.db import Error as DatabaseError
 from django.utils import timezone
 from oauth2_provider.models import get_access_token_model
 
-from oauthserver.audience import canonical, exact_audience
+from oauthserver.audience import canonical
 from oauthserver.models import OAuthClient
 from oauthserver.token_values import ACCESS_PREFIX
 
@@ -102,6 +102,18 @@ async def authenticate(
     return holder
 
 
+def holder_for_any_resource(authorization_values: list[bytes]) -> TokenHolder | TokenRefusal:
+    """Check a token at the authorization server itself, whatever resource it is for (blocking).
+
+    Raises:
+        django.db.Error: the database does not answer.
+    """
+    token = _token_in(authorization_values)
+    if isinstance(token, TokenRefusal):
+        return token
+    return _load(token, None) or TokenRefusal("invalid_token", _INVALID)
+
+
 def forget(token_digest: str = "", user_id: int | None = None, client_id: str = "") -> None:
     """Drop cached holders that match every given argument; without arguments, all of them."""
     global _generation
@@ -136,7 +148,7 @@ def _token_in(values: list[bytes]) -> bytes | TokenRefusal:
     return token
 
 
-def _load(token: bytes, audience: str) -> TokenHolder | None:
+def _load(token: bytes, audience: str | None) -> TokenHolder | None:
     checksum = sha256(token).hexdigest()
     row = (
         get_access_token_model()
@@ -149,7 +161,7 @@ def _load(token: bytes, audience: str) -> TokenHolder | None:
     client: OAuthClient = row.application
     if not row.user.is_active or not client.is_usable(None):
         return None
-    if not exact_audience(audience, row.resource):
+    if len(row.resource) != 1 or audience not in (None, row.resource[0]):
         return None
     return TokenHolder(
         user_id=row.user.pk,
@@ -157,7 +169,7 @@ def _load(token: bytes, audience: str) -> TokenHolder | None:
         client_id=client.client_id,
         client_name=client.name,
         scopes=frozenset(row.scope.split()),
-        audience=audience,
+        audience=row.resource[0],
         expires_at=row.expires.timestamp(),
         group_ids=frozenset(row.user.groups.values_list("pk", flat=True)),
         token_digest=checksum,

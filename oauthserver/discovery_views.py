@@ -23,7 +23,9 @@ def resource_metadata_url(resource_uri: str) -> str:
     return f"{settings.PUBLIC_URL}{PROTECTED_RESOURCE}{path}"
 
 
-class _PublicDocument(View):
+class PublicDocument(View):
+    """A document that anybody may read, from any origin."""
+
     http_method_names = ["get", "head", "options"]
 
     def options(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
@@ -46,7 +48,7 @@ class _PublicDocument(View):
         return response
 
 
-class ProtectedResourceView(_PublicDocument):
+class ProtectedResourceView(PublicDocument):
     """Metadata of one Virtual MCP. There is none at the root: an origin has many of them."""
 
     def get(self, request: HttpRequest, path: str = "") -> HttpResponse:
@@ -66,7 +68,7 @@ class ProtectedResourceView(_PublicDocument):
         )
 
 
-class AuthorizationServerView(_PublicDocument):
+class AuthorizationServerView(PublicDocument):
     """Metadata of the one authorization server, also with an endpoint's path inserted."""
 
     def get(self, request: HttpRequest, path: str = "") -> HttpResponse:

@@ -211,7 +211,7 @@ def _exchange(parts: SplitResult, address: str, port: int, limit: int, deadline:
     )
     answer = _Answer(limit)
     with (
-        socket.create_connection((address, port), timeout=_left(deadline)) as plain,
+        _connected(address, port, deadline) as plain,
         _tls_context(settings.GATEWAY_EXTRA_CA_BUNDLE).wrap_socket(
             plain, server_hostname=parts.hostname
         ) as connection,
@@ -227,6 +227,19 @@ def _exchange(parts: SplitResult, address: str, port: int, limit: int, deadline:
                 raise FetchFailed("the answer was cut off")
             answer.parser.feed_data(data)
     return answer
+
+
+def _connected(address: str, port: int, deadline: float) -> socket.socket:
+    # Not ``create_connection``: that would ask the resolver once more.
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    plain = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        plain.settimeout(_left(deadline))
+        plain.connect((address, port))
+    except BaseException:
+        plain.close()
+        raise
+    return plain
 
 
 def _left(deadline: float) -> float:

@@ -5,10 +5,12 @@ checksum, because a foreign key would make the two apps' first migrations depend
 """
 
 import uuid
+from typing import Any
 
 from django.conf import settings
 from django.db import models
 from oauth2_provider.models import AbstractApplication
+from oauth2_provider.utils import jwk_from_pem
 
 from oauthserver import redirect_uris
 from oauthserver.client_facts import ClientFacts
@@ -72,6 +74,11 @@ class OAuthClient(AbstractApplication):
             "grant_types": list(facts.grant_types),
             "document": facts.document,
         }
+
+    @property
+    def jwk_key(self) -> Any:
+        """The key that signs ID tokens: the server's, for every client."""
+        return jwk_from_pem(settings.OIDC_RSA_PRIVATE_KEY)
 
     @property
     def auth_methods(self) -> frozenset[str]:

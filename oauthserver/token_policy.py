@@ -19,7 +19,7 @@ from oauth2_provider.oauth2_validators import OAuth2Validator
 from oauthlib.common import Request
 from oauthlib.oauth2.rfc6749 import errors
 
-from oauthserver import authorization_codes, rotation_answers, scopes, token_families
+from oauthserver import authorization_codes, openid, rotation_answers, scopes, token_families
 from oauthserver.authorization_codes import Redemption
 from oauthserver.models import OAuthClient
 from oauthserver.signals import audit
@@ -170,8 +170,11 @@ class GatewayOAuth2Validator(OAuth2Validator):  # type: ignore[misc]
         )
 
     def _refuse_revoked(self, token: Any) -> None:
-        superseded = get_access_token_model().objects.filter(source_refresh_token=token)
-        if superseded.exists():
+        """A used token came back while its family lives: one of two holders is a thief."""
+        alive = get_refresh_token_model().objects.filter(
+            token_family=token.token_family, revoked__isnull=True
+        )
+        if alive.exists():
             token_families.end_replayed(token)
 
     def get_original_scopes(
@@ -189,6 +192,19 @@ class GatewayOAuth2Validator(OAuth2Validator):  # type: ignore[misc]
     def refresh_id_token(self, request: Request) -> bool:
         """No new ID token comes with a refresh (OpenID Connect Core 12.2 leaves it open)."""
         return False
+
+    # OpenID Connect -----------------------------------------------------------------------
+
+    def get_additional_claims(self, request: Request) -> dict[str, Any]:
+        """Return what is known of the person; the engine drops what the scopes do not cover."""
+        return openid.claims_of(request.user)
+
+    def finalize_id_token(
+        self, id_token: Any, token: Any, token_handler: Any, request: Request
+    ) -> str:
+        """Sign with the server's key, whatever algorithm a client's row says."""
+        request.client.algorithm = request.client.RS256_ALGORITHM
+        return str(super().finalize_id_token(id_token, token, token_handler, request))
 
     # Tokens -------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from django.urls import path, re_path
 
 from oauthserver.client_registration import ClientRegistrationView
 from oauthserver.discovery_views import AuthorizationServerView, ProtectedResourceView
+from oauthserver.openid_views import JwksView, UserInfoView
 from oauthserver.token_endpoint import IntrospectionView, RevocationView, TokenView
 
 # To be included below "oauth/" with the namespace "oauth2_provider".
@@ -15,6 +16,8 @@ protocol_urlpatterns = [
     re_path(r"^register/?$", ClientRegistrationView.as_view(), name="dcr-register"),
     re_path(r"^revoke/?$", RevocationView.as_view(), name="revoke-token"),
     re_path(r"^introspect/?$", IntrospectionView.as_view(), name="introspect"),
+    re_path(r"^userinfo/?$", UserInfoView.as_view(), name="user-info"),
+    re_path(r"^jwks/?$", JwksView.as_view(), name="jwks-info"),
 ]
 
 # To be included at the root.

@@ -35,3 +35,6 @@ urlpatterns = [
     ),
     path("accounts/", include("allauth.urls")),
 ]
+
+handler404 = "gateway_site.error_pages.page_not_found"
+handler500 = "gateway_site.error_pages.server_error"

@@ -1,0 +1,62 @@
+"""Removing what is over: run every few minutes by whichever process does the housekeeping.
+
+What recognises a replay stays as long as a replay could do harm; a client that somebody
+approved stays for good (ChatGPT registers once and keeps its client, clients.md 1.3 row 8).
+"""
+
+from datetime import timedelta
+
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+from oauth2_provider.models import (
+    get_access_token_model,
+    get_grant_model,
+    get_id_token_model,
+    get_refresh_token_model,
+)
+
+from oauthserver.models import IssuedCode, OAuthClient, RotationAnswer, UsedAssertion
+from oauthserver.token_policy import REFRESH_IDLE
+
+UNAPPROVED_CLIENT = timedelta(days=1)
+BATCH = 500
+
+
+def remove_expired() -> dict[str, int]:
+    """Delete what has expired; returns how many rows of each kind were chosen.
+
+    Works in small batches, so that nobody waits long for a lock. Safe to run anywhere, at any
+    time, any number of times at once.
+    """
+    now = timezone.now()
+    tokens = get_refresh_token_model().objects
+    access = get_access_token_model().objects
+    orphaned = Q(refresh_token__isnull=True) | Q(refresh_token__revoked__isnull=False)
+    chosen: dict[str, QuerySet[object]] = {
+        "codes": get_grant_model().objects.filter(expires__lt=now),
+        "records of codes": IssuedCode.objects.filter(issued_at__lt=now - REFRESH_IDLE),
+        "rotation answers": RotationAnswer.objects.filter(until__lt=now),
+        "used assertions": UsedAssertion.objects.filter(until__lt=now),
+        "revoked refresh tokens": tokens.filter(revoked__lt=now - REFRESH_IDLE),
+        "idle refresh tokens": tokens.filter(created__lt=now - REFRESH_IDLE, revoked=None),
+        "access tokens": access.filter(orphaned, expires__lt=now),
+        # An access token goes with its ID token, so those still in use stay.
+        "ID tokens": get_id_token_model().objects.filter(expires__lt=now, access_token=None),
+        "unapproved clients": OAuthClient.objects.filter(
+            registration_source=OAuthClient.RegistrationSource.DCR,
+            approved_at=None,
+            created__lt=now - UNAPPROVED_CLIENT,
+        ),
+    }
+    return {kind: _delete(rows) for kind, rows in chosen.items()}
+
+
+def _delete(rows: QuerySet[object]) -> int:
+    total = 0
+    while batch := list(rows.values_list("pk", flat=True)[:BATCH]):
+        # The conditions once more: a row may have come back into use since it was listed.
+        rows.filter(pk__in=batch).delete()
+        total += len(batch)
+        if len(batch) < BATCH:
+            break
+    return total
