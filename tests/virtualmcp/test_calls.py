@@ -23,15 +23,13 @@ from upstreams.errors import (
 from virtualmcp.models import UpstreamChoice
 from virtualmcp.routing import questions
 
-pytestmark = pytest.mark.django_db(transaction=True)
 SERVER_INFO = "io.modelcontextprotocol/serverInfo"
 
 
 @pytest.fixture(autouse=True)
-def _fresh():
-    routed.forget_everything()
-    yield
-    routed.forget_everything()
+def db(django_db_setup, django_db_blocker):
+    with routed.own_rows(django_db_blocker):
+        yield
 
 
 @pytest.fixture

@@ -17,16 +17,14 @@ from virtualmcp.models import PublicName, UpstreamChoice
 from virtualmcp.routing import list_reading
 from virtualmcp.tool_catalogue import catalogue
 
-pytestmark = pytest.mark.django_db(transaction=True)
 PROBLEMS = "gateway/upstreams"
 SERVER_INFO = "io.modelcontextprotocol/serverInfo"
 
 
 @pytest.fixture(autouse=True)
-def _fresh():
-    routed.forget_everything()
-    yield
-    routed.forget_everything()
+def db(django_db_setup, django_db_blocker):
+    with routed.own_rows(django_db_blocker):
+        yield
 
 
 @pytest.fixture

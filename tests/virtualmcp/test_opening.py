@@ -10,15 +10,13 @@ from tests.virtualmcp.routed import Client, in_thread
 from virtualmcp.routing import opening as openings
 from virtualmcp.routing.opening import opening
 
-pytestmark = pytest.mark.django_db(transaction=True)
 UI = "io.modelcontextprotocol/ui"
 
 
 @pytest.fixture(autouse=True)
-def _fresh():
-    routed.forget_everything()
-    yield
-    routed.forget_everything()
+def db(django_db_setup, django_db_blocker):
+    with routed.own_rows(django_db_blocker):
+        yield
 
 
 async def opened(client=None):

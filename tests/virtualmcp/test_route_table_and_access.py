@@ -13,14 +13,11 @@ from tests.virtualmcp.routed import in_thread
 from virtualmcp import access_policy, change_hearing, route_table
 from virtualmcp.models import PublicName, VirtualMcp
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
 
 @pytest.fixture(autouse=True)
-def _fresh():
-    routed.forget_everything()
-    yield
-    routed.forget_everything()
+def db(django_db_setup, django_db_blocker):
+    with routed.own_rows(django_db_blocker):
+        yield
 
 
 def test_a_snapshot_takes_the_same_few_queries_whatever_the_size():
