@@ -544,6 +544,23 @@ async def test_a_stateful_client_is_asked_on_its_stream_and_the_call_goes_on(alp
     assert sink.questions[0][0] == "elicitation/create"
 
 
+async def test_between_stateful_sides_an_aggregate_says_who_asks(alpha, beta):
+    await both(alpha, beta)
+    sink = Heard({"action": "accept", "content": {"answer": "Ada"}})
+    client = legacy(capabilities={"elicitation": {}}, sink=sink)
+    await client.names()
+    done = await client.call("beta_ask", question="Who?")
+    assert "Ada" in done["content"][0]["text"]
+    assert sink.questions[0][1]["message"] == "[Beta] Who?"
+
+
+async def test_a_stateful_upstreams_question_to_a_client_that_cannot_be_asked_is_declined(beta):
+    await single(beta)
+    capabilities = {"elicitation": {"form": {}}}
+    result = await Client(capabilities=capabilities).call("ask", question="Who?")
+    assert result["isError"] is True
+
+
 async def test_a_stateful_client_that_cannot_be_asked_gets_a_clear_error(alpha):
     await single(alpha)
     error = await legacy().error("tools/call", {"name": "ask", "arguments": {}})

@@ -12,7 +12,7 @@ from tests.virtualmcp.routed import Client, in_thread, legacy
 from upstreams import authorized_call
 from upstreams.canonical_call import Outcome
 from upstreams.models import UpstreamAccount
-from virtualmcp import change_hearing, published_lists, tool_catalogue
+from virtualmcp import change_hearing, name_pins, published_lists, tool_catalogue
 from virtualmcp.models import PublicName, UpstreamChoice
 from virtualmcp.routing import list_reading
 from virtualmcp.tool_catalogue import catalogue
@@ -154,7 +154,6 @@ async def test_an_upstream_that_adds_a_name_in_use_does_not_take_it_over(alpha, 
 
 
 async def test_two_nodes_pinning_at_once_agree(alpha, beta):
-    from virtualmcp import name_pins
     from virtualmcp.tool_names import Sighting
 
     row = await both(alpha, beta)
@@ -175,6 +174,14 @@ async def test_two_nodes_pinning_at_once_agree(alpha, beta):
         lambda: list(PublicName.objects.values_list("upstream__key", "upstream_name"))
     )
     assert len(names) == len(set(names)) == 80
+
+
+async def test_an_upstream_that_invents_names_cannot_fill_the_database(alpha, beta, monkeypatch):
+    monkeypatch.setattr(name_pins, "MOST_PER_UPSTREAM", 3)
+    alpha.tools, beta.tools = [tool(f"a{n}") for n in range(9)], [tool("b")]
+    await both(alpha, beta)
+    assert await Client().names() == ["a0", "a1", "a2", "b"]
+    assert len(await pins()) == 4
 
 
 async def test_the_administrators_choice_of_tools_is_all_that_shows(alpha):
