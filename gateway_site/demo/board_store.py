@@ -68,7 +68,8 @@ class BoardStore:
     """The file and everything that is asked of it."""
 
     def __init__(self, file: Path) -> None:
-        self._db = sqlite3.connect(file, isolation_level=None)
+        # Made in one thread and used by one event loop, which may run in another.
+        self._db = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
         self._db.row_factory = sqlite3.Row
         self._db.executescript("PRAGMA journal_mode=WAL;" + SCHEMA)
 

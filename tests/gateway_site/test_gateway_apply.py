@@ -163,7 +163,7 @@ def test_an_upstream_in_use_is_not_removed(apply):
         ("users: [{username: a, password: 'file:nowhere'}]", "nowhere cannot be read"),
         ("clients: [{client_id: a}]", "clients[0]: Give at least one redirect URI"),
         ("clients: [{client_id: a, redirect_uris: ['javascript:x']}]", "clients[0]:"),
-        ("identity_providers: [{id: a, client_id: b, server_url: 'http://x.example'}]", "server_url"),
+        ("identity_providers: [{id: a, client_id: b, server_url: 'http://x.example'}]", "url"),
         ("groups: [a, a]", "groups[1]: a is named twice"),
         ("a: b: c", "line 1"),
         ("groups: &x [a]\nusers: *x", "references"),
