@@ -192,4 +192,4 @@ class OAuthClientAdmin(_ClientAdmin):
 
 
 def _by_hand(client: OAuthClient) -> bool:
-    return client.registration_source == OAuthClient.RegistrationSource.MANUAL
+    return bool(client.registration_source == OAuthClient.RegistrationSource.MANUAL)

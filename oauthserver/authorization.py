@@ -258,4 +258,5 @@ class AuthorizationRequestView(TemplateResponseMixin, View):
         return self._redirect(answer_uri(redirect_uri, state, parameters))
 
     def _redirect(self, uri: str) -> HttpResponse:
-        return OAuth2ResponseRedirect(uri, [uri.partition(":")[0]])
+        response: HttpResponse = OAuth2ResponseRedirect(uri, [uri.partition(":")[0]])
+        return response

@@ -94,7 +94,8 @@ async def authenticate(
         return token
     generation = _generation
     wanted = canonical(audience)
-    holder = await database_sync_to_async(_load, thread_sensitive=False)(token, wanted)
+    load = database_sync_to_async(_load, thread_sensitive=False)
+    holder: TokenHolder | None = await load(token, wanted)
     if holder is None:
         return TokenRefusal("invalid_token", _INVALID)
     _remember(token, holder, generation)

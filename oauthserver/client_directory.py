@@ -59,4 +59,5 @@ def _stored(client_id: str) -> OAuthClient | None:
     # PostgreSQL raises on NUL instead of finding nothing.
     if not client_id or len(client_id) > documents.MAX_CLIENT_ID or "\x00" in client_id:
         return None
-    return OAuthClient.objects.filter(client_id=client_id).first()
+    found: OAuthClient | None = OAuthClient.objects.filter(client_id=client_id).first()
+    return found

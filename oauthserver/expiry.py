@@ -5,6 +5,7 @@ approved stays for good (ChatGPT registers once and keeps its client, clients.md
 """
 
 from datetime import timedelta
+from typing import Any
 
 from django.db.models import Q, QuerySet
 from django.utils import timezone
@@ -32,7 +33,7 @@ def remove_expired() -> dict[str, int]:
     tokens = get_refresh_token_model().objects
     access = get_access_token_model().objects
     orphaned = Q(refresh_token__isnull=True) | Q(refresh_token__revoked__isnull=False)
-    chosen: dict[str, QuerySet[object]] = {
+    chosen: dict[str, QuerySet[Any]] = {
         "codes": get_grant_model().objects.filter(expires__lt=now),
         "records of codes": IssuedCode.objects.filter(issued_at__lt=now - REFRESH_IDLE),
         "rotation answers": RotationAnswer.objects.filter(until__lt=now),
@@ -51,7 +52,7 @@ def remove_expired() -> dict[str, int]:
     return {kind: _delete(rows) for kind, rows in chosen.items()}
 
 
-def _delete(rows: QuerySet[object]) -> int:
+def _delete(rows: QuerySet[Any]) -> int:
     total = 0
     while batch := list(rows.values_list("pk", flat=True)[:BATCH]):
         # The conditions once more: a row may have come back into use since it was listed.

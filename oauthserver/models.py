@@ -16,7 +16,7 @@ from oauthserver import redirect_uris
 from oauthserver.client_facts import ClientFacts
 
 
-class OAuthClient(AbstractApplication):
+class OAuthClient(AbstractApplication):  # type: ignore[misc]
     """An MCP client that may ask for tokens; swapped in for the library's application model.
 
     ``registration_source`` (manual, dcr, cimd) and ``cimd_expires_at`` are the library's.
@@ -36,7 +36,7 @@ class OAuthClient(AbstractApplication):
     approved_at = models.DateTimeField(null=True, editable=False)
     last_used_at = models.DateTimeField(null=True, editable=False)
 
-    class Meta(AbstractApplication.Meta):
+    class Meta(AbstractApplication.Meta):  # type: ignore[misc]
         verbose_name = "OAuth client"
         verbose_name_plural = "OAuth clients"
 
