@@ -314,11 +314,17 @@ async def renew(
         )
     if facts.credential_kind == CredentialKind.USER_KEY:
         raise _reconnect(facts)
-    return await _renew_refused(user_id, facts)
+    return await _renew_refused(user_id, facts, refused)
 
 
-async def _renew_refused(user_id: int, facts: UpstreamFacts) -> Credential:
+async def _renew_refused(user_id: int, facts: UpstreamFacts, refused: Credential) -> Credential:
+    generation = _generation
     account = await in_thread(_usable_account, user_id, facts)
+    present = await in_thread(_account_credential, account, facts)
+    if present.headers != refused.headers:
+        # Renewed for another call between the caller's reading and this one.
+        _keep(user_id, facts, present, generation)
+        return present
     renewed_at = account.refreshed_at
     if renewed_at is not None and timezone.now() - renewed_at < JUST_RENEWED:
         raise _reconnect(facts)

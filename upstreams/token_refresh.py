@@ -166,6 +166,9 @@ def _prepare(account_id: int, version: int, owner: str) -> _Leased | UpstreamAcc
         _rest(account, str(error))
         raise needs_reconnect(upstream) from error
     if client is None or account.client is None or not tokens.refresh_token:
+        if account.expires_at is not None and account.expires_at > timezone.now():
+            _unchanged(account).update(refresh_lease_until=None, refresh_lease_owner="")
+            return account  # it cannot be renewed, but still serves until it ends
         _end(account, "there is no refresh token")
         raise needs_reconnect(upstream)
     server = ServerMetadata.from_json(account.client.server_metadata)

@@ -3,9 +3,13 @@
 from collections.abc import Iterator
 
 import pytest
+from django.contrib.auth.models import User
 
-from tests.fakes.authorization_server import FakeAuthorizationServer, ProtectedUpstream
+from tests.fakes.authorization_server import FakeAuthorizationServer
+from tests.fakes.protected_upstream import ProtectedUpstream
+from tests.upstreams.connecting import browser_of, connect, person, upstream_at
 from upstreams import accounts, credentials
+from upstreams.models import Upstream
 
 
 @pytest.fixture(autouse=True)
@@ -29,3 +33,11 @@ def protected(server: FakeAuthorizationServer) -> Iterator[ProtectedUpstream]:
     """A running MCP server behind it."""
     with ProtectedUpstream(server).serve() as running:
         yield running
+
+
+@pytest.fixture
+def connected(transactional_db: None, protected: ProtectedUpstream) -> tuple[User, Upstream]:
+    """A person with an account; returns (person, upstream)."""
+    alice, upstream = person(), upstream_at(protected.url)
+    assert connect(browser_of(alice), upstream).status_code == 303
+    return alice, upstream

@@ -2,14 +2,19 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 from django.contrib.auth.models import User
 from django.test import Client
+from django.utils import timezone
 
-from tests.fakes.authorization_server import FakeAuthorizationServer, ProtectedUpstream
+from tests.fakes.authorization_server import FakeAuthorizationServer
+from tests.fakes.protected_upstream import ProtectedUpstream
+from upstreams import credentials
+from upstreams.credentials import Credential
 from upstreams.models import CredentialKind, Upstream, UpstreamAccount
 from upstreams.upstream_facts import UpstreamFacts
 
@@ -79,6 +84,24 @@ async def until(true: Callable[[], Awaitable[bool]], seconds: float = 10) -> Non
     async with asyncio.timeout(seconds):
         while not await true():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+
+
+def run(work: Any) -> Any:
+    """Run a coroutine on a loop of its own."""
+    return asyncio.run(work)
+
+
+def expire(**members: Any) -> None:
+    """Have every access token be over, and nothing of it cached."""
+    long_ago = timezone.now() - timedelta(hours=1)
+    UpstreamAccount.objects.update(
+        expires_at=timezone.now() - timedelta(seconds=5), connected_at=long_ago, **members
+    )
+    credentials.forget()
+
+
+def bearer(credential: Credential) -> str:
+    return dict(credential.headers)[b"authorization"].decode().removeprefix("Bearer ")
 
 
 __all__ = ["FakeAuthorizationServer", "ProtectedUpstream"]
