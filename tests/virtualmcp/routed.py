@@ -1,5 +1,6 @@
 """What tests of the router need: people, Virtual MCPs over real fake upstreams, requests."""
 
+import asyncio
 import contextlib
 import hashlib
 import json
@@ -20,7 +21,7 @@ from upstreams import credentials, mcp_client
 from upstreams.canonical_call import ClientFacts, Outcome, QuestionNotPossible
 from upstreams.models import Upstream, UpstreamAccount
 from upstreams.revisions import LEGACY_LATEST, META_CLIENT_CAPABILITIES, META_VERSION, MODERN, Era
-from virtualmcp import published_lists, route_table, tool_catalogue, upstream_openings
+from virtualmcp import name_pins, published_lists, route_table, tool_catalogue, upstream_openings
 from virtualmcp.models import PublicName, UpstreamChoice, VirtualMcp
 from virtualmcp.route_table import VirtualMcpFacts
 from virtualmcp.routing import method_table, resource_routes
@@ -89,6 +90,12 @@ def counted_queries() -> Iterator[list[str]]:
         yield seen
     finally:
         CursorWrapper.execute = execute  # type: ignore[method-assign]
+
+
+async def settled() -> None:
+    """Wait until names that were seen are pinned."""
+    while name_pins._background:
+        await asyncio.gather(*name_pins._background)
 
 
 def person(name: str = "ada") -> User:

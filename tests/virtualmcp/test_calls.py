@@ -98,6 +98,8 @@ async def test_a_warm_call_makes_no_query(fake, client):
     await single(fake)
     await client.names()
     await client.call("echo", text="1")
+    await routed.settled()
+    await client.call("echo", text="1")
     with routed.counted_queries() as queries:
         await client.call("echo", text="2")
     assert queries == []

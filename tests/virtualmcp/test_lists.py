@@ -128,10 +128,8 @@ async def test_a_second_upstream_renames_nothing_that_exists(alpha, beta):
     row = await single(alpha)
     assert await Client().names() == ["search"]
 
-    async def pinned():
-        return await pins() == {"search": "alpha"}
-
-    await bound(pinned)
+    await routed.settled()
+    assert await pins() == {"search": "alpha"}
 
     def add():
         UpstreamChoice.objects.filter(virtual_mcp=row).update(position=1)
