@@ -9,6 +9,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from django.conf import settings
+
 from gateway_site import declarative_config
 from gateway_site.config_file import SecretReferences
 from gateway_site.config_schema import (
@@ -39,6 +41,11 @@ class DemoServer:
 
     slug: str
     title: str
+
+    @property
+    def url(self) -> str:
+        """The address to paste into a client."""
+        return f"{settings.PUBLIC_URL}/v1/mcp/{self.slug}"
 
 
 def configuration(ports: dict[str, int]) -> Configuration:

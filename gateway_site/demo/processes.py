@@ -11,7 +11,20 @@ NAMES = ("harbor", "board", "parcels")
 FOLDER = "demo"
 REMOVED = "removed"
 PORTS = "ports.json"
+USUAL_GATEWAY_PORT = 8000
 ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def parse_ports(text: str) -> dict[str, int]:
+    """Read ports given as "8001,8002,8003", in the order of ``NAMES``.
+
+    Raises:
+        ValueError: says what is expected.
+    """
+    numbers = [int(port) for port in text.split(",") if port.strip().isdecimal()]
+    if len(numbers) != len(NAMES):
+        raise ValueError("Give three ports, such as 8001,8002,8003.")
+    return dict(zip(NAMES, numbers, strict=True))
 
 
 def was_removed(folder: Path) -> bool:

@@ -64,15 +64,14 @@ class Command(BaseCommand):
     def _start(self, plan: serving.ServingPlan, supervisor: Supervisor) -> None:
         self._say(f"Data directory: {plan.folder}")
         self._say("Preparing the database ...")
-        administrator = self._manage(plan, "gateway_init", "--json")
-        demo: dict[str, Any] = {}
+        ports: dict[str, int] = {}
         if plan.demo and not demo_processes.was_removed(plan.folder):
-            self._say("Starting the demo's upstreams ...")
             ports = demo_processes.choose_ports(plan.folder, plan.port)
+        made = self._prepare(plan, ports)
+        if ports:
+            self._say("Starting the demo's upstreams ...")
             for child in demo_processes.children(plan.folder, ports, plan.environment()):
                 supervisor.start(child)
-            numbers = ",".join(str(port) for port in ports.values())
-            demo = self._manage(plan, "gateway_demo", "--json", "--ports", numbers)
         self._say(f"Starting {plan.server} ...")
         web = Child(
             "The web server", plan.server_command(), plan.environment(), serving.ROOT, vital=True
@@ -83,17 +82,21 @@ class Command(BaseCommand):
                 "The web server did not become ready; its messages are above. "
                 f"{plan.folder / 'gateway.sqlite3'} and the keys are as they were."
             )
-        self._say(banner(plan, administrator, demo))
+        self._say(banner(plan, made))
 
-    def _manage(self, plan: serving.ServingPlan, *arguments: str) -> dict[str, Any]:
+    def _prepare(self, plan: serving.ServingPlan, ports: dict[str, int]) -> dict[str, Any]:
+        """Run ``gateway_init`` in the chosen environment; return what it made."""
+        command = [sys.executable, str(serving.ROOT / "manage.py"), "gateway_init", "--json"]
+        if ports:
+            command += ["--demo-ports", ",".join(str(port) for port in ports.values())]
         done = subprocess.run(  # noqa: S603
-            [sys.executable, str(serving.ROOT / "manage.py"), *arguments],
-            env=plan.environment(),
+            command,
+            env={"LOG_LEVEL": "WARNING", **plan.environment()},
             stdout=subprocess.PIPE,
             check=False,
         )
         if done.returncode != 0:
-            raise CommandError(f"{arguments[0]} failed; its message is above.")
+            raise CommandError("The database could not be prepared; the message is above.")
         answer: dict[str, Any] = json.loads(done.stdout.decode().splitlines()[-1])
         return answer
 
@@ -128,24 +131,23 @@ def is_ready(local_url: str) -> bool:
         return False
 
 
-def banner(plan: serving.ServingPlan, administrator: dict[str, Any], demo: dict[str, Any]) -> str:
+def banner(plan: serving.ServingPlan, made: dict[str, Any]) -> str:
     """Return what a person needs now: addresses, the password once, the next step."""
     first_step = f"Open {plan.public_url}/admin/, add an upstream and a Virtual MCP over it."
     lines = ["", f"The gateway runs at {plan.public_url}", ""]
-    if demo:
-        servers = demo["virtual_mcps"]
+    if servers := made["virtual_mcps"]:
         width = max(len(server["url"]) for server in servers)
         lines += ["Connector URLs, to paste into an MCP client:"]
         lines += [f"  {server['url']:{width}}   {server['title']}" for server in servers]
         lines += [""]
         first_step = f"Open {plan.public_url}/ and sign in; each card shows how to connect."
-    lines += ["Administration:", f"  {plan.public_url}/admin/   user {administrator['username']}"]
-    if administrator["password"]:
-        lines += [f"  password {administrator['password']}   (shown only now; write it down)"]
+    lines += ["Administration:", f"  {plan.public_url}/admin/   user {made['username']}"]
+    if made["password"]:
+        lines += [f"  password {made['password']}   (shown only now; write it down)"]
     else:
         lines += ["  password as printed at the first start; a new one:"]
         variables = f"GATEWAY_DATA_DIR={shlex.quote(str(plan.folder))}"
-        command = f".venv/bin/python manage.py changepassword {administrator['username']}"
+        command = f".venv/bin/python manage.py changepassword {made['username']}"
         lines += [f"  {variables} {command}"]
     lines += ["", "What to do next:", f"  1. {first_step}"]
     if public_address.is_loopback(plan.public_url):
