@@ -12,6 +12,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from gateway_site.models import AuditEvent
+from oauthserver import expiry
 from upstreams.models import PendingAuthorization
 from virtualmcp.models import CallRecord, EndedSession
 
@@ -43,9 +44,15 @@ def remove_old_records() -> None:
             model.objects.filter(at__lt=oldest).delete()  # type: ignore[attr-defined]
 
 
+def remove_expired_grants() -> None:
+    """Codes, tokens and clients that nobody approved, by the authorization server's own rules."""
+    expiry.remove_expired()
+
+
 CHORES: tuple[Callable[[], None], ...] = (
     remove_ended_sessions,
     remove_abandoned_connects,
+    remove_expired_grants,
     remove_old_records,
 )
 

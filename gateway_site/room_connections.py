@@ -7,7 +7,8 @@ from typing import Any
 from django.contrib.auth.models import User
 from django.db.models.signals import m2m_changed, post_save
 
-from gateway_site import audit_trail, change_feed, metrics, sign_in_events
+from gateway_site import audit_trail, change_feed, metrics, sign_in_events, sign_in_secrets
+from upstreams import signals as upstream_signals
 
 ROOMS = ("consent", "oauthserver", "upstreams", "virtualmcp")
 
@@ -23,6 +24,9 @@ def connect() -> None:
         forget_membership, sender=User.groups.through, dispatch_uid="change_feed.membership"
     )
     sign_in_events.connect()
+    upstream_signals.audit.connect(
+        sign_in_secrets.hear_resealing, dispatch_uid="sign_in_secrets.upstreams"
+    )
     connect_caches()
     connect_metrics()
 

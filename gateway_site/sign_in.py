@@ -17,6 +17,7 @@ from django.http import HttpRequest
 from upstreams import token_vault
 
 SEALED_SECRET = "sealed_secret"  # noqa: S105
+MFA_OWNER = "mfa"
 
 
 def secret_owner(provider_id: str) -> str:
@@ -75,8 +76,8 @@ class MfaAdapter(DefaultMFAAdapter):  # type: ignore[misc]
 
     def encrypt(self, text: str) -> str:
         """Seal a TOTP secret or the seed of recovery codes."""
-        return token_vault.seal(text.encode(), "mfa")
+        return token_vault.seal(text.encode(), MFA_OWNER)
 
     def decrypt(self, encrypted_text: str) -> str:
         """Open what ``encrypt`` sealed."""
-        return token_vault.open_sealed(encrypted_text, "mfa").decode()
+        return token_vault.open_sealed(encrypted_text, MFA_OWNER).decode()
