@@ -199,6 +199,9 @@ def _listed(kind: Kind, item: msgspec.Raw) -> Listed | None:
     identity = raw_members.text(members.get(kind.identity))
     if not identity:
         return None
+    if kind in (Kind.TOOLS, Kind.PROMPTS) and not identity.isprintable():
+        # Characters nobody sees can't be told apart, and not every database stores them.
+        return None
     raw = bytes(item)
     if kind is not Kind.TOOLS:
         return Listed(identity, raw)

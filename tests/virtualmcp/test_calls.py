@@ -320,6 +320,40 @@ async def test_secrets_in_what_an_upstream_says_are_redacted(alpha):
     assert token.encode() not in error.data
 
 
+async def test_everybodys_calls_travel_with_their_own_key_and_come_back_to_them(alpha, beta):
+    fakes = {"alpha": alpha, "beta": beta}
+
+    def make():
+        rows = [routed.upstream(fakes[key], key, credential_kind="user_key") for key in fakes]
+        routed.virtual_mcp(*rows)
+        people = [routed.person(f"person{number}") for number in range(4)]
+        for person in people:
+            for row in rows:
+                key = f"{row.key}-key-of-{person.username}"
+                fakes[row.key].tokens.add(key)
+                accounts.save_user_key(person, row, key, actor=person)
+        return people
+
+    people = await in_thread(make)
+    for person in people:
+        await Client(user_id=person.pk).names()
+
+    async def say(person, tool):
+        client = Client(user_id=person.pk)
+        for number in range(5):
+            text = f"{person.username} {number}"
+            result = await client.call(tool, text=text)
+            assert result["content"][0]["text"] == text
+
+    await asyncio.gather(*(say(p, tool) for p in people for tool in ("echo", "beta_echo")))
+    for key, fake in fakes.items():
+        calls = [seen for seen in fake.requests if seen.message.get("method") == "tools/call"]
+        assert len(calls) == 20
+        for seen in calls:
+            owner = seen.message["params"]["arguments"]["text"].split()[0]
+            assert seen.headers["authorization"] == f"Bearer {key}-key-of-{owner}"
+
+
 async def test_an_unconnected_account_becomes_a_link_in_text(alpha, client):
     await single(alpha, credential_kind="user_key")
     result = await client.call("echo", text="x")

@@ -316,6 +316,8 @@ async def test_bad_and_doubled_tools_are_left_out_and_the_good_stay(alpha):
         tool("good"),
         tool(""),
         {"name": 7},
+        tool("nul\0"),
+        tool("bidi\u202e"),
         tool("good", title="again"),
         tool("bad", inputSchema=bad),
         tool("task", execution={"taskSupport": "required"}),
