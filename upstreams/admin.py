@@ -2,16 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
-from asgiref.sync import async_to_sync
 from django.contrib import admin, messages
 from django.contrib.auth.models import User
 from django.db.models import Count, QuerySet
 from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.shortcuts import get_object_or_404
-from django.template.response import TemplateResponse
+from django.shortcuts import render
 from django.urls import path, reverse
-from django.utils.decorators import method_decorator
 from django.utils.html import format_html
 from django.utils.timesince import timesince
 from django.views.decorators.http import require_POST
@@ -19,6 +16,7 @@ from django.views.decorators.http import require_POST
 from upstreams import accounts, actions, health_probe
 from upstreams.admin_forms import UpstreamForm
 from upstreams.client_documents import callback_url
+from upstreams.database_calls import in_thread
 from upstreams.models import Upstream, UpstreamAccount, UpstreamClient
 
 # The classes are generic for the type checker only.
@@ -151,20 +149,35 @@ class UpstreamAdmin(_UpstreamAdmin):
 
     def get_urls(self) -> list[Any]:
         """Add the address of the test."""
-        own = path(
-            "<int:upstream_id>/test/",
-            self.admin_site.admin_view(self.test_connection),
-            name="upstreams_upstream_test",
-        )
+
+        @require_POST
+        async def test(request: HttpRequest, upstream_id: int) -> HttpResponse:
+            return await self.test_connection(request, upstream_id)
+
+        own = path("<int:upstream_id>/test/", test, name="upstreams_upstream_test")
         return [own, *super().get_urls()]
 
-    @method_decorator(require_POST)
-    def test_connection(self, request: HttpRequest, upstream_id: int) -> HttpResponse:
-        """Run the probe and show each step."""
-        upstream = get_object_or_404(Upstream, pk=upstream_id)
-        if not self.has_change_permission(request, upstream):
+    async def test_connection(self, request: HttpRequest, upstream_id: int) -> HttpResponse:
+        """Run the probe and show each step.
+
+        Not one of the site's usual views: those share one thread, and a server that takes
+        its time would keep everybody else waiting. So the right is checked here.
+        """
+        upstream = await in_thread(self._to_test, request, upstream_id)
+        if upstream is None:
             return HttpResponseRedirect(reverse("admin:upstreams_upstream_changelist"))
-        report = async_to_sync(health_probe.probe)(upstream, _actor(request))
+        report = await health_probe.probe(upstream, _actor(request))
+        return await in_thread(self._show_report, request, upstream, report)
+
+    def _to_test(self, request: HttpRequest, upstream_id: int) -> Upstream | None:
+        """Return the upstream if this person may change it (blocking)."""
+        upstream = Upstream.objects.filter(pk=upstream_id).first()
+        allowed = self.admin_site.has_permission(request)
+        return upstream if allowed and self.has_change_permission(request, upstream) else None
+
+    def _show_report(
+        self, request: HttpRequest, upstream: Upstream, report: health_probe.ProbeReport
+    ) -> HttpResponse:
         context = {
             **self.admin_site.each_context(request),
             "title": f"Test of {upstream.title}",
@@ -172,7 +185,7 @@ class UpstreamAdmin(_UpstreamAdmin):
             "upstream": upstream,
             "report": report,
         }
-        return TemplateResponse(request, "upstreams/admin/test_connection.html", context)
+        return render(request, "upstreams/admin/test_connection.html", context)
 
     @admin.action(description="Switch on")
     def switch_on(self, request: HttpRequest, queryset: QuerySet[Upstream]) -> None:

@@ -1,14 +1,17 @@
 """Connecting an account through the pages (protocol.md e4 to e8, security.md 4E)."""
 
 import json
+import re
 import time
 from datetime import timedelta
 
+import httpx
 import pytest
 from django.contrib.messages import get_messages
 from django.test import Client
 from django.utils import timezone
 
+from tests.fakes.asgi_server import serve
 from tests.upstreams.connecting import (
     ProtectedUpstream,
     account_of,
@@ -238,3 +241,25 @@ def test_86_disconnecting_deletes_here_and_revokes_there(server, protected) -> N
         time.sleep(0.01)
     assert server.revoked == [secret.refresh_token]
     assert not accounts.disconnect(alice, upstream, actor=alice)
+
+
+def test_the_whole_way_works_on_a_real_server(server, protected) -> None:
+    from gateway_site.asgi import application
+
+    alice, upstream = person(), upstream_at(protected.url)
+    session = browser_of(alice).cookies["gateway-session"].value
+    headers = {"host": "localhost:8000", "origin": "http://localhost:8000"}
+    with serve(application) as origin, httpx.Client(base_url=origin, headers=headers) as browser:
+        browser.cookies.set("gateway-session", session)
+        page = browser.get(f"/connect/{upstream.key}/")
+        assert page.status_code == 200, page.text
+        found = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page.text)
+        assert found is not None
+        begun = browser.post(
+            f"/connect/{upstream.key}/", data={"csrfmiddlewaretoken": found.group(1)}
+        )
+        assert begun.status_code == 303, begun.text
+        assert browser.post(f"/connect/{upstream.key}/", data={}).status_code == 403
+        done = browser.get(approve(begun.headers["location"]))
+        assert (done.status_code, done.headers["location"]) == (303, "/connections/")
+    assert accounts.status_for(alice, upstream).state == "connected"
