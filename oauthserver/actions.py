@@ -228,10 +228,13 @@ def _end_tokens(*, resource: str = "", **chosen: Any) -> int:
         refresh_tokens = refresh_tokens.filter(resource=[resource])
         access_tokens = access_tokens.filter(resource=[resource])
         grants = grants.filter(resource=[resource])
+    # Codes first: a redemption under way holds its code's row, and is waited for. What it, or
+    # a rotation under way, then brings is found below; a refresh token that is not lacks its
+    # access token and refreshes nothing.
+    grants.delete()
     now = timezone.now()
     ended = refresh_tokens.update(revoked=now, updated=now)
     deleted, by_model = access_tokens.delete()
-    grants.delete()
     token_families.tell_everyone()
     return int(ended) + int(by_model.get(get_access_token_model()._meta.label, deleted))
 

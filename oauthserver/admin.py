@@ -37,6 +37,7 @@ class OAuthClientAdmin(_ClientAdmin):
     search_fields = ["name", "client_id", "redirect_uris"]
     ordering = ["-last_used_at", "-created"]
     list_per_page = 50
+    view_on_site = False
     actions = ["switch_on", "switch_off", "revoke_all", "renew_secret"]
     described = [
         *["client_id", "source", "authenticates_by", "registered_redirects", "client_uri"],

@@ -117,7 +117,9 @@ class AuthorizationRequestView(TemplateResponseMixin, View):
         silent = "none" in asked.prompt
         if not request.user.is_authenticated and not silent:
             return redirect_to_login(request.get_full_path(), settings.LOGIN_URL)
-        client = client_directory.for_authorization(asked.client_id)
+        client = client_directory.for_authorization(
+            asked.client_id, may_fetch=request.user.is_authenticated
+        )
         redirect_uri = checked_redirect_uri(asked, client)
         try:
             check_parameters(asked)

@@ -102,7 +102,9 @@ def check(client: OAuthClient, said: Redemption) -> tuple[Any, IssuedCode]:
     if record.redeemed_at is not None:
         token_families.end_issued_by(record)
         raise errors.InvalidGrantError("The code was used already; what it issued is revoked.")
-    grant = get_grant_model().objects.filter(code=record.digest).select_related("user").first()
+    # Locked too: whoever ends a person's tokens begins with their codes.
+    grants = get_grant_model().objects.select_for_update(of=("self",)).select_related("user")
+    grant = grants.filter(code=record.digest).first()
     if grant is None or grant.is_expired() or record.failed_tries >= MAX_TRIES:
         raise errors.InvalidGrantError("The code is unknown or has expired.")
     if not _redirect_uri_fits(client, grant.redirect_uri, said.redirect_uri):

@@ -4,7 +4,9 @@ Each assertion works once: its ``jti`` is written down in the database in the sa
 that no other process accepts it either. If that cannot be done, the assertion is refused.
 """
 
+import logging
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +18,7 @@ from jwcrypto import jwk, jws
 from jwcrypto.common import JWException, json_decode
 
 from oauthserver.client_facts import MAX_KEYS, SIGNING_ALGORITHMS
-from oauthserver.client_metadata_documents import lifetime
+from oauthserver.client_metadata_documents import BACK_OFF_SECONDS, lifetime
 from oauthserver.errors import FetchFailed, InvalidClient
 from oauthserver.guarded_fetch import fetch_json
 from oauthserver.json_documents import DocumentInvalid, read_object
@@ -32,6 +34,7 @@ MAX_KEY_SET = 64 * 1024
 REFETCH_EVERY_SECONDS = 60
 _KEY_TYPES = {"RS256": "RSA", "ES256": "EC"}
 _REFUSED = "The client assertion is not acceptable."
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,8 @@ def check_assertion(client: OAuthClient, assertion: str) -> None:
 
 
 def _verified_claims(client: OAuthClient, assertion: str, header: _Header) -> dict[str, Any]:
-    for fresh in (False, True):
-        for key in _matching(_keys_of(client, fresh=fresh), header):
+    for keys in _key_sets_of(client):
+        for key in _matching(keys, header):
             token = jws.JWS()
             token.allowed_algs = [header.algorithm]
             try:
@@ -78,33 +81,42 @@ def _verified_claims(client: OAuthClient, assertion: str, header: _Header) -> di
                 return read_object(token.payload)
             except (JWException, DocumentInvalid, ValueError, TypeError):
                 continue
-        if client.jwks is not None or not _may_refetch(client.jwks_uri):
-            break
     raise InvalidClient(_REFUSED)
 
 
-def _keys_of(client: OAuthClient, *, fresh: bool) -> list[Any]:
+def _key_sets_of(client: OAuthClient) -> Iterator[list[Any]]:
+    """Yield the keys known, then, if none of them fitted, those published now.
+
+    A key set that cannot be had is tried again after half a minute; one that lacks the key,
+    because the client has new ones, after a minute: however many assertions come.
+    """
     if client.jwks is not None:
-        return list(client.jwks.get("keys", []))
+        yield list(client.jwks.get("keys", []))
+        return
+    if not client.jwks_uri:
+        return
     name = f"oauthserver:jwks:{digest(client.jwks_uri)}"
-    known: list[Any] | None = None if fresh else cache.get(name)
+    known: list[Any] | None = cache.get(name)
     if known is not None:
-        return known
+        yield known
+        may_fetch = cache.add(f"{name}:again", True, REFETCH_EVERY_SECONDS)
+    else:
+        may_fetch = cache.add(f"{name}:first", True, BACK_OFF_SECONDS)
+    if may_fetch:
+        yield _published_keys(client.jwks_uri, name)
+
+
+def _published_keys(jwks_uri: str, name: str) -> list[Any]:
     try:
-        answer = fetch_json(client.jwks_uri, limit=MAX_KEY_SET)
-    except FetchFailed:
+        answer = fetch_json(jwks_uri, limit=MAX_KEY_SET)
+    except FetchFailed as failure:
+        log.warning("Keys of a client were not fetched: %s", failure)
         return []
     keys = answer.members.get("keys")
     if not isinstance(keys, list):
         return []
     cache.set(name, keys[: MAX_KEYS * 2], lifetime(answer.cache_control))
     return keys[: MAX_KEYS * 2]
-
-
-def _may_refetch(jwks_uri: str) -> bool:
-    """A rotated key is looked for once a minute, however many assertions name one."""
-    name = f"oauthserver:jwks-refetch:{digest(jwks_uri)}"
-    return bool(jwks_uri) and bool(cache.add(name, True, REFETCH_EVERY_SECONDS))
 
 
 def _matching(keys: list[Any], header: _Header) -> list[dict[str, Any]]:

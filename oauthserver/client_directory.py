@@ -10,11 +10,15 @@ _UNKNOWN = (
 )
 
 
-def for_authorization(client_id: str) -> OAuthClient:
+def for_authorization(client_id: str, *, may_fetch: bool) -> OAuthClient:
     """Return the client of an authorization request.
 
     A client known by its metadata document may be returned unsaved; its document is fetched
     if it is not known or no longer current.
+
+    Args:
+        may_fetch: whether documents may be fetched; nobody who is not signed in makes the
+            gateway connect to anywhere.
 
     Raises:
         LocalRefusal: unknown, switched off, or its document cannot be had. One message for
@@ -23,10 +27,10 @@ def for_authorization(client_id: str) -> OAuthClient:
     refusal = LocalRefusal("invalid_client", _UNKNOWN)
     client = _stored(client_id)
     if client is None:
-        if not documents.is_document_url(client_id):
+        if not may_fetch or not documents.is_document_url(client_id):
             raise refusal
         client = documents.unapproved_client(client_id)
-    elif not _is_current(client):
+    elif may_fetch and not _is_current(client):
         raise refusal
     if client is None or not client.is_usable(None):
         raise refusal

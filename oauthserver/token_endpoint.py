@@ -118,9 +118,8 @@ def _revoke(client: OAuthClient, checksum: str) -> None:
     found = refresh or access
     if found is None:
         return
-    if access is not None:
-        access.delete()
     token_families.end_family(refresh.token_family if refresh else None)
+    get_access_token_model().objects.filter(**own).delete()
     audit.send(
         sender=OAuthClient,
         kind="token.revoked",

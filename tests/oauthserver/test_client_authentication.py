@@ -408,6 +408,16 @@ def test_keys_are_fetched_once_and_again_for_an_unknown_one(
     assert host.asked.count("/oauth/jwks.json") == 2
 
 
+def test_a_key_host_that_is_down_is_not_asked_for_every_assertion(
+    api: Client, host: DocumentHost, chatgpt: tuple[str, str, Pkce]
+) -> None:
+    client_id, _, _ = chatgpt
+    del host.pages["/oauth/jwks.json"]
+    for _ in range(4):
+        assert not passed(present(api, signed(client_id)))
+    assert host.asked.count("/oauth/jwks.json") == 1
+
+
 @pytest.mark.parametrize("uri", ["https://10.0.0.1/k", "https://169.254.169.254/k"])
 def test_keys_are_never_fetched_from_inside_the_network(
     api: Client, db: None, uri: str, monkeypatch: pytest.MonkeyPatch

@@ -108,6 +108,8 @@ def test_a_second_person_uses_the_same_row(browser: Client, host: DocumentHost, 
 def test_nobody_signed_out_makes_the_gateway_fetch(host: DocumentHost, db: None) -> None:
     client_id = place(host)
     assert ask(Client(), client_id).status_code == 302
+    silent = flows.request_of(client_id, REDIRECT, Pkce(), prompt="none")
+    assert flows.open_page(Client(), silent).status_code == 400
     assert host.asked == []
 
 
