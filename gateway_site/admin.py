@@ -174,6 +174,7 @@ class IdentityProviderAdmin(_ProviderAdmin):
         "client_id",
         "client_secret",
         "only_known_people",
+        "trust_addresses",
         "redirect_uri",
     ]
 

@@ -34,6 +34,11 @@ class IdentityProviderForm(forms.ModelForm):  # type: ignore[type-arg]
     only_known_people = forms.BooleanField(
         required=False, help_text="Let in only people who have an account here already."
     )
+    trust_addresses = forms.BooleanField(
+        required=False,
+        help_text="Treat every address it names as verified. Only for a provider that your "
+        "company alone controls and that does not say so itself, such as Entra ID.",
+    )
 
     class Meta:
         model = SocialApp
@@ -44,6 +49,7 @@ class IdentityProviderForm(forms.ModelForm):  # type: ignore[type-arg]
         settings = self.instance.settings or {}
         self.fields["server_url"].initial = settings.get("server_url", "")
         self.fields["only_known_people"].initial = settings.get("only_known_people", False)
+        self.fields["trust_addresses"].initial = settings.get("verified_email") is True
         if settings.get(SEALED_SECRET):
             self.fields["client_secret"].help_text = "One is stored. Enter another to replace it."
         if self.instance.pk:
@@ -69,4 +75,5 @@ class IdentityProviderForm(forms.ModelForm):  # type: ignore[type-arg]
             **(self.instance.settings or {}),
             "server_url": self.cleaned_data["server_url"],
             "only_known_people": self.cleaned_data["only_known_people"],
+            "verified_email": self.cleaned_data["trust_addresses"],
         }

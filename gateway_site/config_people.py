@@ -120,7 +120,11 @@ def apply_identity_provider(entry: IdentityProviderEntry, path: str, applying: A
     changed = differing(app, said(name=entry.name, client_id=entry.client_id))
     settings = {
         **app.settings,
-        **said(server_url=entry.server_url, only_known_people=entry.only_known_people),
+        **said(
+            server_url=entry.server_url,
+            only_known_people=entry.only_known_people,
+            verified_email=entry.trust_addresses,
+        ),
     }
     if settings != app.settings:
         changed["settings"] = settings

@@ -61,6 +61,7 @@ class IdentityProviderEntry(Entry):
     client_id: str | None = None
     client_secret: str | None = None
     only_known_people: bool | None = None
+    trust_addresses: bool | None = None
     state: State = State.PRESENT
 
 
