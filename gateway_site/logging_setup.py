@@ -120,8 +120,10 @@ def configure(wanted: dict[str, Any]) -> None:
                 "django.security.DisallowedHost": {"level": "CRITICAL"},
                 "django.channels.server": {"level": "WARNING"},
                 "daphne": {"level": "WARNING"},
-                "uvicorn.access": {"level": "WARNING"},
-                "uvicorn.error": {"level": "WARNING"},
+                # uvicorn's own handlers would bypass the redaction.
+                "uvicorn": {"level": "WARNING", "handlers": [], "propagate": True},
+                "uvicorn.access": {"level": "WARNING", "handlers": [], "propagate": True},
+                "uvicorn.error": {"level": "WARNING", "handlers": [], "propagate": True},
                 # It logs addresses with their query at INFO.
                 "httpx": {"level": "WARNING"},
                 "asyncio": {"level": "WARNING"},

@@ -38,6 +38,18 @@ CALL_SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
     registry=registry,
 )
+KNOWN_METHODS = frozenset(
+    (
+        "tools/list",
+        "tools/call",
+        "resources/list",
+        "resources/templates/list",
+        "resources/read",
+        "prompts/list",
+        "prompts/get",
+        "completion/complete",
+    )
+)
 AUDIT_EVENTS = Counter(
     "gateway_audit_events_total", "Audit events, by kind.", ["kind"], registry=registry
 )
@@ -50,6 +62,8 @@ LOST_RECORDS = Counter(
 
 def count_call(virtual_mcp: str, method: str, outcome: str, seconds: float) -> None:
     """Count one call; ``seconds`` is how long it took."""
+    # A client may send any text as a method; each label value costs memory for good.
+    method = method if method in KNOWN_METHODS else "other"
     CALLS.labels(virtual_mcp, method, outcome).inc()
     CALL_SECONDS.labels(virtual_mcp, method).observe(seconds)
 

@@ -69,6 +69,13 @@ def test_calls_are_counted(administrator):
     assert 'gateway_calls_total{method="tools/call",outcome="ok",virtual_mcp="team"}' in body
 
 
+def test_what_clients_invent_makes_no_new_series(administrator):
+    metrics.count_call("team", "invented/by-a-client", "error -32601", 0.0)
+    body = administrator.get("/metrics").content.decode()
+    assert 'method="other"' in body
+    assert "invented" not in body
+
+
 @pytest.mark.parametrize("path", PAGES)
 def test_every_page_carries_the_headers(administrator, path):
     answer = administrator.get(path, headers={"Accept": "text/html"})
