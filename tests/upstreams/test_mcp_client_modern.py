@@ -287,6 +287,22 @@ async def test_progress_keeps_a_call_alive_but_not_beyond_the_hard_limit(monkeyp
             await call(upstream, request)
 
 
+async def test_silence_after_some_progress_ends_the_call_all_the_same():
+    def script(request):
+        request_id = json.loads(request.partition(b"\r\n\r\n")[2])["id"]
+        params = {"progressToken": request_id, "progress": 1}
+        event = {"jsonrpc": "2.0", "method": PROGRESS, "params": params}
+        return stream(b"data: " + msgspec.json.encode(event) + b"\n\n", 30.0)
+
+    sink = RecordingSink()
+    with RawUpstream(script) as upstream:
+        started = time.monotonic()
+        with pytest.raises(UpstreamTimeout):
+            await call(upstream, tool_call("x", progress_token=b"1", timeout=0.4), sink)
+        assert time.monotonic() - started < 3
+        assert len(sink.notified) == 1
+
+
 async def test_a_full_upstream_turns_callers_away_after_a_second(monkeypatch):
     monkeypatch.setattr(call_gate, "QUEUE_SECONDS", 0.2)
     gate = call_gate.gate_for(1)

@@ -145,6 +145,14 @@ async def test_an_idle_connection_the_upstream_closed_is_noticed_before_it_is_us
         assert len(upstream.requests) == 5
 
 
+async def test_an_end_the_loop_has_not_heard_of_yet_is_noticed_too():
+    with RawUpstream([*answer(b"{}"), CLOSE]) as upstream:
+        await fetch(upstream)
+        upstream.wait(lambda u: u.closed == 1)  # holds up this loop on purpose
+        await fetch(upstream)
+        assert upstream.connections == 2
+
+
 async def test_a_call_is_never_sent_twice_when_its_connection_breaks():
     with RawUpstream(answer(b"{}"), [RESET], answer(b"{}")) as upstream:
         await fetch(upstream)

@@ -191,10 +191,12 @@ async def test_a_connection_whose_end_is_announced_is_not_used_again():
 
 
 async def test_a_stream_that_goes_on_after_its_final_event_is_closed():
-    with RawUpstream([*stream(b"data: 1\n\n", end=False), FLOOD], answer(b"{}")) as upstream:
+    endless = [*stream(b"data: 1\n\n", end=False), b"fffffff\r\n", FLOOD]
+    with RawUpstream(endless, answer(b"{}")) as upstream:
         facts = facts_for(upstream.url)
         async with relay_client.post(facts, NO_CREDENTIAL, (), b"{}", timeout=5) as got:
             await got.chunk()
             got.finish()
         assert await upstream.seen(lambda u: u.closed == 1)
+        assert upstream.flooded < 20_000_000
         assert await fetch(upstream) == b"{}"
