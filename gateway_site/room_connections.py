@@ -35,7 +35,7 @@ def connect_caches() -> None:
     """Have every cache of every room forget what a change says is no longer true."""
     from oauthserver import bearer_tokens
     from upstreams import credentials, mcp_client
-    from virtualmcp import published_lists, route_table, tool_catalogue, upstream_openings
+    from virtualmcp import change_hearing, published_lists
     from virtualmcp.eras import era_in
 
     def forget_tokens(key: str) -> None:
@@ -44,18 +44,16 @@ def connect_caches() -> None:
     def forget_access(key: str) -> None:
         bearer_tokens.forget(user_id=int(key) if key.isdecimal() else None)
 
-    forget_configuration: list[Callable[[], None]] = [
-        route_table.forget,
-        tool_catalogue.forget,
-        published_lists.forget,
-        upstream_openings.forget,
-        mcp_client.forget,
-    ]
+    def hear_of(kind: str) -> Callable[[str], None]:
+        return lambda key: change_hearing.hear(kind, key)
+
     change_feed.on_change("token", forget_tokens)
     change_feed.on_change("access", forget_access)
     change_feed.on_change("credential", credentials.forget_key)
     change_feed.on_change("session", era_in.forget)
-    for forget in forget_configuration:
+    for kind in change_hearing.KINDS:
+        change_feed.on_change(kind, hear_of(kind))
+    for forget in (published_lists.forget, mcp_client.forget):
         change_feed.on_change("configuration", _whatever_the_key(forget))
 
 
