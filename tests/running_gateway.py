@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -42,6 +42,8 @@ class RunningGateway:
     environment: dict[str, str]
     process: "subprocess.Popen[bytes] | None" = None
     log_file: Path = field(default_factory=Path)
+    # Where this process listens; the public address unless it is one node of several.
+    listening: str = ""
 
     def endpoint(self, slug: str) -> str:
         """Return the address people paste."""
@@ -87,7 +89,7 @@ class RunningGateway:
                 assert self.process is not None
                 assert self.process.poll() is None, self.log()[-4000:]
                 try:
-                    if client.get(f"{self.url}/readyz").status_code == 200:
+                    if client.get(f"{self.listening}/readyz").status_code == 200:
                         return
                 except httpx.TransportError:
                     pass
@@ -174,12 +176,28 @@ def running_gateway(
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def another_node(gateway: RunningGateway, *, server: str = "uvicorn") -> Iterator[RunningGateway]:
+    """Run one more process of the same gateway, as behind a load balancer, until the block ends.
+
+    It has the same public address; requests to ``listening`` must carry its host.
+    """
+    node = replace(gateway, process=None, log_file=gateway.folder / "another.log")
+    node.listening = f"http://127.0.0.1:{free_port()}"
+    try:
+        start(node, server=server)
+        yield node
+    finally:
+        node.stop()
+
+
 def start(gateway: RunningGateway, *, server: str = "uvicorn") -> None:
     """Start the process of ``gateway`` and wait until it is ready."""
+    gateway.listening = gateway.listening or gateway.url
     plan = ServingPlan(
         folder=gateway.folder,
         host="127.0.0.1",
-        port=int(gateway.url.rpartition(":")[2]),
+        port=int(gateway.listening.rpartition(":")[2]),
         public_url=gateway.url,
         server=server,
         workers=1,

@@ -19,7 +19,12 @@ from tests.fakes.browser import Browser, walk_consent
 from tests.journeys.wire_client import WireClient
 from tests.running_gateway import RunningGateway, running_gateway
 
-pytestmark = [pytest.mark.npm, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.npm,
+    pytest.mark.timeout(300),
+    # The upstream's SDK warns of what the older suite still asks for.
+    pytest.mark.filterwarnings("ignore:The .* capability is deprecated"),
+]
 
 REVISIONS = ["2025-11-25", "2026-07-28"]
 ERAS = ["legacy", "modern"]

@@ -1,11 +1,22 @@
 """The shared world of the journeys."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.journeys.chatgpt_client import ChatGptDocuments, chatgpt_documents
 from tests.journeys.world import Person, World, running_world
+
+# The first journey of a process also starts the gateway and its upstreams.
+SECONDS_PER_JOURNEY = 150
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give journeys the time that starting real processes takes on a busy machine."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(SECONDS_PER_JOURNEY))
 
 
 @pytest.fixture(scope="session")

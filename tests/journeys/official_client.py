@@ -105,6 +105,9 @@ def official_client(
     ``mode`` is "auto" (probe for the stateless revision) or "legacy" (``initialize``); the
     older clients know only the latter.
     """
+    interpreter = PROGRAMS[program][0]
+    remedy = "bin/test makes it" if program.startswith("python") else "run npm ci in tests/npm"
+    assert Path(interpreter).exists(), f"{interpreter} is missing: {remedy}"
     environment = {
         "PATH": os.environ.get("PATH", ""),
         "HOME": os.environ.get("HOME", "/"),

@@ -2,6 +2,7 @@
 
 import json
 
+from tests.fakes.mcp_upstream import Canned
 from tests.journeys.wire_client import WireClient
 from tests.journeys.world import USER_KEY, Person, World
 
@@ -109,6 +110,17 @@ def test_an_upstream_that_fails_in_a_call_is_an_error_of_that_call_alone(
         assert failed.status == 200
         assert "modern" in json.dumps(failed.message).lower()
     assert client.call("echo", {"text": "fine"}).result["content"][0]["text"] == "fine"
+
+
+def test_an_upstream_that_redirects_inside_is_not_followed(world: World, person: Person) -> None:
+    client = person.client_of("modern-alone")
+    seen = len(world.legacy.requests)
+    inside = world.legacy.url
+    world.modern.script.append(Canned(status=307, headers={"location": inside}))
+    failed = client.call("echo", {"text": "x"})
+    assert failed.status == 200
+    assert "error" in failed.message or failed.result["isError"]
+    assert len(world.legacy.requests) == seen
 
 
 def test_two_people_use_one_server_each_with_their_own_account(world: World) -> None:

@@ -9,8 +9,6 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -97,17 +95,20 @@ class WireClient:
     Args:
         endpoint: the address a person pasted.
         era: "modern" or "legacy": how ``rpc`` speaks.
+
+    ``node`` may be set to the origin of one process of the gateway, to which ``rpc`` then goes
+    with the public host, as a load balancer would send it.
     """
 
     def __init__(self, endpoint: str, *, era: str = "modern", verify: Any = True) -> None:
         self.endpoint = endpoint
         self.era = era
-        self._verify = verify
         self.http = httpx.Client(verify=verify, timeout=30, trust_env=False)
         self.capabilities: dict[str, Any] = {}
         self.tokens: Tokens | None = None
         self.session_id = ""
         self.client_id = ""
+        self.node = ""
         self.redirect_uri = "http://127.0.0.1/callback"
         self.resource_metadata: dict[str, Any] = {}
         self.server_metadata: dict[str, Any] = {}
@@ -241,18 +242,16 @@ class WireClient:
         changed = {name.replace("_", "-"): value for name, value in headers.items()}
         sent = httpx.Headers(self.headers(body))
         sent.update(changed)
-        got = self.http.post(self.endpoint, json=body, headers=sent)
+        got = self.http.post(self.address(), json=body, headers=sent)
         return read_answer(got.status_code, got.headers, got.content)
 
-    @contextmanager
-    def streaming(self, method: str, params: dict[str, Any]) -> Iterator[httpx.Response]:
-        """Send one request and hand out its open answer; leaving the block hangs up."""
-        body = self.body(method, params)
-        with (
-            httpx.Client(verify=self._verify, timeout=30, trust_env=False) as own,
-            own.stream("POST", self.endpoint, json=body, headers=self.headers(body)) as answer,
-        ):
-            yield answer
+    def address(self) -> str:
+        """Return where requests go."""
+        public = urlsplit(self.endpoint)
+        if not self.node:
+            return self.endpoint
+        self.http.headers["Host"] = public.netloc
+        return f"{self.node}{public.path}"
 
     def initialize(self, **changes: Any) -> dict[str, Any]:
         """Open a stateful session (2025-11-25)."""
