@@ -64,13 +64,13 @@ def test_an_empty_metrics_token_opens_nothing(db, settings):
 
 
 def test_calls_are_counted(administrator):
-    metrics.count_call("team", "tools/call", "ok", 0.2)
+    metrics.count_calls("team", "tools/call", "ok", [0.2])
     body = administrator.get("/metrics").content.decode()
     assert 'gateway_calls_total{method="tools/call",outcome="ok",virtual_mcp="team"}' in body
 
 
 def test_what_clients_invent_makes_no_new_series(administrator):
-    metrics.count_call("team", "invented/by-a-client", "error -32601", 0.0)
+    metrics.count_calls("team", "invented/by-a-client", "error -32601", [0.0])
     body = administrator.get("/metrics").content.decode()
     assert 'method="other"' in body
     assert "invented" not in body
