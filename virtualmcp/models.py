@@ -39,7 +39,7 @@ class VirtualMcp(models.Model):
 
 
 class UpstreamChoice(models.Model):
-    """One upstream of a Virtual MCP: its place, whether people must connect it, which tools show."""
+    """One upstream of a Virtual MCP: its place, whether it must be connected, which tools show."""
 
     class ToolMode(models.TextChoices):
         ALL = "all", "All tools"

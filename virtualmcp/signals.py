@@ -8,5 +8,6 @@ from django.dispatch import Signal
 audit = Signal()
 
 # Something cached elsewhere is no longer true.
-# Arguments: kind (one of "token", "configuration", "credential", "session", "access"), key (str, "" = all).
+# Arguments: kind (one of "token", "configuration", "credential", "session", "access"),
+# key (str, "" = all).
 changed = Signal()
