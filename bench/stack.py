@@ -128,6 +128,8 @@ def server_command(server: str, port: int, workers: int = 1) -> list[str]:
         "httptools",
     ]
     options += ["--no-access-log", "--log-level", "warning", "--workers", str(workers)]
+    # As gateway_site.serving starts it.
+    options += ["--no-proxy-headers", "--no-server-header"]
     return [sys.executable, "-m", "uvicorn", *options, application]
 
 

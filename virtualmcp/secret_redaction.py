@@ -1,6 +1,7 @@
 """Keeps credentials out of what upstreams say (security.md 4J #208, protocol.md 5.2)."""
 
 import re
+from functools import lru_cache
 from urllib.parse import parse_qsl
 
 from upstreams import credentials
@@ -27,11 +28,16 @@ _TRACEBACK = re.compile(r"Traceback \(most recent call last\).*|\n\s+at [\w.$<>]
 def secrets_of(user_id: int, facts: UpstreamFacts) -> tuple[str, ...]:
     """Return what a call with this person's credential must not bring back; from memory only."""
     credential = credentials.cached_credential(user_id, facts)
-    if credential is None:
+    if credential is None or not (credential.headers or credential.query):
         return ()
-    values = [value.decode("latin-1") for _, value in credential.headers]
-    words = [value.rsplit(" ", 1)[-1] for value in values]
-    words += [value for _, value in parse_qsl(credential.query.decode("latin-1"))]
+    return _words_of(credential.headers, credential.query)
+
+
+@lru_cache(maxsize=1024)
+def _words_of(headers: tuple[tuple[bytes, bytes], ...], query: bytes) -> tuple[str, ...]:
+    """Return the secret words of a credential; kept, since every result is searched for them."""
+    words = [value.decode("latin-1").rsplit(" ", 1)[-1] for _, value in headers]
+    words += [value for _, value in parse_qsl(query.decode("latin-1"))]
     return tuple(word for word in words if len(word) >= _SHORTEST_SECRET)
 
 
