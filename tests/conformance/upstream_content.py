@@ -148,7 +148,7 @@ async def _need_sampling(ctx: Context, arguments: dict[str, Any]) -> CallToolRes
     return text("The client declares sampling")
 
 
-async def _echo_schema(ctx: Context, arguments: dict[str, Any]) -> CallToolResult:
+async def _echo_arguments(ctx: Context, arguments: dict[str, Any]) -> CallToolResult:
     return text(json.dumps(arguments))
 
 
@@ -159,7 +159,8 @@ TOOLS: dict[str, tuple[str, ToolBody]] = {
     "test_tool_with_logging": ("Logs three lines", _write_log),
     "test_logging_tool": ("Logs three lines, if asked to", _write_log),
     "test_missing_capability": ("Works only for clients that can sample", _need_sampling),
-    "json_schema_2020_12_tool": ("Has a schema with every keyword family", _echo_schema),
+    "json_schema_2020_12_tool": ("Has a schema with every keyword family", _echo_arguments),
+    "test_mirrored_header": ("Has an argument that a header repeats", _echo_arguments),
 }
 
 # The keywords of JSON Schema 2020-12 that must come through tools/list untouched.
@@ -189,6 +190,11 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "then": {"required": ["phone"]},
         "else": {"required": ["email"]},
         "additionalProperties": False,
+    },
+    "test_mirrored_header": {
+        "type": "object",
+        "properties": {"region": {"type": "string", "x-mcp-header": "Region"}},
+        "required": ["region"],
     },
     "test_sampling": {
         "type": "object",
