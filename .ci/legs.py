@@ -248,19 +248,12 @@ def _exists(user: str) -> bool:
     return True
 
 
-# Legs ------------------------------------------------------------------------------
-def suite(leg: Leg) -> None:
-    """The README's command: checks and the tests that need nothing else."""
-    run_and_read(leg, [str(ROOT / "bin" / "test")], {})
-
-
-def npm(leg: Leg) -> None:
-    """The official TypeScript clients and the conformance suite."""
-    folder = ROOT / "tests" / "npm"
+def npm_packages(folder: str) -> None:
+    """Install exactly what a folder of the tests locks."""
     manager = program("npm", packages=("nodejs", "npm"))
     done = subprocess.run(
         [manager, "ci", "--no-audit", "--no-fund", "--ignore-scripts"],
-        cwd=folder,
+        cwd=ROOT / "tests" / folder,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -269,13 +262,27 @@ def npm(leg: Leg) -> None:
     )
     if done.returncode != 0:
         raise CannotPrepare(f"npm ci failed: {done.stdout[-800:]}{done.stderr[-800:]}")
+
+
+# Legs ------------------------------------------------------------------------------
+def suite(leg: Leg) -> None:
+    """The README's command: checks and the tests that need nothing else."""
+    run_and_read(leg, [str(ROOT / "bin" / "test")], {})
+
+
+def npm(leg: Leg) -> None:
+    """The official TypeScript clients and the conformance suite."""
+    npm_packages("npm")
     pytest(leg, "-m", "npm")
 
 
 def browser(leg: Leg) -> None:
-    """The pages in Chromium."""
-    found = program("chromium", "chromium-browser", "google-chrome", packages=("chromium",))
-    pytest(leg, "-m", "browser", environment={"CHROMIUM": found})
+    """The pages in Chromium, with axe-core for their accessibility."""
+    npm_packages("browser")
+    packages = ("chromium", "fonts-liberation")
+    found = program("chromium", "chromium-browser", "google-chrome", packages=packages)
+    wanted = ("-m", "browser", "-n", "2", "--timeout", "180")
+    pytest(leg, *wanted, environment={"CHROMIUM": found})
 
 
 def postgres(leg: Leg) -> None:
