@@ -73,7 +73,8 @@ def test_the_same_key_for_two_purposes_is_refused(sound):
     assert "gateway.E003" in ids()
 
 
-def test_keys_that_others_can_read_are_pointed_out(sound, tmp_path):
+def test_keys_that_others_can_read_are_pointed_out(sound, tmp_path, monkeypatch):
+    monkeypatch.setitem(sound.DATABASES["default"], "ENGINE", "django.db.backends.sqlite3")
     (tmp_path / "gateway.env").write_text("SECRET_KEY=x")
     (tmp_path / "gateway.env").chmod(0o644)
     assert "gateway.W001" in ids()

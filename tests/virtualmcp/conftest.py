@@ -40,6 +40,8 @@ def forget_everything() -> Iterator[None]:
         upstream_openings.forget()
         era_in.forget()
         call_log.call_log._queue.clear()
+        # Tests of other rooms in this process may have served the whole site, which starts it.
+        call_log.call_log.stop()
         rate_limits._in_flight.clear()
 
     forget()

@@ -32,7 +32,7 @@ def gateway(transactional_db):
     port = free_port()
     environment = {
         **os.environ,
-        "DATABASE_URL": f"sqlite:///{connection.settings_dict['NAME']}",
+        "DATABASE_URL": _database_url(),
         "DJANGO_SETTINGS_MODULE": "tests.settings",
         "GATEWAY_MAX_BODY_BYTES": "100000",
     }
@@ -47,6 +47,15 @@ def gateway(transactional_db):
     finally:
         process.terminate()
         process.communicate(timeout=15)
+
+
+def _database_url():
+    """Name the database of the tests as a process of its own is told it."""
+    database = connection.settings_dict
+    if connection.vendor == "sqlite":
+        return f"sqlite:///{database['NAME']}"
+    who = f"{database['USER']}:{database['PASSWORD']}".rstrip(":")
+    return f"postgres://{who}@{database['HOST']}:{database['PORT']}/{database['NAME']}"
 
 
 def _wait_for(port, process):
