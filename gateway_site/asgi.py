@@ -4,6 +4,7 @@ Any ASGI server may run ``application``. One with a lifespan (uvicorn) starts an
 background work by it; for one without (Daphne) the first request starts the work.
 """
 
+import gc
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -66,6 +67,12 @@ async def answer_http(scope: Scope, receive: Receive, send: Send) -> None:
     background_work.ensure_started()
     await http_routes(behind_proxy(scope), receive, send)
 
+
+# What start-up made stays for good: no collection need look at it again, and calls, which leave
+# little for the collector, need not trigger one every few hundred objects.
+gc.collect()
+gc.freeze()
+gc.set_threshold(20_000, 20, 20)
 
 application = ProtocolTypeRouter(
     {"http": answer_http, "lifespan": answer_lifespan, "websocket": refuse_websocket}
