@@ -28,6 +28,11 @@ PYTHON = ROOT / ".venv" / "bin" / "python"
 CLOSING = re.compile(r"^=* ?((?:\d+ [a-z]+(?:, )?)+) in [\d.]+s")
 PASSED, FAILED = ("passed", "xfailed"), ("failed", "error", "errors", "xpassed")
 LEG_SECONDS = 900
+# What goes through the cache or the channel layer; the journeys start processes of their own.
+TESTS_WITH_REDIS = (
+    *(f"tests/{room}" for room in ("gateway_site", "virtualmcp", "oauthserver", "consent")),
+    "tests/journeys/test_servers_and_nodes.py",
+)
 
 
 class CannotPrepare(Exception):
@@ -300,7 +305,9 @@ def postgres(leg: Leg) -> None:
 def redis(leg: Leg) -> None:
     """What goes through Redis: the channel layer, shared counters, several nodes."""
     with redis_server() as url:
-        pytest(leg, "-m", "redis", environment={"GATEWAY_TEST_REDIS_URL": url})
+        environment = {"GATEWAY_TEST_REDIS_URL": url, "REDIS_URL": url}
+        wanted = "not browser and not npm and not postgres"
+        pytest(leg, "-n", "2", "-m", wanted, *TESTS_WITH_REDIS, environment=environment)
 
 
 LEGS: dict[str, Callable[[Leg], None]] = {

@@ -9,6 +9,10 @@ os.environ.setdefault("GATEWAY_DATA_DIR", tempfile.mkdtemp(prefix="gateway-tests
 os.environ.setdefault("PUBLIC_URL", "http://localhost:8000")
 os.environ.setdefault("GATEWAY_ALLOW_LOOPBACK_UPSTREAMS", "true")
 os.environ.setdefault("GATEWAY_ALLOW_LOOPBACK_CLIENT_METADATA", "true")
+if os.environ.get("REDIS_URL") and "PYTEST_XDIST_WORKER" in os.environ:
+    # Each worker clears its caches, so each has a Redis database of its own; 0 is the journeys'.
+    _number = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) + 1
+    os.environ["REDIS_URL"] = f"{os.environ['REDIS_URL'].rpartition('/')[0]}/{_number}"
 
 from gateway_site.settings import *  # noqa: F403
 

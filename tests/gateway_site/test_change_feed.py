@@ -62,7 +62,8 @@ async def test_a_change_made_by_another_process_is_heard_within_a_second(transac
         heard.clear()
         await asyncio.to_thread(change_in_another_process, "token", "abc")
         assert await until(lambda: ("token", "abc") in heard, 1.2)
-        assert heard == [("token", "abc")]
+        # Twice where Redis tells it before the table does; forgetting twice does no harm.
+        assert set(heard) == {("token", "abc")}
     finally:
         following.cancel()
 

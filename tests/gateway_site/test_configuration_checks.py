@@ -15,6 +15,7 @@ def sound(settings, tmp_path):
     settings.GATEWAY_ALLOW_LOOPBACK_UPSTREAMS = False
     settings.GATEWAY_ALLOW_LOOPBACK_CLIENT_METADATA = False
     settings.GATEWAY_EXTRA_CA_BUNDLE = ""
+    settings.REDIS_URL = ""
     return settings
 
 
