@@ -51,10 +51,23 @@ def authority() -> TestAuthority:
             .not_valid_after(now + datetime.timedelta(days=30))
         )
 
+    signing_only = x509.KeyUsage(
+        digital_signature=False,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=True,
+        crl_sign=True,
+        encipher_only=False,
+        decipher_only=False,
+    )
     ca = (
         builder(ca_name, ca_key.public_key())
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key()), False)
+        # Python 3.13 checks certificates strictly: a CA has to say that it may sign them.
+        .add_extension(signing_only, critical=True)
         .sign(ca_key, hashes.SHA256())
     )
     names = [x509.DNSName("localhost"), x509.DNSName("*.test"), x509.DNSName("chatgpt.test")]
