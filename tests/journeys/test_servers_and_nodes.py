@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,11 +14,10 @@ from tests.fakes.browser import Browser
 from tests.fakes.mcp_upstream import FakeUpstream
 from tests.journeys.test_cells import CANCEL_SECONDS, hang_up_while_it_runs
 from tests.journeys.wire_client import WireClient
-from tests.journeys.world import PASSWORD, STOPS, Person
+from tests.journeys.world import PASSWORD, PATIENCE, STOPS, Person, within
 from tests.running_gateway import RunningGateway, another_node, running_gateway
 
 NAME = "ada"
-PATIENCE = 3.0
 
 
 def configuration(upstream: FakeUpstream, *keys: str) -> dict[str, Any]:
@@ -77,15 +75,6 @@ def scratch_database() -> Iterator[str]:
             yield f"{server.rpartition('/')[0]}/{name}"
         finally:
             connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
-
-
-def within(seconds: float, holds: Any) -> float:
-    """Return after how many seconds ``holds()`` came true; fails when it did not."""
-    since = time.monotonic()
-    while not holds():
-        assert time.monotonic() - since < seconds, f"not after {seconds} s"
-        time.sleep(0.02)
-    return time.monotonic() - since
 
 
 def walk_over_two_nodes(upstream: FakeUpstream, gateway: RunningGateway) -> None:

@@ -3,7 +3,8 @@
 People are handed out one by one, so that no test sees what another connected.
 """
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,8 @@ from tests.journeys.chatgpt_client import STABLE_REDIRECT
 from tests.journeys.wire_client import WireClient
 from tests.running_gateway import RunningGateway, running_gateway
 
+# Seconds in which a change must show everywhere; a second is promised, machines are busy.
+PATIENCE = 3.0
 PASSWORD = "correct horse battery 7"
 PEOPLE = tuple(f"person{number:02}" for number in range(1, 41))
 # Hashing forty passwords would take longer than the tests.
@@ -34,6 +37,15 @@ STOPS = (
     STABLE_REDIRECT,
     "https://chatgpt.com/connector/oauth/",
 )
+
+
+def within(seconds: float, holds: Callable[[], bool]) -> float:
+    """Return after how many seconds ``holds()`` came true; fails when it did not."""
+    since = time.monotonic()
+    while not holds():
+        assert time.monotonic() - since < seconds, f"not after {seconds} s"
+        time.sleep(0.02)
+    return time.monotonic() - since
 
 
 @dataclass
