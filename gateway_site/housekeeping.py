@@ -14,7 +14,7 @@ from django.utils import timezone
 from gateway_site.models import AuditEvent
 from oauthserver import expiry
 from upstreams.models import PendingAuthorization
-from virtualmcp.models import CallRecord, EndedSession
+from virtualmcp.models import CallRecord, EndedSession, NodeMail, SharedNote
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,12 @@ def remove_abandoned_connects() -> None:
     """People who left for an upstream's authorization server and did not come back."""
     yesterday = timezone.now() - timedelta(days=1)
     PendingAuthorization.objects.filter(expires_at__lt=yesterday).delete()
+
+
+def remove_old_mail() -> None:
+    """What processes wrote for each other and nobody fetched, and facts past their time."""
+    for model in (NodeMail, SharedNote):
+        model.objects.filter(expires_at__lt=timezone.now()).delete()  # type: ignore[attr-defined]
 
 
 def remove_old_records() -> None:
@@ -52,6 +58,7 @@ def remove_expired_grants() -> None:
 CHORES: tuple[Callable[[], None], ...] = (
     remove_ended_sessions,
     remove_abandoned_connects,
+    remove_old_mail,
     remove_expired_grants,
     remove_old_records,
 )

@@ -101,6 +101,24 @@ class EndedSession(models.Model):
     expires_at = models.DateTimeField(db_index=True)
 
 
+class NodeMail(models.Model):
+    """A message to another process, waiting to be fetched (``routing/node_mail.py``)."""
+
+    address = models.CharField(max_length=100, db_index=True)
+    # Sealed by the vault, with the address.
+    body = models.TextField()
+    expires_at = models.DateTimeField(db_index=True)
+
+
+class SharedNote(models.Model):
+    """A short-lived fact that all processes share (``routing/shared_notes.py``)."""
+
+    key = models.CharField(max_length=150, unique=True)
+    # Sealed by the vault, with the key; the name of the holder in a lease.
+    value = models.TextField()
+    expires_at = models.DateTimeField(db_index=True)
+
+
 class CallRecord(models.Model):
     """One relayed call, without arguments or results."""
 
