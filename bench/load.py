@@ -95,14 +95,15 @@ def process_tree(pid: int) -> list[int]:
     return found
 
 
-def cpu_seconds(pids: tuple[int, ...]) -> float:
-    """Return user + system time of the processes and their children, ended threads included."""
-    ticks = 0
+def cpu_times(pids: tuple[int, ...]) -> tuple[float, float]:
+    """Return user and system seconds of the processes and their children, ended threads too."""
+    user = system = 0
     for root in pids:
         for pid in process_tree(root):
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+            user, system = user + int(fields[11]), system + int(fields[12])
+    ticks = os.sysconf("SC_CLK_TCK")
+    return user / ticks, system / ticks
 
 
 def run(target: Target, load: Load, seconds: int) -> Run:
@@ -122,10 +123,10 @@ def run(target: Target, load: Load, seconds: int) -> Run:
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
         file.write(script)
         file.flush()
-        before = cpu_seconds(target.pids)
+        before = sum(cpu_times(target.pids))
         command = ["wrk", "-t1", f"-c{load.concurrency}", f"-d{seconds}s", "-s", file.name]
         done = subprocess.run([*command, target.url], capture_output=True, text=True, check=False)
-        used = cpu_seconds(target.pids) - before
+        used = sum(cpu_times(target.pids)) - before
     if done.returncode or not done.stderr.strip().endswith("}"):
         raise RuntimeError(f"wrk against {target.name}: {done.stderr or done.stdout}")
     seen = json.loads(done.stderr[done.stderr.rindex("{") :])

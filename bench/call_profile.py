@@ -1,0 +1,192 @@
+"""Where the microseconds of a warm call go: a table by part of the gateway, under load.
+
+    python bench/call_profile.py [--load call] [--server uvicorn] [--seconds 8] [--native]
+
+Measures the CPU time of a call without the profiler (user and system apart, from ``/proc``),
+then samples the same load with py-spy and shares that time out: each sample counts for the
+innermost frame that belongs to a part (``PARTS``), so that a part's time includes what it calls
+in libraries, and never what it calls in other parts. ``--native`` also shows frames in C (uvloop,
+msgspec, httptools), at the price of slower sampling. The raw samples are kept in
+``bench/results`` for https://speedscope.app or a flame graph.
+
+The gateway gets the first core for itself, load and upstreams the others: the profiler samples by
+the clock, and a process that is put off the core where it wakes another would seem to spend its
+time in ``send``.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import stack as processes
+from load import Load, Target, cpu_times, process_tree, run
+
+LOADS = {
+    "call": ("one", Load("tools/call, 32 at a time", "tools/call", "echo", 32, "hello, and a few")),
+    "call5": ("many", Load("tools/call, five upstreams", "tools/call", "echo", 32, "hello, and a")),
+    "list": ("one", Load("tools/list of 20 tools", "tools/list", "", 8, "tool_19")),
+    "list100": ("many", Load("tools/list of 100 tools", "tools/list", "", 8, "tool_19")),
+    "big": ("one", Load("tools/call with 64 KiB", "tools/call", "big", 8, "xxxxxxxx")),
+}
+# The first that matches a frame decides.
+LOOP = "event loop"
+PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (LOOP, ("/uvicorn/_compat.py", "/uvicorn/server.py", "/granian/_loops.py", "/asyncio/runners")),
+    ("server and HTTP toward the client", ("/uvicorn/", "/granian/", "/daphne/", "/twisted/")),
+    ("routing to the endpoint", ("/channels/", "gateway_site/asgi.py", "trusted_proxy.py")),
+    ("gate: host, origin, headers, body", ("transport/request_gate.py", "transport/endpoint.py")),
+    ("token and access", ("/oauthserver/", "virtualmcp/access_policy.py", "tool_policy")),
+    ("message: parse, era, checks", (
+        "transport/wire_messages.py", "transport/wire_validation.py",
+        "transport/message_dispatch.py", "/virtualmcp/eras/",
+    )),
+    ("call log and metrics", ("virtualmcp/call_log", "metrics.py", "calls_in_flight")),
+    ("limits", ("rate_limit", "upstreams/call_gate.py")),
+    ("answer and event streams", (
+        "transport/response_stream.py", "transport/http_answers.py", "transport/relayed_calls.py",
+    )),
+    ("route, names, mapping", ("/virtualmcp/",)),
+    ("HTTP toward the upstream", (
+        "upstreams/relay_", "upstreams/connection_pool.py", "upstreams/event_stream.py",
+    )),
+    ("credential, era and answer upstream", ("/upstreams/",)),
+    ("background work", ("/gateway_site/",)),
+)  # fmt: skip
+# A thread that waits for work may look busy to the profiler.
+WAITING = ("_worker (", "Condition.wait (", "Event.wait (", "wait (", "CallLog._run (")
+
+
+def part_of(stack: list[str]) -> str:
+    """Return the part that the innermost frame with an owner belongs to."""
+    for frame in reversed(stack):
+        for part, marks in PARTS:
+            if any(mark in frame for mark in marks):
+                return part
+    return LOOP
+
+
+def waits(stack: list[str]) -> bool:
+    """Whether the thread was waiting: its innermost Python frame says so, or it has none."""
+    python = [frame for frame in stack if ".py)" in frame]
+    return not python or python[-1].startswith(WAITING)
+
+
+def read_samples(file: Path) -> list[tuple[list[str], int]]:
+    """Read py-spy's collapsed stacks: ``frame;frame;frame count``, outermost first."""
+    samples = []
+    for line in file.read_text().splitlines():
+        text, _, count = line.rpartition(" ")
+        samples.append((text.split(";"), int(count)))
+    return samples
+
+
+def own_code(stack: list[str]) -> str:
+    """Return the innermost frame with an owner, shortened to what people look for."""
+    for frame in reversed(stack):
+        if any(mark in frame for _, marks in PARTS for mark in marks):
+            name, _, place = frame.partition(" (")
+            path = place.rstrip(")").rpartition(":")[0] or place.rstrip(")")
+            return f"{'/'.join(Path(path).parts[-2:])} {name}"
+    return stack[-1].partition(" (")[0]
+
+
+def sample(pid: int, target: Target, load: Load, seconds: int, native: bool) -> Path:
+    """Run the load while py-spy watches; returns the file with the raw samples."""
+    folder = Path(__file__).resolve().parent / "results"
+    folder.mkdir(exist_ok=True)
+    file = folder / f"profile-{time.strftime('%Y%m%d-%H%M%S')}.raw"
+    loading = threading.Thread(target=run, args=(target, load, seconds + 2))
+    loading.start()
+    time.sleep(0.5)
+    command = ["py-spy", "record", "--pid", str(pid), "--format", "raw", "--output", str(file)]
+    command += ["--duration", str(seconds), "--rate", "400", "--full-filenames", "--nolineno"]
+    path = Path(sys.executable).parent / "py-spy"
+    if path.exists():
+        command[0] = str(path)
+    done = subprocess.run(
+        [*command, *(["--native"] if native else [])], capture_output=True, text=True, check=False
+    )
+    loading.join()
+    if done.returncode or not file.exists():
+        sys.exit(f"py-spy: {done.stderr or done.stdout}")
+    return file
+
+
+def keep_apart(gateway: int, others: list[int]) -> None:
+    """Give the gateway the first core, everything else the rest; wrk inherits it from here."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        return
+    for pid in process_tree(gateway):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), cores[:1])
+    for pid in (0, *others):
+        os.sched_setaffinity(pid, cores[1:])
+
+
+def shares(samples: list[tuple[list[str], int]], us: float, top: int) -> str:
+    """Return the two Markdown tables: by part, and the costliest functions of ours."""
+    samples = [one for one in samples if not waits(one[0])]
+    total = sum(count for _, count in samples)
+    parts: Counter[str] = Counter()
+    functions: Counter[str] = Counter()
+    for stack, count in samples:
+        parts[part_of(stack)] += count
+        functions[own_code(stack)] += count
+    lines = ["| part | µs a call | share |", "|---|---|---|"]
+    for name, count in parts.most_common():
+        lines.append(f"| {name} | {us * count / total:.1f} | {count / total:.1%} |")
+    lines += ["", "| function, with what it calls in libraries | µs a call |", "|---|---|"]
+    for name, count in functions.most_common(top):
+        lines.append(f"| {name} | {us * count / total:.1f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Start a gateway, measure, sample, print."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--load", choices=LOADS, default="call")
+    arguments.add_argument("--server", choices=("uvicorn", "daphne", "granian"), default="uvicorn")
+    arguments.add_argument("--seconds", type=int, default=8)
+    arguments.add_argument("--native", action="store_true")
+    arguments.add_argument("--top", type=int, default=25)
+    options = arguments.parse_args()
+    slug, load = LOADS[options.load]
+    with ExitStack() as open_processes:
+        upstreams = [
+            open_processes.enter_context(processes.upstream(prefix))
+            for prefix in ("", "b_", "c_", "d_", "e_")
+        ]
+        port, pid, tokens = open_processes.enter_context(
+            processes.gateway(options.server, [port for port, _ in upstreams])
+        )
+        headers = {"Authorization": f"Bearer {tokens[slug]}"}
+        url = f"http://127.0.0.1:{port}/v1/mcp/{slug}"
+        target = Target(f"gateway on {options.server}", url, (pid,), headers)
+        keep_apart(pid, [pid for _, pid in upstreams])
+        run(target, load, 2)
+        user, system = cpu_times(target.pids)
+        bare = run(target, load, options.seconds)
+        calls = bare.calls_per_second * options.seconds
+        user, system = (
+            (after - before) * 1e6 / calls
+            for after, before in zip(cpu_times(target.pids), (user, system), strict=True)
+        )
+        file = sample(pid, target, load, options.seconds, options.native)
+    print(f"**{load.name}, {target.name}**: {bare.cpu_us:.0f} µs of CPU a call "
+          f"({user:.0f} user, {system:.0f} system), {bare.calls_per_second:,.0f} calls/s, "
+          f"{bare.wrong} wrong\n")  # fmt: skip
+    print(shares(read_samples(file), bare.cpu_us, options.top))
+    print(f"\nraw samples: {file}")
+
+
+if __name__ == "__main__":
+    main()
