@@ -12,7 +12,7 @@ from django.db.models import QuerySet
 
 from upstreams.accounts import status_for
 from upstreams.models import CredentialKind, Upstream
-from virtualmcp.access_policy import visible_to
+from virtualmcp.access_policy import open_choices
 from virtualmcp.models import UpstreamChoice
 
 
@@ -99,8 +99,12 @@ class Checklist:
 
 
 def checklist_for(user: User, slug: str) -> Checklist:
-    """Return the checklist of one Virtual MCP for one person; empty for an unknown slug."""
-    choices = UpstreamChoice.objects.filter(virtual_mcp__slug=slug).select_related("upstream")
+    """Return the checklist of one Virtual MCP for one person; empty for an unknown slug.
+
+    Upstreams that access rules deny this person are not on it: nobody connects what they may not
+    use, and nothing holds up an approval for it.
+    """
+    choices = open_choices(user).filter(virtual_mcp__slug=slug).select_related("upstream")
     return Checklist(tuple(_row(user, choice) for choice in choices))
 
 
@@ -119,7 +123,7 @@ def may_connect(user: User, upstream: Upstream) -> bool:
 
 def reachable_upstreams(user: User) -> QuerySet[Upstream]:
     """Return the enabled upstreams behind the Virtual MCPs this person may use."""
-    choices = UpstreamChoice.objects.filter(virtual_mcp__in=visible_to(user))
+    choices = open_choices(user)
     return Upstream.objects.filter(enabled=True, pk__in=choices.values("upstream_id"))
 
 

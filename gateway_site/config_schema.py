@@ -108,6 +108,14 @@ class ChoiceEntry(Entry):
     tools: list[str] | None = None
 
 
+class AccessEntry(Entry):
+    """Only ``groups`` may use these tools of an upstream; without ``tools`` all of it."""
+
+    upstream: str
+    groups: list[str]
+    tools: list[str] = []
+
+
 class VirtualMcpEntry(Entry):
     """A Virtual MCP; ``upstreams`` in the order people see them."""
 
@@ -119,6 +127,7 @@ class VirtualMcpEntry(Entry):
     audience: Literal["everyone", "groups"] | None = None
     groups: list[str] | None = None
     upstreams: list[ChoiceEntry | str] | None = None
+    access: list[AccessEntry] | None = None
     state: State = State.PRESENT
 
 

@@ -8,6 +8,7 @@ from django.db.models import ProtectedError
 from gateway_site.config_changes import Applying, differing, named, said
 from gateway_site.config_file import ConfigurationRefused
 from gateway_site.config_schema import (
+    AccessEntry,
     ChoiceEntry,
     State,
     UpstreamEntry,
@@ -19,6 +20,7 @@ from upstreams import sealed_secrets
 from upstreams.models import Upstream
 from upstreams.token_vault import VaultError
 from virtualmcp import actions as virtual_mcp_actions
+from virtualmcp.access_rules import Rule, present_rules
 from virtualmcp.actions import Choice
 from virtualmcp.models import VirtualMcp
 
@@ -133,12 +135,14 @@ def apply_virtual_mcp(entry: VirtualMcpEntry, path: str, applying: Applying) -> 
     )
     groups = None if entry.groups is None else _groups(entry.groups, f"{path}.groups")
     choices = None if entry.upstreams is None else _choices(entry.upstreams, f"{path}.upstreams")
+    rules = None if entry.access is None else _rules(entry.access, f"{path}.access")
     with named(path):
         if server is None:
             virtual_mcp_actions.create_virtual_mcp(
                 {"title": entry.slug, **wanted, "slug": entry.slug},
                 groups=groups or (),
                 choices=choices or (),
+                rules=rules or (),
                 actor=applying.actor,
             )
             applying.note("virtual mcp", entry.slug, "created")
@@ -148,9 +152,16 @@ def apply_virtual_mcp(entry: VirtualMcpEntry, path: str, applying: Applying) -> 
             changed["groups"] = None
         if choices is not None and choices != _present_choices(server):
             changed["upstreams"] = None
+        if rules is not None and rules != present_rules(server):
+            changed["access"] = None
         if changed:
             virtual_mcp_actions.update_virtual_mcp(
-                server, wanted, groups=groups, choices=choices, actor=applying.actor
+                server,
+                wanted,
+                groups=groups,
+                choices=choices,
+                rules=rules,
+                actor=applying.actor,
             )
     applying.note("virtual mcp", entry.slug, "changed" if changed else "unchanged", changed)
 
@@ -171,13 +182,28 @@ def _groups(names: list[str], path: str) -> list[Group]:
     return [found[name] for name in names]
 
 
+def _rules(entries: list[AccessEntry], path: str) -> list[Rule]:
+    found = []
+    for position, entry in enumerate(entries):
+        upstream = _upstream(entry.upstream, f"{path}[{position}]")
+        groups = _groups(entry.groups, f"{path}[{position}].groups")
+        found.append(Rule(upstream, tuple(dict.fromkeys(entry.tools)), frozenset(groups)))
+    return found
+
+
+def _upstream(key: str, path: str) -> Upstream:
+    upstream = Upstream.objects.filter(key=key).first()
+    if upstream is None:
+        raise ConfigurationRefused(
+            [(path, f"There is no upstream {key}. Name it under upstreams.")]
+        )
+    return upstream
+
+
 def _choices(entries: list[ChoiceEntry | str], path: str) -> list[Choice]:
     found = []
     for position, given in enumerate(entries):
         entry = ChoiceEntry(upstream=given) if isinstance(given, str) else given
-        upstream = Upstream.objects.filter(key=entry.upstream).first()
-        if upstream is None:
-            text = f"There is no upstream {entry.upstream}. Name it under upstreams."
-            raise ConfigurationRefused([(f"{path}[{position}]", text)])
+        upstream = _upstream(entry.upstream, f"{path}[{position}]")
         found.append(Choice(upstream, entry.required, entry.tools))
     return found

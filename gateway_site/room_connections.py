@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
-from django.contrib.auth.models import User
-from django.db.models.signals import m2m_changed, post_save
+from django.contrib.auth.models import Group, User
+from django.db.models.signals import m2m_changed, post_delete, post_save
 
 from gateway_site import audit_trail, change_feed, metrics, sign_in_events, sign_in_secrets
 from upstreams import signals as upstream_signals
@@ -21,6 +21,8 @@ def connect() -> None:
         signals.audit.connect(audit_trail.hear, dispatch_uid=f"audit_trail.{room}")
         signals.changed.connect(change_feed.hear, dispatch_uid=f"change_feed.{room}")
     post_save.connect(forget_person, sender=User, dispatch_uid="change_feed.user")
+    post_delete.connect(forget_deleted, sender=User, dispatch_uid="change_feed.user_deleted")
+    post_delete.connect(forget_deleted, sender=Group, dispatch_uid="change_feed.group_deleted")
     m2m_changed.connect(
         forget_membership, sender=User.groups.through, dispatch_uid="change_feed.membership"
     )
@@ -93,3 +95,11 @@ def forget_membership(sender: Any, action: str, **kwargs: Any) -> None:
     """Have everybody read the groups of people again."""
     if action in ("post_add", "post_remove", "post_clear"):
         change_feed.announce("access")
+
+
+def forget_deleted(sender: Any, instance: User | Group, **kwargs: Any) -> None:
+    """Have everybody forget a person or group that is gone.
+
+    The rows that joined people to a deleted group go without a signal of their own.
+    """
+    change_feed.announce("access", str(instance.pk) if isinstance(instance, User) else "")

@@ -6,9 +6,9 @@ An unknown and a forbidden Virtual MCP look the same to whoever asks.
 from typing import TYPE_CHECKING
 
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, Group
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
-from virtualmcp.models import VirtualMcp
+from virtualmcp.models import AccessRule, UpstreamChoice, VirtualMcp
 from virtualmcp.route_table import VirtualMcpFacts
 
 if TYPE_CHECKING:
@@ -29,6 +29,17 @@ def visible_to(user: AbstractBaseUser | AnonymousUser) -> QuerySet[VirtualMcp]:
         audience=VirtualMcp.Audience.GROUPS, groups__in=groups
     )
     return VirtualMcp.objects.filter(allowed, enabled=True).distinct()
+
+
+def open_choices(user: AbstractBaseUser | AnonymousUser) -> QuerySet[UpstreamChoice]:
+    """Return the upstreams of Virtual MCPs that this person may use, as ``person_view`` decides."""
+    rules = AccessRule.objects.filter(
+        virtual_mcp=OuterRef("virtual_mcp"), upstream=OuterRef("upstream"), tools=[]
+    )
+    own = rules.filter(groups__in=Group.objects.filter(user=user.pk))
+    return UpstreamChoice.objects.filter(
+        ~Exists(rules) | Exists(own), virtual_mcp__in=visible_to(user)
+    )
 
 
 def may_use_model(user: AbstractBaseUser | AnonymousUser, virtual_mcp: VirtualMcp) -> bool:

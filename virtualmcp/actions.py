@@ -12,6 +12,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from upstreams.models import Upstream
+from virtualmcp.access_rules import Rule, change_rules, check_rules, write_rules
 from virtualmcp.models import UpstreamChoice, VirtualMcp
 from virtualmcp.signals import audit, changed
 from virtualmcp.tool_names import LONGEST_UPSTREAM
@@ -36,6 +37,7 @@ def create_virtual_mcp(
     *,
     groups: Iterable[Group] = (),
     choices: Iterable[Choice] = (),
+    rules: Iterable[Rule] = (),
     actor: Any,
 ) -> VirtualMcp:
     """Add a Virtual MCP; ``data`` holds fields named in ``EDITABLE``.
@@ -50,7 +52,11 @@ def create_virtual_mcp(
     row.groups.set(groups)
     listed = list(choices)
     _write_choices(row, listed)
-    _report("virtual_mcp.created", row, actor, upstreams=[c.upstream.key for c in listed])
+    narrowing = list(rules)
+    check_rules(narrowing)
+    write_rules(row, narrowing)
+    keys = [choice.upstream.key for choice in listed]
+    _report("virtual_mcp.created", row, actor, upstreams=keys, access_rules=len(narrowing))
     return row
 
 
@@ -61,9 +67,10 @@ def update_virtual_mcp(
     *,
     groups: Iterable[Group] | None = None,
     choices: Iterable[Choice] | None = None,
+    rules: Iterable[Rule] | None = None,
     actor: Any,
 ) -> VirtualMcp:
-    """Change a Virtual MCP; ``None`` leaves groups or choices as they are.
+    """Change a Virtual MCP; ``None`` leaves groups, choices or rules as they are.
 
     Raises:
         ValidationError: by field; always for another slug, since clients and tokens know it.
@@ -86,6 +93,8 @@ def update_virtual_mcp(
         details |= _change_groups(row, list(groups))
     if choices is not None:
         details |= _change_choices(row, list(choices))
+    if rules is not None:
+        details |= change_rules(row, list(rules))
     if details:
         _report("virtual_mcp.changed", row, actor, **details)
     return row

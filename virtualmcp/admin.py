@@ -11,19 +11,27 @@ from django.urls import reverse
 from django.utils.html import format_html
 
 from virtualmcp import actions
-from virtualmcp.admin_forms import UpstreamChoiceForm, UpstreamChoiceFormSet, VirtualMcpForm
-from virtualmcp.models import CallRecord, PublicName, UpstreamChoice, VirtualMcp
+from virtualmcp.admin_forms import (
+    AccessRuleForm,
+    AccessRuleFormSet,
+    UpstreamChoiceForm,
+    UpstreamChoiceFormSet,
+    VirtualMcpForm,
+)
+from virtualmcp.models import AccessRule, CallRecord, PublicName, UpstreamChoice, VirtualMcp
 from virtualmcp.route_table import resource_of
 
 # The classes are generic for the type checker only.
 if TYPE_CHECKING:
     _ServerAdmin = admin.ModelAdmin[VirtualMcp]
     _ChoiceInline = admin.StackedInline[UpstreamChoice, VirtualMcp]
+    _RuleInline = admin.TabularInline[AccessRule, VirtualMcp]
     _AnyAdmin = admin.ModelAdmin[Any]
     _ServerModelForm = ModelForm[VirtualMcp]
 else:
     _ServerAdmin = _AnyAdmin = admin.ModelAdmin
     _ChoiceInline = admin.StackedInline
+    _RuleInline = admin.TabularInline
     _ServerModelForm = ModelForm
 
 
@@ -46,12 +54,27 @@ class UpstreamChoiceInline(_ChoiceInline):
     verbose_name_plural = "Upstreams, in the order in which their tools are listed"
 
 
+class AccessRuleInline(_RuleInline):
+    """Which groups alone may use some of it."""
+
+    model = AccessRule
+    form = AccessRuleForm
+    formset = AccessRuleFormSet
+    extra = 0
+    fields = ["upstream", "named_tools", "groups"]
+    verbose_name = "access rule"
+    verbose_name_plural = (
+        "Access rules: what is only for some groups. What no rule names is open to everybody who "
+        "may use the server"
+    )
+
+
 @admin.register(VirtualMcp)
 class VirtualMcpAdmin(_ServerAdmin):
     """What is offered at one address, and to whom."""
 
     form = VirtualMcpForm
-    inlines = [UpstreamChoiceInline]
+    inlines = [UpstreamChoiceInline, AccessRuleInline]
     list_display = ["title", "address", "audience", "enabled", "upstream_count"]
     list_filter = ["enabled", "audience"]
     search_fields = ["title", "slug"]
@@ -104,13 +127,17 @@ class VirtualMcpAdmin(_ServerAdmin):
     ) -> None:
         """Store everything in one action, so that the audit trail has one entry."""
         assert isinstance(form, VirtualMcpForm)
-        choices = [choice for formset in formsets for choice in formset.choices()]
-        data, groups, actor = form.data_for_action(), form.groups(), _actor(request)
-        row = form.instance
+        parts: dict[str, Any] = {"groups": form.groups(), "actor": _actor(request)}
+        for formset in formsets:
+            if isinstance(formset, AccessRuleFormSet):
+                parts["rules"] = formset.rules()
+            else:
+                parts["choices"] = formset.choices()
+        data, row = form.data_for_action(), form.instance
         if change:
-            actions.update_virtual_mcp(row, data, groups=groups, choices=choices, actor=actor)
+            actions.update_virtual_mcp(row, data, **parts)
             return
-        made = actions.create_virtual_mcp(data, groups=groups, choices=choices, actor=actor)
+        made = actions.create_virtual_mcp(data, **parts)
         row.pk = made.pk
         row.refresh_from_db()
 

@@ -7,8 +7,9 @@ from django.contrib.auth.models import Group
 from django.core.exceptions import ValidationError
 
 from virtualmcp import actions
+from virtualmcp.access_rules import Rule, check_rules
 from virtualmcp.actions import Choice
-from virtualmcp.models import PublicName, UpstreamChoice, VirtualMcp
+from virtualmcp.models import AccessRule, PublicName, UpstreamChoice, VirtualMcp
 from virtualmcp.tool_catalogue import catalogue
 
 # The classes are generic for the type checker only.
@@ -16,9 +17,11 @@ if TYPE_CHECKING:
     _ServerForm = forms.ModelForm[VirtualMcp]
     _ChoiceForm = forms.ModelForm[UpstreamChoice]
     _ChoiceFormSet = forms.BaseInlineFormSet[UpstreamChoice, VirtualMcp, Any]
+    _RuleForm = forms.ModelForm[AccessRule]
+    _RuleFormSet = forms.BaseInlineFormSet[AccessRule, VirtualMcp, Any]
 else:
-    _ServerForm = _ChoiceForm = forms.ModelForm
-    _ChoiceFormSet = forms.BaseInlineFormSet
+    _ServerForm = _ChoiceForm = _RuleForm = forms.ModelForm
+    _ChoiceFormSet = _RuleFormSet = forms.BaseInlineFormSet
 
 
 class VirtualMcpForm(_ServerForm):
@@ -113,3 +116,53 @@ class UpstreamChoiceFormSet(_ChoiceFormSet):
         ]
         kept.sort(key=lambda form: form.cleaned_data.get("position") or 0)
         return [form.choice() for form in kept]
+
+
+class AccessRuleForm(_RuleForm):
+    """One rule: which tools of an upstream only which groups may use."""
+
+    named_tools = forms.CharField(
+        label="Tools",
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 2, "cols": 30}),
+        help_text="Names as the upstream gives them, one a line. None means all of it.",
+    )
+
+    class Meta:
+        model = AccessRule
+        fields: ClassVar[list[str]] = ["upstream", "groups"]
+        help_texts: ClassVar[dict[str, str]] = {
+            "groups": "Only people in one of these groups. None named means nobody.",
+        }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["named_tools"].initial = "\n".join(self.instance.tools or ())
+
+    def rule(self) -> Rule:
+        """Return what the action takes."""
+        lines = [line.strip() for line in self.cleaned_data["named_tools"].splitlines()]
+        tools = tuple(dict.fromkeys(filter(None, lines)))
+        return Rule(self.cleaned_data["upstream"], tools, frozenset(self.cleaned_data["groups"]))
+
+
+class AccessRuleFormSet(_RuleFormSet):
+    """All rules of one Virtual MCP."""
+
+    def clean(self) -> None:
+        """Check what the action will check, so that problems are shown on the page."""
+        super().clean()
+        if any(self.errors):
+            return
+        try:
+            check_rules(self.rules())
+        except ValidationError as error:
+            raise ValidationError(error.messages) from error
+
+    def rules(self) -> list[Rule]:
+        """Return the rules that stay."""
+        return [
+            form.rule()
+            for form in self.forms
+            if form.cleaned_data.get("upstream") and form not in self.deleted_forms
+        ]

@@ -65,6 +65,27 @@ class UpstreamChoice(models.Model):
         return f"{self.upstream} in {self.virtual_mcp}"
 
 
+class AccessRule(models.Model):
+    """Narrows who may use an upstream of a Virtual MCP, or some of its tools, to groups.
+
+    What no rule names is open to whoever may use the Virtual MCP. What rules do name is open to
+    the groups of any of them; a rule without groups opens it to nobody. A rule for the whole
+    upstream and one for a tool both have to let a person in.
+    """
+
+    virtual_mcp = models.ForeignKey(VirtualMcp, on_delete=models.CASCADE, related_name="rules")
+    upstream = models.ForeignKey(Upstream, on_delete=models.CASCADE, related_name="+")
+    # Names as the upstream gives them; none for the whole upstream.
+    tools = models.JSONField(default=list, blank=True)
+    groups = models.ManyToManyField(Group, blank=True, related_name="+")
+
+    class Meta:
+        ordering = ["pk"]
+
+    def __str__(self) -> str:
+        return f"{', '.join(self.tools) or 'everything'} of {self.upstream} in {self.virtual_mcp}"
+
+
 class PublicName(models.Model):
     """The name a tool or prompt carries in public, pinned at first sight (protocol.md 3.2)."""
 

@@ -38,15 +38,28 @@ class Route:
 
 @dataclass(slots=True, frozen=True)
 class ChoiceFacts:
-    """One upstream of a Virtual MCP. ``tools`` are upstream names, ``None`` for all of them."""
+    """One upstream of a Virtual MCP. ``tools`` are upstream names, ``None`` for all of them.
+
+    ``hidden`` are tools that the person at hand may not use (``person_view``).
+    """
 
     upstream: UpstreamFacts
     required: bool
     tools: frozenset[str] | None
+    hidden: frozenset[str] = frozenset()
 
     def shows(self, tool: str) -> bool:
         """Tell whether the administrator offers this tool."""
-        return self.tools is None or tool in self.tools
+        return (self.tools is None or tool in self.tools) and tool not in self.hidden
+
+
+@dataclass(slots=True, frozen=True)
+class RuleFacts:
+    """Groups that alone may use an upstream (``tools`` is empty) or some of its tools."""
+
+    upstream_id: int
+    tools: frozenset[str]
+    group_ids: frozenset[int]
 
 
 @dataclass(slots=True, frozen=True)
@@ -73,11 +86,14 @@ class VirtualMcpFacts:
     version: int = 0
     tool_names: Mapping[Owned, str] = field(default_factory=dict)
     prompt_names: Mapping[Owned, str] = field(default_factory=dict)
+    rules: tuple[RuleFacts, ...] = ()
+    # How many upstreams there are, whoever looks; names are the same for everybody.
+    upstream_count: int = 0
 
     @property
     def transparent(self) -> bool:
         """Exactly one upstream: nothing is renamed (protocol.md 3.1)."""
-        return len(self.choices) == 1
+        return len(self.choices) == 1 >= self.upstream_count
 
     def choice_of(self, upstream_id: int) -> ChoiceFacts | None:
         """Return the choice of an upstream, ``None`` if it is not (or no longer) offered."""
@@ -210,7 +226,7 @@ def resource_of(slug: str) -> str:
 
 
 def read_facts(slug: str) -> VirtualMcpFacts | None:
-    """Take a snapshot from the database: four queries, whatever the size."""
+    """Take a snapshot from the database: five queries, whatever the size."""
     row = VirtualMcp.objects.filter(slug=slug, enabled=True).first()
     if row is None:
         return None
@@ -224,7 +240,9 @@ def read_facts(slug: str) -> VirtualMcpFacts | None:
     )
     tools, tool_names = _routes(choices, pins, PublicName.Kind.TOOL)
     prompts, prompt_names = _routes(choices, pins, PublicName.Kind.PROMPT)
-    content = (row.pk, row.slug, row.title, row.instructions, row.audience, groups, choices, pins)
+    rules = _rules(row)
+    about = (row.pk, row.slug, row.title, row.instructions, row.audience)
+    content = (*about, groups, choices, pins, sorted(map(_plain_rule, rules)))
     return VirtualMcpFacts(
         id=row.pk,
         slug=row.slug,
@@ -240,7 +258,27 @@ def read_facts(slug: str) -> VirtualMcpFacts | None:
         version=int.from_bytes(hashlib.blake2b(_canonical(content), digest_size=8).digest()),
         tool_names=tool_names,
         prompt_names=prompt_names,
+        rules=rules,
+        upstream_count=len(choices),
     )
+
+
+def _rules(row: VirtualMcp) -> tuple[RuleFacts, ...]:
+    found: dict[int, tuple[int, list[str], set[int]]] = {}
+    for pk, upstream_id, tools, group in row.rules.values_list(
+        "pk", "upstream_id", "tools", "groups"
+    ):
+        groups = found.setdefault(pk, (upstream_id, tools, set()))[2]
+        if group is not None:
+            groups.add(group)
+    return tuple(
+        RuleFacts(upstream_id, frozenset(tools), frozenset(groups))
+        for upstream_id, tools, groups in found.values()
+    )
+
+
+def _plain_rule(rule: RuleFacts) -> tuple[int, list[str], list[int]]:
+    return (rule.upstream_id, sorted(rule.tools), sorted(rule.group_ids))
 
 
 def _choice(row: UpstreamChoice) -> ChoiceFacts:

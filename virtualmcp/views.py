@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from django.conf import settings
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
+from django.db.models import Prefetch, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.views.decorators.cache import never_cache
@@ -12,9 +13,9 @@ from django.views.decorators.http import require_safe
 
 from upstreams.accounts import AccountStatus, status_for
 from upstreams.models import Upstream
-from virtualmcp.access_policy import visible_to
+from virtualmcp.access_policy import open_choices, visible_to
 from virtualmcp.connect_snippets import guides_for, only_local
-from virtualmcp.models import VirtualMcp
+from virtualmcp.models import UpstreamChoice, VirtualMcp
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class CatalogueEntry:
 def catalogue(request: HttpRequest) -> HttpResponse:
     """List the Virtual MCP servers this person may use."""
     user = _person(request)
-    servers = visible_to(user).prefetch_related("choices__upstream")
+    servers = visible_to(user).prefetch_related(_open_choices(user))
     entries = [_entry(user, server) for server in servers]
     return render(request, "virtualmcp/catalogue.html", {"entries": entries, "page": "catalogue"})
 
@@ -56,7 +57,7 @@ def connect_guide(request: HttpRequest, slug: str) -> HttpResponse:
         Http404: there is none by this name, or this person may not use it; the two look alike.
     """
     user = _person(request)
-    server = get_object_or_404(visible_to(user).prefetch_related("choices__upstream"), slug=slug)
+    server = get_object_or_404(visible_to(user).prefetch_related(_open_choices(user)), slug=slug)
     entry = _entry(user, server)
     context = {
         "entry": entry,
@@ -71,6 +72,10 @@ def _person(request: HttpRequest) -> User:
     user = request.user
     assert isinstance(user, User)
     return user
+
+
+def _open_choices(user: User) -> "Prefetch[str, QuerySet[UpstreamChoice], str]":
+    return Prefetch("choices", open_choices(user).select_related("upstream"))
 
 
 def _entry(user: User, server: VirtualMcp) -> CatalogueEntry:

@@ -125,6 +125,8 @@ def form_data(*choices, **more):
         "audience": "everyone",
         "choices-TOTAL_FORMS": str(len(choices)),
         "choices-INITIAL_FORMS": "0",
+        "rules-TOTAL_FORMS": "0",
+        "rules-INITIAL_FORMS": "0",
         **more,
     }
     for number, choice in enumerate(choices):

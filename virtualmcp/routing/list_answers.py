@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from upstreams.canonical_call import CallSink
 from upstreams.connect_links import link_for
 from upstreams.revisions import Era
-from virtualmcp import name_pins, published_lists, raw_members
+from virtualmcp import name_pins, person_view, published_lists, raw_members
 from virtualmcp.eras.conversion import signed
 from virtualmcp.errors import INTERNAL_ERROR, ParamsInvalid, RequestRefused
 from virtualmcp.listed_entries import Kind
@@ -94,9 +94,11 @@ async def _published(request: ClientRequest, kind: Kind, parts: list[Contributio
     if request.server.transparent:
         name_pins.pin_in_background(request.server, pins, published.unpinned)
         return published
-    server = await name_pins.pin_and_reload(request.server, pins, published.unpinned)
-    offered = {choice.upstream.id for choice in server.choices}
-    known = [(choice, content) for choice, content in known if choice.upstream.id in offered]
+    reloaded = await name_pins.pin_and_reload(request.server, pins, published.unpinned)
+    server = person_view.seen_by(reloaded, request.holder.group_ids)
+    # The choices of the newer snapshot: a rule may have come meanwhile.
+    now = {choice.upstream.id: choice for choice in server.choices}
+    known = [(now[c.upstream.id], content) for c, content in known if c.upstream.id in now]
     return published_lists.publish(server, kind, known, request.era)
 
 

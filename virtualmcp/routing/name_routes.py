@@ -5,7 +5,7 @@ What the administrator filtered out is found as little as what does not exist.
 
 from collections.abc import Mapping
 
-from virtualmcp import route_table
+from virtualmcp import person_view, route_table
 from virtualmcp.errors import NameAmbiguous, NameUnknown
 from virtualmcp.listed_entries import Kind
 from virtualmcp.route_table import ChoiceFacts, Route, VirtualMcpFacts
@@ -27,14 +27,18 @@ async def find(request: ClientRequest, name: str, kind: Kind) -> tuple[ChoiceFac
     """
     server = request.server
     if server.transparent:
-        return _in_single(server, name, kind)
+        only, own = _in_single(server, name, kind)
+        if kind is Kind.TOOLS and only.hidden and not await _listed(request, only, own):
+            # The upstream would say it in other words than the gateway does of a hidden tool.
+            raise _unknown(name, kind)
+        return only, own
     found = _in_routes(server, name, kind)
     if found is None:
         newer = await route_table.load_newer_than(server.slug, _SNAPSHOT_AGE)
-        found = _in_routes(newer, name, kind) if newer is not None else None
+        found = _in_newer(request, newer, name, kind)
     if found is None and await _learned(request, kind):
         newer = await route_table.load(server.slug)
-        found = _in_routes(newer, name, kind) if newer is not None else None
+        found = _in_newer(request, newer, name, kind)
     if found is None:
         raise _unknown(name, kind)
     choice = server.choice_of(found.upstream.id)
@@ -56,6 +60,14 @@ def _in_single(server: VirtualMcpFacts, name: str, kind: Kind) -> tuple[ChoiceFa
     return choice, own
 
 
+def _in_newer(
+    request: ClientRequest, newer: VirtualMcpFacts | None, name: str, kind: Kind
+) -> Route | None:
+    if newer is None:
+        return None
+    return _in_routes(person_view.seen_by(newer, request.holder.group_ids), name, kind)
+
+
 def _in_routes(server: VirtualMcpFacts, name: str, kind: Kind) -> Route | None:
     def shown(route: Route) -> bool:
         choice = server.choice_of(route.upstream.id)
@@ -68,6 +80,16 @@ def _in_routes(server: VirtualMcpFacts, name: str, kind: Kind) -> Route | None:
             f"Several upstreams have a {_WORDS[kind]} {name!r}. Use one of: {names}"
         )
     return resolution.route
+
+
+async def _listed(request: ClientRequest, choice: ChoiceFacts, tool: str) -> bool:
+    """Tell whether the upstream lists a tool; also true when its list can't be read."""
+    asked = (request.holder.user_id, choice.upstream, request.client, Kind.TOOLS)
+    content = fan_out.remembered_list(*asked)
+    if content is None or tool not in content.by_identity:
+        parts = await list_answers.contributions(request, Kind.TOOLS)
+        content = parts[0].content
+    return content is None or tool in content.by_identity
 
 
 async def _learned(request: ClientRequest, kind: Kind) -> bool:

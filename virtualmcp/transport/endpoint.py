@@ -19,7 +19,7 @@ from oauthserver import bearer_tokens
 from oauthserver.bearer_tokens import TokenHolder, TokenRefusal
 from oauthserver.challenges import bearer_challenge
 from upstreams.revisions import MODERN
-from virtualmcp import access_policy, route_table
+from virtualmcp import access_policy, person_view, route_table
 from virtualmcp.eras.era_in import Session, SessionUnknown
 from virtualmcp.route_table import VirtualMcpFacts
 from virtualmcp.transport import message_dispatch
@@ -74,8 +74,9 @@ class McpEndpoint:
                 await _without_message(method, headers, server, extra, send)
                 return
             holder = await _holder(scope, headers, server)
+            seen = person_view.seen_by(server, holder.group_ids)
             exchange = Exchange(
-                receive, send, headers, extra, server, holder, accepts(headers.get(b"accept", b""))
+                receive, send, headers, extra, seen, holder, accepts(headers.get(b"accept", b""))
             )
             most_bytes = settings.GATEWAY_MAX_BODY_BYTES
             check_content(headers, most_bytes)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from oauthserver import bearer_tokens
 from oauthserver.bearer_tokens import TokenHolder
-from virtualmcp import access_policy, route_table
+from virtualmcp import access_policy, person_view, route_table
 from virtualmcp.route_table import VirtualMcpFacts
 from virtualmcp.transport.http_answers import (
     Accepts,
@@ -85,4 +85,5 @@ class Exchange:
             isinstance(holder, TokenHolder)
             and facts is not None
             and access_policy.may_use(holder, facts)
+            and not person_view.lost_any(self.server, facts, holder.group_ids)
         )
