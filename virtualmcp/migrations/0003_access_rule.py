@@ -9,7 +9,7 @@ class Migration(migrations.Migration):
     dependencies = [
         ('auth', '0012_alter_user_first_name_max_length'),
         ('upstreams', '0001_initial'),
-        ('virtualmcp', '0001_initial'),
+        ('virtualmcp', '0002_node_mail_and_shared_notes'),
     ]
 
     operations = [
