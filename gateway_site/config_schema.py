@@ -79,9 +79,13 @@ class UpstreamOAuthEntry(Entry):
 
 
 class UpstreamEntry(Entry):
-    """An upstream MCP server; ``secret`` is the one credential of the kind ``fixed``."""
+    """An upstream MCP server; ``secret`` is the one credential of the kind ``fixed``.
+
+    ``preset`` names a well-known server; what the entry does not say is taken from it.
+    """
 
     key: str
+    preset: str | None = None
     title: str | None = None
     description: str | None = None
     url: str | None = None

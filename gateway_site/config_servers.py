@@ -18,6 +18,7 @@ from gateway_site.config_schema import (
 from upstreams import actions as upstream_actions
 from upstreams import sealed_secrets
 from upstreams.models import Upstream
+from upstreams.preset_catalogue import presets
 from upstreams.token_vault import VaultError
 from virtualmcp import actions as virtual_mcp_actions
 from virtualmcp.access_rules import Rule, present_rules
@@ -32,7 +33,7 @@ def apply_upstream(entry: UpstreamEntry, path: str, applying: Applying) -> None:
         _remove_upstream(upstream, path, applying)
         applying.note("upstream", entry.key, "removed" if upstream else "unchanged")
         return
-    wanted = _upstream_fields(entry)
+    wanted = {**_preset_fields(entry, path), **_upstream_fields(entry)}
     created = upstream is None
     with named(path):
         if upstream is None:
@@ -60,6 +61,16 @@ def _remove_upstream(upstream: Upstream | None, path: str, applying: Applying) -
         )
         text = f"It is still used by the Virtual MCPs {users}. Take it out of them first."
         raise ConfigurationRefused([(path, text)]) from failure
+
+
+def _preset_fields(entry: UpstreamEntry, path: str) -> dict[str, Any]:
+    if entry.preset is None:
+        return {}
+    preset = presets().get(entry.preset)
+    if preset is None:
+        text = f"There is no preset {entry.preset}. There are: {', '.join(sorted(presets()))}."
+        raise ConfigurationRefused([(f"{path}.preset", text)])
+    return {name: value for name, value in preset.fields().items() if name != "key"}
 
 
 def _upstream_fields(entry: UpstreamEntry) -> dict[str, Any]:

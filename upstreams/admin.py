@@ -15,6 +15,7 @@ from django.views.decorators.http import require_POST
 
 from upstreams import accounts, actions, health_probe
 from upstreams.admin_forms import UpstreamForm
+from upstreams.admin_onboarding import OnboardingPages
 from upstreams.client_documents import callback_url
 from upstreams.database_calls import in_thread
 from upstreams.models import Upstream, UpstreamAccount, UpstreamClient
@@ -22,12 +23,11 @@ from upstreams.models import Upstream, UpstreamAccount, UpstreamClient
 # The classes are generic for the type checker only.
 if TYPE_CHECKING:
     _ModelForm = ModelForm[Upstream]
-    _UpstreamAdmin = admin.ModelAdmin[Upstream]
     _ClientAdmin = admin.ModelAdmin[UpstreamClient]
     _AccountAdmin = admin.ModelAdmin[UpstreamAccount]
 else:
     _ModelForm = ModelForm
-    _UpstreamAdmin = _ClientAdmin = _AccountAdmin = admin.ModelAdmin
+    _ClientAdmin = _AccountAdmin = admin.ModelAdmin
 
 
 def _actor(request: HttpRequest) -> User:
@@ -37,7 +37,7 @@ def _actor(request: HttpRequest) -> User:
 
 
 @admin.register(Upstream)
-class UpstreamAdmin(_UpstreamAdmin):
+class UpstreamAdmin(OnboardingPages):
     """Remote MCP servers, in the order in which an administrator sets one up."""
 
     form = UpstreamForm

@@ -221,3 +221,18 @@ upstreams:
     monkeypatch.setenv("KEY", "second-key-5678")
     assert "changed   upstream w (secret)" in apply(text)
     assert sealed_secrets.open_fixed(Upstream.objects.get(key="w")) == "second-key-5678"
+
+
+def test_a_preset_fills_in_what_the_file_does_not_say(apply) -> None:
+    text = "upstreams: [{key: tasks, preset: asana, title: Our tasks}]"
+    assert "created" in apply(text)
+    upstream = Upstream.objects.get()
+    assert upstream.url == "https://mcp.asana.com/v2/mcp"
+    assert (upstream.key, upstream.title) == ("tasks", "Our tasks")
+    assert upstream.credential_kind == "user_oauth"
+    assert "1 as before" in apply(text)
+
+
+def test_an_unknown_preset_is_refused_with_those_that_exist(apply) -> None:
+    said = refusal(apply, "upstreams: [{key: tasks, preset: nothing}]")
+    assert "upstreams[0].preset" in said and "asana" in said
