@@ -272,11 +272,21 @@ async def connect_to(address: str, port: int) -> socket.socket:
     try:
         endpoint.setblocking(False)
         endpoint.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        keep_alive(endpoint)
         await asyncio.get_running_loop().sock_connect(endpoint, (address, port))
     except BaseException:
         endpoint.close()
         raise
     return endpoint
+
+
+def keep_alive(endpoint: socket.socket) -> None:
+    """Have the kernel notice within two minutes that the peer of a silent stream is gone."""
+    endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
+        option = getattr(socket, name, None)
+        if option is not None:
+            endpoint.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def close_unused(task: asyncio.Task[socket.socket]) -> None:

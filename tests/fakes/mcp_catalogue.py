@@ -157,7 +157,7 @@ async def answer(call: ToolCall) -> Any:
         call.session.log_level = call.params["level"]
         return {}
     if method in ("resources/subscribe", "resources/unsubscribe") and not call.modern:
-        return {}
+        return subscription(call)
     lists = {
         "tools/list": ("tools", up.tools),
         "prompts/list": ("prompts", up.prompts),
@@ -171,6 +171,19 @@ async def answer(call: ToolCall) -> Any:
         raise WireFault(-32601, f"Method not found: {method}", status=404 if call.modern else 200)
     result = await method_code(call)
     return complete(result) if call.modern and isinstance(result, dict) else result
+
+
+def subscription(call: ToolCall) -> dict[str, Any]:
+    """Take a subscription of a stateful session, or give it back."""
+    uri = call.params["uri"]
+    if uri in call.upstream.refused_uris:
+        raise WireFault(-32602, "This cannot be subscribed to", {"uri": uri})
+    if call.method == "resources/subscribe":
+        call.upstream.subscribed.append(uri)
+    elif uri in call.upstream.subscribed:
+        call.upstream.subscribed.remove(uri)
+    call.upstream.note(call.method)
+    return {}
 
 
 def complete(result: dict[str, Any]) -> dict[str, Any]:

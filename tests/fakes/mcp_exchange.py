@@ -316,14 +316,18 @@ class Exchange:
     # Streams of announcements -------------------------------------------------------------
     async def listen_legacy(self) -> None:
         """GET: one stream per session for messages outside calls."""
-        if self.upstream.era == "modern":
+        if self.upstream.era == "modern" or not self.upstream.get_stream:
             raise Refused(405)
         self.find_session()
         await self.pump(f"get:{uuid.uuid4().hex}", None)
 
     async def listen_modern(self) -> None:
         """subscriptions/listen: acknowledge the filter, then announce."""
-        wanted = self.message.get("params", {}).get("notifications", {})
+        wanted = dict(self.message.get("params", {}).get("notifications", {}))
+        uris = wanted.pop("resourceSubscriptions", [])
+        agreed = [uri for uri in uris if uri not in self.upstream.refused_uris]
+        if agreed:
+            wanted["resourceSubscriptions"] = agreed
         params = {"_meta": {META + "subscriptionId": self.id}, "notifications": wanted}
         method = "notifications/subscriptions/acknowledged"
         await self.pump(
@@ -332,7 +336,7 @@ class Exchange:
 
     async def pump(self, key: str, first: bytes | None) -> None:
         """Send announcements until the client leaves."""
-        queue: asyncio.Queue[bytes] = asyncio.Queue()
+        queue: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.upstream._listeners[key] = (asyncio.get_running_loop(), queue)
         gone = asyncio.create_task(self.receive())
         try:
@@ -341,14 +345,25 @@ class Exchange:
             while not gone.done():
                 waiting = asyncio.create_task(queue.get())
                 await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
-                if waiting.done():
-                    await self.stream(waiting.result())
-                else:
+                if not waiting.done():
                     waiting.cancel()
+                    continue
+                said = waiting.result()
+                if said is None:
+                    await self.end_of_stream(first is not None)
+                    return
+                await self.stream(said)
         finally:
             gone.cancel()
             self.upstream._listeners.pop(key, None)
             self.upstream.note("stopped listening")
+
+    async def end_of_stream(self, modern: bool) -> None:
+        """End a stream of announcements; the stateless revision does it with a result."""
+        if modern:
+            result = {"resultType": "complete", "_meta": {META + "subscriptionId": self.id}}
+            await self.stream(event({"jsonrpc": "2.0", "id": self.id, "result": result}))
+        await self.send({"type": "http.response.body", "body": b""})
 
 
 def decoded(value: str) -> str:

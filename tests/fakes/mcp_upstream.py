@@ -16,6 +16,8 @@ Knobs (set before or while it runs):
     script        list of Canned: each answers one POST, before anything else is looked at
     page_size     list pages of this many entries, 0 = all at once
     tools, prompts, resources, templates   lists of dicts as they go out
+    refused_uris  URIs that cannot be subscribed to, in either era
+    get_stream    legacy: serve GET streams (default True), else 405
     name, instructions, capabilities       what discover / initialize say
 
 What it saw:
@@ -28,6 +30,9 @@ What it saw:
     forget_sessions()                      as after a restart: old ids get 404
     announce(method, params)               send a notification on every GET stream (legacy) or
                                            subscriptions/listen stream (modern)
+    end_streams()                          end those streams, a modern one with its result
+    listening                              how many of those streams are open
+    subscribed                             URIs as resources/subscribe took and gave them back
 
 Tools: echo, headers, exact, slow, hang, log, ask, refuse, fail, blob, show_board (MCP App),
 regional (x-mcp-header). See ``tests.fakes.mcp_catalogue`` for their arguments.
@@ -80,6 +85,9 @@ class FakeUpstream:
     resources: list[dict[str, Any]] = field(default_factory=mcp_catalogue.resources)
     templates: list[dict[str, Any]] = field(default_factory=mcp_catalogue.templates)
     capabilities: dict[str, Any] = field(default_factory=mcp_catalogue.capabilities)
+    refused_uris: set[str] = field(default_factory=set)
+    get_stream: bool = True
+    subscribed: list[str] = field(default_factory=list)
     requests: list[Seen] = field(default_factory=list)
     initialized: list[str] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
@@ -88,7 +96,9 @@ class FakeUpstream:
 
     def __post_init__(self) -> None:
         self._sessions: dict[str, Session] = {}
-        self._listeners: dict[str, tuple[asyncio.AbstractEventLoop, asyncio.Queue[bytes]]] = {}
+        self._listeners: dict[
+            str, tuple[asyncio.AbstractEventLoop, asyncio.Queue[bytes | None]]
+        ] = {}
         self._changed = threading.Condition()
 
     # What tests use -----------------------------------------------------------------------
@@ -139,6 +149,21 @@ class FakeUpstream:
                 body["_meta"] = {META + "subscriptionId": json.loads(listen_id)}
             message = {"jsonrpc": "2.0", "method": method, "params": body}
             loop.call_soon_threadsafe(queue.put_nowait, event(message))
+
+    def announce_raw(self, message: dict[str, Any]) -> None:
+        """Send any message on every stream of announcements."""
+        for loop, queue in list(self._listeners.values()):
+            loop.call_soon_threadsafe(queue.put_nowait, event(message))
+
+    @property
+    def listening(self) -> int:
+        """How many streams of announcements are open."""
+        return len(self._listeners)
+
+    def end_streams(self) -> None:
+        """End every stream of announcements as a server does that restarts."""
+        for loop, queue in list(self._listeners.values()):
+            loop.call_soon_threadsafe(queue.put_nowait, None)
 
     # ASGI ---------------------------------------------------------------------------------
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

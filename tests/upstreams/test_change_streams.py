@@ -1,0 +1,230 @@
+"""Listening to upstreams of both eras: shared streams, acknowledgements, breaks, and their end."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.fakes.mcp_upstream import FakeUpstream
+from tests.upstreams.relaying import facts_for, until
+from upstreams import change_streams, mcp_client
+from upstreams.canonical_call import ClientFacts
+from upstreams.change_interest import UPDATED, Interest, from_filter, part_of
+from upstreams.shared_interest import Subscription
+
+ERAS = ("modern", "legacy")
+NOTE, OTHER = "file:///notes/1", "file:///notes/2"
+TOOLS = "notifications/tools/list_changed"
+ALL_LISTS = Interest(frozenset(("tools", "prompts", "resources")))
+CLIENT = ClientFacts(fingerprint="f")
+
+
+@pytest.fixture(params=ERAS)
+def upstream(request: pytest.FixtureRequest) -> Iterator[FakeUpstream]:
+    """An upstream of each era."""
+    with FakeUpstream(era=request.param).serve() as upstream:
+        yield upstream
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Short pauses, and nothing remembered."""
+    mcp_client.forget()
+    monkeypatch.setattr(change_streams, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(change_streams, "LONGEST_PAUSE", 0.1)
+    yield
+    mcp_client.forget()
+
+
+class Ear:
+    """One listener and what it heard."""
+
+    def __init__(self, interest: Interest, user_id: int = 1) -> None:
+        self.interest, self.user_id = interest, user_id
+        self.heard: list[tuple[str, Any]] = []
+        self.part: Subscription | None = None
+
+    async def open(self, upstream: FakeUpstream, **changes: Any) -> Interest:
+        """Listen; returns what the upstream agreed to."""
+        facts = facts_for(upstream.url, **changes)
+        self.part = await change_streams.subscribe(
+            self.user_id, facts, CLIENT, self.interest, self.take
+        )
+        return await self.part.settled(5)
+
+    def take(self, method: str, params: bytes) -> None:
+        self.heard.append((method, json.loads(params or b"{}")))
+
+    def uris(self) -> list[str]:
+        """Return the URIs of what was updated."""
+        return [params["uri"] for method, params in self.heard if method == UPDATED]
+
+    def close(self) -> None:
+        """Listen no more."""
+        assert self.part is not None
+        self.part.close()
+
+
+async def test_a_notice_reaches_who_asked_for_it(upstream: FakeUpstream) -> None:
+    tools, note = Ear(Interest(frozenset({"tools"}))), Ear(Interest(uris=frozenset({NOTE})))
+    assert await tools.open(upstream) == tools.interest
+    assert await note.open(upstream) == note.interest
+    upstream.announce(TOOLS)
+    upstream.announce("notifications/prompts/list_changed")
+    upstream.announce(UPDATED, {"uri": NOTE})
+    await until(lambda: bool(note.heard) and bool(tools.heard))
+    assert [method for method, _ in tools.heard] == [TOOLS]
+    assert note.uris() == [NOTE]
+    tools.close()
+    note.close()
+    await until(lambda: upstream.listening == 0)
+
+
+async def test_one_stream_serves_everybody_with_the_same_credential() -> None:
+    with FakeUpstream().serve() as upstream:
+        ears = [Ear(ALL_LISTS, user_id) for user_id in range(1, 9)]
+        await asyncio.gather(*(ear.open(upstream) for ear in ears))
+        assert change_streams.open_streams() == 1
+        assert upstream.listening == 1
+        upstream.announce(TOOLS)
+        await until(lambda: all(ear.heard for ear in ears))
+        for ear in ears[:-1]:
+            ear.close()
+        assert upstream.listening == 1
+        ears[-1].close()
+        await until(lambda: upstream.listening == 0)
+
+
+async def test_stateful_sessions_are_listened_to_apart() -> None:
+    with FakeUpstream(era="legacy").serve() as upstream:
+        ears = [Ear(ALL_LISTS, user_id) for user_id in (1, 2)]
+        for ear in ears:
+            await ear.open(upstream, detected_era="legacy", detected_revision="2025-11-25")
+        assert upstream.listening == 2
+        assert len(set(upstream.initialized)) == 2
+        for ear in ears:
+            ear.close()
+
+
+async def test_only_what_the_upstream_agrees_to_is_honoured(upstream: FakeUpstream) -> None:
+    upstream.refused_uris.add(OTHER)
+    del upstream.capabilities["prompts"]["listChanged"]
+    ear = Ear(Interest(ALL_LISTS.lists, frozenset({NOTE, OTHER})))
+    honoured = await ear.open(upstream)
+    assert honoured == Interest(frozenset({"tools", "resources"}), frozenset({NOTE}))
+    ear.close()
+    await until(lambda: upstream.listening == 0)
+
+
+async def test_an_upstream_without_subscriptions_is_not_asked(upstream: FakeUpstream) -> None:
+    upstream.capabilities = {"tools": {}, "resources": {}}
+    ear = Ear(Interest(ALL_LISTS.lists, frozenset({NOTE})))
+    assert await ear.open(upstream) == Interest()
+    assert not upstream.calls("subscriptions/listen") + upstream.calls("resources/subscribe")
+    ear.close()
+
+
+async def test_the_old_stream_stays_until_the_new_one_is_acknowledged() -> None:
+    with FakeUpstream().serve() as upstream:
+        first, second = Ear(Interest(frozenset({"tools"}))), Ear(Interest(uris=frozenset({NOTE})))
+        await first.open(upstream)
+        await second.open(upstream)
+        listens = upstream.calls("subscriptions/listen")
+        assert [message["params"]["notifications"] for message in listens] == [
+            {"toolsListChanged": True},
+            {"toolsListChanged": True, "resourceSubscriptions": [NOTE]},
+        ]
+        await until(lambda: upstream.listening == 1)
+        order = [e for e in upstream.events if "listening" in e]
+        assert order == ["listening", "listening", "stopped listening"]
+        first.close()
+        second.close()
+
+
+async def test_a_subscription_ends_with_its_last_listener() -> None:
+    with FakeUpstream(era="legacy").serve() as upstream:
+        known = {"detected_era": "legacy", "detected_revision": "2025-11-25"}
+        one, other = Ear(Interest(uris=frozenset({NOTE}))), Ear(Interest(uris=frozenset({NOTE})))
+        await one.open(upstream, **known)
+        await other.open(upstream, **known)
+        assert upstream.subscribed == [NOTE]
+        one.close()
+        third = Ear(Interest(uris=frozenset({OTHER})))
+        await third.open(upstream, **known)
+        assert upstream.subscribed == [NOTE, OTHER]
+        other.close()
+        await until(lambda: upstream.subscribed == [OTHER])
+        third.close()
+        await until(lambda: upstream.subscribed == [])
+
+
+async def test_after_a_break_everything_is_said_to_have_changed(upstream: FakeUpstream) -> None:
+    ear = Ear(Interest(frozenset({"tools"}), frozenset({NOTE})))
+    await ear.open(upstream)
+    if upstream.era == "legacy":
+        upstream.forget_sessions()
+    upstream.end_streams()
+    await until(lambda: ear.uris() == [NOTE] and (TOOLS, {}) in ear.heard, 10)
+    await until(lambda: upstream.listening == 1)
+    upstream.announce(UPDATED, {"uri": NOTE})
+    await until(lambda: ear.uris() == [NOTE, NOTE])
+    ear.close()
+    await until(lambda: upstream.listening == 0)
+
+
+async def test_an_upstream_that_is_away_is_listened_to_when_it_is_back() -> None:
+    with FakeUpstream(canned={}).serve() as upstream:
+        ear = Ear(Interest(frozenset({"tools"})))
+        broken = {"call_timeout": 1.0}
+        upstream.tokens = {"nobody has this"}
+        assert await ear.open(upstream, **broken) == Interest()
+        ear.close()
+        upstream.tokens = set()
+        assert await ear.open(upstream) == ear.interest
+        ear.close()
+
+
+async def test_an_upstream_without_get_streams_honours_no_subscription() -> None:
+    with FakeUpstream(era="legacy", get_stream=False).serve() as upstream:
+        ear = Ear(Interest(frozenset({"tools"}), frozenset({NOTE})))
+        assert await ear.open(upstream) == Interest(frozenset({"tools"}))
+        change_streams.deliver(1, "none", TOOLS, b"{}")
+        assert ear.heard == [(TOOLS, {})]
+        ear.close()
+
+
+async def test_pings_are_answered_and_questions_refused_outside_of_calls() -> None:
+    with FakeUpstream(era="legacy").serve() as upstream:
+        ear = Ear(Interest(frozenset({"tools"})))
+        await ear.open(upstream)
+        upstream.announce_raw({"jsonrpc": "2.0", "id": "p", "method": "ping"})
+        upstream.announce_raw({"jsonrpc": "2.0", "id": "q", "method": "roots/list"})
+
+        def answers(up: FakeUpstream) -> dict[str, Any]:
+            return {
+                seen.message["id"]: seen.message
+                for seen in up.requests
+                if "method" not in seen.message and "id" in seen.message
+            }
+
+        assert await upstream.seen(lambda up: set(answers(up)) == {"p", "q"})
+        assert answers(upstream)["p"]["result"] == {}
+        assert answers(upstream)["q"]["error"]["code"] == -32603
+        ear.close()
+
+
+def test_a_part_of_a_resource_belongs_to_it() -> None:
+    assert part_of("file:///a/b", "file:///a")
+    assert part_of("notes://1#x", "notes://1")
+    assert not part_of("notes://10", "notes://1")
+    assert not part_of("notes://1", "notes://1")
+
+
+@pytest.mark.parametrize(
+    "found", [None, [], {"toolsListChanged": 1}, {"resourceSubscriptions": [7]}]
+)
+def test_a_filter_of_the_wrong_type_is_refused(found: object) -> None:
+    with pytest.raises(ValueError, match="notifications"):
+        from_filter(found)

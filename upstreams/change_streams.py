@@ -1,0 +1,237 @@
+"""One listening stream per upstream and credential, shared by everybody who wants to hear of it.
+
+    part = await change_streams.subscribe(user_id, facts, client, interest, heard)
+    honoured = await part.settled(2.0)      # what the upstream agreed to
+    part.change(other_interest)
+    part.close()                            # the last one to leave ends the stream
+
+A stateless upstream is sent one ``subscriptions/listen`` with everything that anybody here wants;
+when that changes, the new one is acknowledged before the old one is closed. A stateful upstream
+has one stream in each pooled session, so that the credential, the person and what the client
+declared are part of the key there (protocol.md 2.3.6, D9).
+
+A stream that broke is opened again after a growing pause with jitter. What may have been missed
+meanwhile is made up for by one notice of each kind.
+"""
+
+import asyncio
+import logging
+import random
+from typing import Any, Final
+
+from upstreams import change_interest, credentials, legacy_listening, mcp_client, modern_listening
+from upstreams.call_answer import SessionGone
+from upstreams.canonical_call import ClientFacts
+from upstreams.change_interest import Interest
+from upstreams.credentials import Credential
+from upstreams.errors import CredentialRefused, NeedsConnection, SetupFailed, UpstreamError
+from upstreams.modern_listening import ListeningRefused
+from upstreams.revisions import Era
+from upstreams.shared_interest import Heard, SharedInterest, Subscription, stop
+from upstreams.upstream_facts import UpstreamFacts
+
+log = logging.getLogger(__name__)
+
+MOST_STREAMS: Final = 5_000
+FIRST_PAUSE: Final = 0.5
+LONGEST_PAUSE: Final = 60.0
+# An upstream that can't be listened to, or an account that is refused, is asked again this late.
+REFUSED_PAUSE: Final = 300.0
+
+_Key = tuple[Any, ...]
+
+
+class TooManyStreams(Exception):
+    """This process listens to as many upstream streams as it may."""
+
+
+class ChangeStream:
+    """What is listened to with one credential at one upstream."""
+
+    def __init__(
+        self, key: _Key, facts: UpstreamFacts, credential_id: str, client: ClientFacts
+    ) -> None:
+        self.key = key
+        self.facts = facts
+        self.credential_id = credential_id
+        self.shared = SharedInterest()
+        self._client = client
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[None] | None = None
+
+    def join(self, user_id: int, interest: Interest, heard: Heard) -> Subscription:
+        """Take a listener in; the first one opens the stream."""
+        part = Subscription(self.shared, user_id, self.credential_id, interest, heard, self._leave)
+        self.shared.parts.add(part)
+        self.shared.wish()
+        if self._task is None:
+            self._task = self._loop.create_task(self._keep_listening())
+        return part
+
+    def _leave(self, part: Subscription) -> None:
+        self.shared.parts.discard(part)
+        self.shared.wish()
+        if not self.shared.parts:
+            self.end()
+
+    def end(self) -> None:
+        """Stop listening."""
+        streams = _streams.get(self._loop, {})
+        if streams.get(self.key) is self:
+            del streams[self.key]
+        stop(self._task)
+
+    def reopen(self) -> None:
+        """Begin anew, as when the credential has another value; from any thread."""
+        self._loop.call_soon_threadsafe(self._begin_anew)
+
+    def _begin_anew(self) -> None:
+        if self._task is not None and self.shared.parts:
+            stop(self._task)
+            self.shared.missed = True
+            self._task = self._loop.create_task(self._keep_listening())
+
+    async def _keep_listening(self) -> None:
+        failures = 0
+        while True:
+            pause = 0.0
+            try:
+                await self._listen()
+                failures = 0
+            except (CredentialRefused, NeedsConnection, SetupFailed, ListeningRefused) as refused:
+                log.info("%s cannot be listened to: %s", self.facts.key, refused)
+                pause = REFUSED_PAUSE
+            except SessionGone:
+                failures += 1
+            except UpstreamError as error:
+                log.info("listening to %s broke off: %s", self.facts.key, error.detail)
+                failures += 1
+            except Exception:
+                log.exception("listening to %s failed", self.facts.key)
+                failures += 3
+            self.shared.lost()
+            await self._pause(pause or _back_off(failures))
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait; who joins meanwhile learns at once that nothing is agreed to now."""
+        ends = self._loop.time() + seconds
+        while (left := ends - self._loop.time()) > 0:
+            if await self.shared.wished_within(left):
+                self.shared.settle(self.shared.wanted(), Interest())
+
+    async def _listen(self) -> None:
+        """Open the stream in the manner of the era and follow it to its end.
+
+        Raises:
+            UpstreamError: it can't be opened, or broke off.
+        """
+        facts, user_id = self.facts, next(iter(self.shared.parts)).user_id
+        credential, principal = await self._credential(user_id), str(user_id)
+        opened = await mcp_client.opening(facts, credential, self._client, principal=principal)
+        era, _ = await mcp_client.era_of(facts, credential)
+        if era is Era.MODERN:
+            capabilities = change_interest.capabilities_in(opened)
+            await modern_listening.follow(
+                self.shared, facts, credential, self._client, capabilities
+            )
+        else:
+            await legacy_listening.follow(self.shared, facts, credential, self._client, principal)
+
+    async def _credential(self, user_id: int) -> Credential:
+        credential = await credentials.credential_for(user_id, self.facts)
+        if credential.id != self.credential_id:
+            # Another grant: whoever listens with it has a stream of its own.
+            raise CredentialRefused(f"The account at {self.facts.title} is another one now.")
+        return credential
+
+
+def _back_off(failures: int) -> float:
+    """Return how long to wait: half a second after an orderly end, then longer, with jitter."""
+    longest = min(FIRST_PAUSE * float(1 << min(failures, 12)), LONGEST_PAUSE)
+    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, keeps no secret
+
+
+_streams: dict[asyncio.AbstractEventLoop, dict[_Key, ChangeStream]] = {}
+
+
+def _streams_here() -> dict[_Key, ChangeStream]:
+    """Return the running loop's streams."""
+    loop = asyncio.get_running_loop()
+    found = _streams.get(loop)
+    if found is None:
+        for other in [known for known in _streams if known.is_closed()]:
+            del _streams[other]
+        found = _streams[loop] = {}
+    return found
+
+
+async def subscribe(
+    user_id: int, facts: UpstreamFacts, client: ClientFacts, interest: Interest, heard: Heard
+) -> Subscription:
+    """Hear of an upstream on behalf of a person, with what their client can do.
+
+    Returns before the upstream has agreed to anything; see ``Subscription.settled``.
+
+    Raises:
+        NeedsConnection: the person has no account there.
+        UpstreamError: their credential can't be used.
+        TooManyStreams: this process listens to enough.
+    """
+    credential = credentials.cached_credential(user_id, facts)
+    if credential is None:
+        credential = await credentials.credential_for(user_id, facts)
+    key = await _key(user_id, facts, credential, client)
+    streams = _streams_here()
+    stream = streams.get(key)
+    if stream is None:
+        if len(streams) >= MOST_STREAMS:
+            raise TooManyStreams
+        stream = streams[key] = ChangeStream(key, facts, credential.id, client)
+    return stream.join(user_id, interest, heard)
+
+
+async def _key(
+    user_id: int, facts: UpstreamFacts, credential: Credential, client: ClientFacts
+) -> _Key:
+    """Return what a stream may be shared by.
+
+    Where the era can't be found out yet, the stream is the person's own, which suits both.
+    """
+    address = (facts.id, facts.url, facts.era, facts.private_network, credential.id)
+    placed = (facts.credential_placement, facts.credential_name, facts.credential_prefix)
+    try:
+        era, _ = await mcp_client.era_of(facts, credential)
+    except UpstreamError:
+        era = Era.LEGACY
+    if era is Era.MODERN:
+        return (*address, *placed)
+    return (*address, *placed, user_id, client.fingerprint)
+
+
+def deliver(upstream_id: int, credential_id: str, method: str, params: bytes) -> None:
+    """Pass on a notice that came another way: on the stream of a call, or from another process."""
+    for stream in list(_streams_here().values()):
+        if stream.facts.id == upstream_id and stream.credential_id == credential_id:
+            stream.shared.deliver(method, params)
+
+
+def restart(upstream_id: int | None = None) -> None:
+    """Open streams anew whose credential has another value now, of one upstream or of all.
+
+    May be called from any thread.
+    """
+    for streams in list(_streams.values()):
+        for stream in list(streams.values()):
+            if upstream_id in (None, stream.facts.id):
+                stream.reopen()
+
+
+def open_streams() -> int:
+    """Return how many streams the running loop keeps."""
+    return len(_streams_here())
+
+
+def close_all() -> None:
+    """Stop listening on the running loop; call it when the process ends."""
+    for stream in list(_streams_here().values()):
+        stream.end()
