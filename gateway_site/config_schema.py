@@ -105,11 +105,16 @@ class UpstreamEntry(Entry):
 
 
 class ChoiceEntry(Entry):
-    """One upstream of a Virtual MCP; no ``tools`` means all of them."""
+    """One upstream of a Virtual MCP; no ``tools`` means all of them.
+
+    ``sampling`` and ``roots`` let it ask clients for these also beside other upstreams.
+    """
 
     upstream: str
     required: bool = True
     tools: list[str] | None = None
+    sampling: bool = False
+    roots: bool = False
 
 
 class AccessEntry(Entry):

@@ -179,7 +179,13 @@ def apply_virtual_mcp(entry: VirtualMcpEntry, path: str, applying: Applying) -> 
 
 def _present_choices(server: VirtualMcp) -> list[Choice]:
     return [
-        Choice(row.upstream, row.required, row.chosen_tools if row.tool_mode == "chosen" else None)
+        Choice(
+            row.upstream,
+            row.required,
+            row.chosen_tools if row.tool_mode == "chosen" else None,
+            sampling=row.may_sample,
+            roots=row.may_list_roots,
+        )
         for row in server.choices.select_related("upstream").order_by("position", "pk")
     ]
 
@@ -216,5 +222,9 @@ def _choices(entries: list[ChoiceEntry | str], path: str) -> list[Choice]:
     for position, given in enumerate(entries):
         entry = ChoiceEntry(upstream=given) if isinstance(given, str) else given
         upstream = _upstream(entry.upstream, f"{path}[{position}]")
-        found.append(Choice(upstream, entry.required, entry.tools))
+        found.append(
+            Choice(
+                upstream, entry.required, entry.tools, sampling=entry.sampling, roots=entry.roots
+            )
+        )
     return found

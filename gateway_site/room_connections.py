@@ -1,5 +1,6 @@
 """Connects the rooms to what spans them: audit trail, change feed, metrics, background work."""
 
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -40,6 +41,7 @@ def connect_caches() -> None:
     from upstreams import credentials, mcp_client
     from virtualmcp import change_hearing, published_lists
     from virtualmcp.eras import era_in
+    from virtualmcp.transport import calls_in_flight
 
     def forget_tokens(key: str) -> None:
         bearer_tokens.forget(token_digest=key)
@@ -54,6 +56,8 @@ def connect_caches() -> None:
     change_feed.on_change("access", forget_access)
     change_feed.on_change("credential", credentials.forget_key)
     change_feed.on_change("session", era_in.forget)
+    for kind in ("session", calls_in_flight.CANCELLED):
+        change_feed.on_change(kind, functools.partial(calls_in_flight.hear, kind))
     for kind in change_hearing.KINDS:
         change_feed.on_change(kind, hear_of(kind))
     for forget in (published_lists.forget, mcp_client.forget):

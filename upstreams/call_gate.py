@@ -53,6 +53,10 @@ class CallGate:
             self._give_up(place)
             raise
 
+    def enter_again(self) -> None:
+        """Take a place back that was left while a person thought; it is owed, so it never waits."""
+        self.in_flight += 1
+
     def _give_up(self, place: asyncio.Future[None]) -> None:
         if place.done() and not place.cancelled():
             self.leave()

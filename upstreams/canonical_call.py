@@ -72,6 +72,23 @@ class Outcome:
     modern: bool = True
 
 
+@dataclass(slots=True, frozen=True)
+class QuestionOrigin:
+    """Where a stateful upstream's question came from: what another process needs in order to
+    take the call over when this one dies (protocol.md 2.4.3).
+
+    ``question_id`` is the raw id of the upstream's request, ``request_id`` that of our call,
+    ``session_id`` and ``revision`` those of the session, ``last_event_id`` where the stream can be
+    resumed (``None`` where it can't).
+    """
+
+    question_id: bytes
+    request_id: str
+    session_id: bytes = field(repr=False)
+    revision: str
+    last_event_id: bytes | None
+
+
 class CallSink(Protocol):
     """Where a running call's interim messages go.
 
@@ -83,11 +100,15 @@ class CallSink(Protocol):
         """Pass on a notification: ``params`` is its raw object, with *our* progress token
         already replaced by the client's own."""
 
-    async def ask(self, method: str, params: bytes) -> Outcome:
-        """Put a question of a stateful upstream to the client and wait for the answer.
+    async def ask(
+        self, method: str, params: bytes, origin: QuestionOrigin | None = None
+    ) -> Outcome:
+        """Put a question to the client and wait for the answer; ``origin`` is where a stateful
+        upstream asked it.
 
         Raises:
             QuestionNotPossible: this client cannot be asked.
+            TimeoutError: nobody answered in time.
         """
 
 
@@ -101,6 +122,8 @@ class SilentSink:
     async def notify(self, method: str, params: bytes) -> None:
         """Drop the notification."""
 
-    async def ask(self, method: str, params: bytes) -> Outcome:
+    async def ask(
+        self, method: str, params: bytes, origin: QuestionOrigin | None = None
+    ) -> Outcome:
         """Refuse every question."""
         raise QuestionNotPossible(method)

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Final
 
 from upstreams import json_rpc, legacy_sessions, relay_client
 from upstreams.call_answer import LEVELS, AwaitedAnswer, SessionGone
-from upstreams.canonical_call import CallSink, CanonicalCall, Outcome, QuestionNotPossible
+from upstreams.call_gate import gate_for
+from upstreams.canonical_call import (
+    CallSink,
+    CanonicalCall,
+    Outcome,
+    QuestionNotPossible,
+    QuestionOrigin,
+)
 from upstreams.errors import UpstreamAnswerInvalid, UpstreamError, UpstreamTimeout
 from upstreams.json_rpc import Message
 from upstreams.legacy_sessions import LegacySession
@@ -92,6 +99,7 @@ class LegacyCall:
         self._sink = sink
         self._questions: dict[object, asyncio.Task[None]] = {}
         self._stream: RelayExchange | None = None
+        self._thinking = 0
         self._awaited = AwaitedAnswer(
             session.facts,
             call,
@@ -194,11 +202,10 @@ class LegacyCall:
         if self._stream is not None:
             self._stream.extend(PERSON_SECONDS + self._awaited.seconds)
         try:
-            async with asyncio.timeout(PERSON_SECONDS):
-                outcome = await self._sink.ask(str(message.method), bytes(message.params) or b"{}")
+            outcome = await self._ask_person(message)
             answer = json_rpc.response(message.id, result=outcome.result, error=outcome.error)
-        except QuestionNotPossible:
-            answer = refusal(message, "the client cannot be asked this")
+        except QuestionNotPossible as impossible:
+            answer = refusal(message, str(impossible) or "the client cannot be asked this")
         except TimeoutError:
             answer = refusal(message, "nobody answered in time")
         except Exception:  # whatever went wrong on the client's side, the upstream must not hang
@@ -208,6 +215,33 @@ class LegacyCall:
         if self._stream is not None:
             self._awaited.allow(self._stream, self._awaited.seconds)
         await self._post(answer)
+
+    async def _ask_person(self, message: Message) -> Outcome:
+        """Ask; the upstream's place in the gate is free meanwhile.
+
+        Raises:
+            QuestionNotPossible, TimeoutError: as ``CallSink.ask``.
+        """
+        origin = QuestionOrigin(
+            json_rpc.encode(message.id),
+            self._awaited.request_id,
+            self._session.id,
+            self._session.revision,
+            self._awaited.last_event_id,
+        )
+        gate = gate_for(self._facts.id)
+        self._thinking += 1
+        if self._thinking == 1:
+            gate.leave()
+        try:
+            async with asyncio.timeout(PERSON_SECONDS):
+                return await self._sink.ask(
+                    str(message.method), bytes(message.params) or b"{}", origin
+                )
+        finally:
+            self._thinking -= 1
+            if not self._thinking:
+                gate.enter_again()
 
     # Side requests --------------------------------------------------------------------------
     async def _ask_for_log(self) -> None:

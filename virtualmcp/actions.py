@@ -24,11 +24,16 @@ MOST_CHOSEN_TOOLS: Final = 1_000
 
 @dataclass(frozen=True)
 class Choice:
-    """One upstream to offer. ``tools`` are names as the upstream gives them, ``None`` for all."""
+    """One upstream to offer. ``tools`` are names as the upstream gives them, ``None`` for all.
+
+    ``sampling`` and ``roots``: it may ask clients for these also beside other upstreams.
+    """
 
     upstream: Upstream
     required: bool = True
     tools: Sequence[str] | None = None
+    sampling: bool = False
+    roots: bool = False
 
 
 @transaction.atomic
@@ -138,6 +143,8 @@ def _described(row: VirtualMcp) -> list[dict[str, Any]]:
             "upstream": choice.upstream.key,
             "required": choice.required,
             "tools": choice.chosen_tools if choice.tool_mode == "chosen" else "all",
+            "sampling": choice.may_sample,
+            "roots": choice.may_list_roots,
         }
         for choice in row.choices.select_related("upstream")
     ]
@@ -157,6 +164,8 @@ def _write_choices(row: VirtualMcp, choices: list[Choice]) -> None:
                 "required": choice.required,
                 "tool_mode": modes.ALL if choice.tools is None else modes.CHOSEN,
                 "chosen_tools": [] if choice.tools is None else list(choice.tools),
+                "may_sample": choice.sampling,
+                "may_list_roots": choice.roots,
             },
         )
 

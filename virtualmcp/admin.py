@@ -49,7 +49,13 @@ class UpstreamChoiceInline(_ChoiceInline):
     formset = UpstreamChoiceFormSet
     extra = 0
     autocomplete_fields = ["upstream"]
-    fields = [("upstream", "position", "required"), "tool_mode", "picked_tools", "other_tools"]
+    fields = [
+        ("upstream", "position", "required"),
+        "tool_mode",
+        "picked_tools",
+        "other_tools",
+        ("may_sample", "may_list_roots"),
+    ]
     verbose_name = "upstream"
     verbose_name_plural = "Upstreams, in the order in which their tools are listed"
 

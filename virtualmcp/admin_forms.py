@@ -75,7 +75,15 @@ class UpstreamChoiceForm(_ChoiceForm):
 
     class Meta:
         model = UpstreamChoice
-        fields: ClassVar[list[str]] = ["upstream", "position", "required", "tool_mode"]
+        fields: ClassVar[list[str]] = [
+            *("upstream", "position", "required", "tool_mode", "may_sample", "may_list_roots")
+        ]
+        help_texts: ClassVar[dict[str, str]] = {
+            "may_sample": "Beside other upstreams this is off unless you allow it: it spends what "
+            "the person pays their own model provider.",
+            "may_list_roots": "Beside other upstreams this is off unless you allow it: it shows "
+            "paths on the person's computer.",
+        }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -91,7 +99,13 @@ class UpstreamChoiceForm(_ChoiceForm):
         if data["tool_mode"] == UpstreamChoice.ToolMode.CHOSEN:
             further = [line.strip() for line in data["other_tools"].splitlines()]
             tools = list(dict.fromkeys([*data["picked_tools"], *filter(None, further)]))
-        return Choice(data["upstream"], data["required"], tools)
+        return Choice(
+            data["upstream"],
+            data["required"],
+            tools,
+            sampling=data["may_sample"],
+            roots=data["may_list_roots"],
+        )
 
 
 class UpstreamChoiceFormSet(_ChoiceFormSet):

@@ -52,6 +52,9 @@ class UpstreamChoice(models.Model):
     tool_mode = models.CharField(max_length=8, choices=ToolMode, default=ToolMode.ALL)
     # Names as the upstream gives them.
     chosen_tools = models.JSONField(default=list, blank=True)
+    # Only with several upstreams behind the URL; a single one may ask whatever the client offers.
+    may_sample = models.BooleanField("may use the client's model", default=False)
+    may_list_roots = models.BooleanField("may see the client's folders", default=False)
 
     class Meta:
         ordering = ["position", "pk"]

@@ -40,13 +40,16 @@ class Route:
 class ChoiceFacts:
     """One upstream of a Virtual MCP. ``tools`` are upstream names, ``None`` for all of them.
 
-    ``hidden`` are tools that the person at hand may not use (``person_view``).
+    ``hidden`` are tools that the person at hand may not use (``person_view``). What the upstream
+    ``may`` ask of clients counts only where several share a URL (protocol.md 5.14).
     """
 
     upstream: UpstreamFacts
     required: bool
     tools: frozenset[str] | None
     hidden: frozenset[str] = frozenset()
+    may_sample: bool = False
+    may_list_roots: bool = False
 
     def shows(self, tool: str) -> bool:
         """Tell whether the administrator offers this tool."""
@@ -288,6 +291,8 @@ def _choice(row: UpstreamChoice) -> ChoiceFacts:
         required=row.required,
         # A list that can't be read shows nothing rather than everything.
         tools=None if chosen is None else frozenset(t for t in chosen if isinstance(t, str)),
+        may_sample=row.may_sample,
+        may_list_roots=row.may_list_roots,
     )
 
 

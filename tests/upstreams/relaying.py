@@ -75,7 +75,7 @@ class RecordingSink:
         """Record a notification."""
         self.notified.append((method, json.loads(params or b"{}")))
 
-    async def ask(self, method: str, params: bytes) -> Outcome:
+    async def ask(self, method: str, params: bytes, origin: object = None) -> Outcome:
         """Record a question and give the next answer."""
         self.asked.append((method, json.loads(params)))
         if not self.answers:

@@ -58,7 +58,7 @@ async def test_an_error_of_the_client_is_the_answer_to_the_question():
 
 async def test_thinking_about_a_question_does_not_use_up_the_calls_time():
     class Thoughtful(RecordingSink):
-        async def ask(self, method, params):
+        async def ask(self, method, params, origin=None):
             await asyncio.sleep(0.8)
             return Outcome(result=b'{"action":"decline"}')
 
@@ -76,7 +76,7 @@ async def test_a_ping_of_the_upstream_is_answered_while_a_call_runs():
 
 async def test_a_question_that_fails_on_the_way_to_the_client_is_answered_all_the_same():
     class Broken(RecordingSink):
-        async def ask(self, method, params):
+        async def ask(self, method, params, origin=None):
             raise ValueError("broken")
 
     with legacy().serve() as upstream:

@@ -149,7 +149,7 @@ class Heard:
     async def notify(self, method: str, params: bytes) -> None:
         self.notices.append((method, json.loads(params or b"null")))
 
-    async def ask(self, method: str, params: bytes) -> Outcome:
+    async def ask(self, method: str, params: bytes, origin: object = None) -> Outcome:
         self.questions.append((method, json.loads(params)))
         if not self._replies:
             raise QuestionNotPossible(method)

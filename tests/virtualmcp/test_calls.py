@@ -601,7 +601,7 @@ async def test_a_stateful_client_that_cannot_be_asked_gets_a_clear_error(alpha):
     await single(alpha)
     error = await legacy().error("tools/call", {"name": "ask", "arguments": {}})
     assert error.code == -32603
-    assert "can't show" in error.message
+    assert "Use a client that supports it" in error.message
 
 
 async def test_progress_reaches_the_client_under_its_own_token(fake, client):

@@ -23,6 +23,7 @@ from django.core.cache import cache
 from django.utils import timezone
 
 from upstreams.canonical_call import ClientFacts
+from upstreams.client_capabilities import capabilities_for
 from upstreams.revisions import LEGACY_ACCEPTED, LEGACY_LATEST
 from virtualmcp.models import EndedSession
 from virtualmcp.routing.sealed_state import SealBroken, seal, unseal_with_expiry
@@ -220,7 +221,8 @@ def _owner(slug: str, holder: "TokenHolder") -> str:
 
 def _facts(revision: str, capabilities: bytes, client_info: bytes) -> ClientFacts:
     served_as = BATCHING_REVISION if revision == "2024-11-05" else revision
-    return client_facts(served_as, capabilities, client_info)
+    # What its revision does not have is never declared for a client (protocol.md D9).
+    return client_facts(served_as, capabilities_for(served_as, capabilities), client_info)
 
 
 def _short_info(client_info: bytes) -> bytes:

@@ -7,7 +7,9 @@ ended its call itself, so nothing runs twice.
 """
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -17,8 +19,11 @@ from virtualmcp.eras.conversion import signed
 from virtualmcp.errors import ParamsInvalid
 from virtualmcp.raw_members import Members, NotAnObject
 from virtualmcp.result_mapping import ResultMapping
+from virtualmcp.route_table import ChoiceFacts
+from virtualmcp.routing import question_policy
 from virtualmcp.routing.client_request import ClientRequest
 from virtualmcp.routing.connect_prompts import OWN_KEY, CallMade
+from virtualmcp.routing.question_policy import CapabilityMissing
 from virtualmcp.routing.relay_bindings import StateTooLarge, open_state, seal_state
 from virtualmcp.server_identity import raw_server_info
 
@@ -79,21 +84,25 @@ def _declined(answers: msgspec.Raw) -> bool:
     return any(isinstance(a, dict) and a.get("action") in ("decline", "cancel") for a in own)
 
 
-def relayed(request: ClientRequest, result: bytes, call: CallMade, key: str, asker: str) -> bytes:
+def relayed(
+    request: ClientRequest, result: bytes, call: CallMade, key: str, choice: ChoiceFacts
+) -> bytes:
     """Return an ``input_required`` result for a stateless client.
 
-    ``key`` is ``""`` in a transparent Virtual MCP; ``asker`` is put before elicitations.
+    ``key`` is ``""`` in a transparent Virtual MCP; elsewhere elicitations say who asks.
 
     Raises:
         NotAnObject: the result is not what it should be.
-        QuestionUnanswered: its state can't be carried by the client.
+        CapabilityMissing: the client did not declare what it would be asked.
+        QuestionUnanswered: it may not be asked, or the state can't be carried by the client.
     """
     members = raw_members.read(result)
     if "inputRequests" in members:
         mapping = ResultMapping(key)
         questions = raw_members.read(members["inputRequests"])
         for name, question in questions.items():
-            questions[name] = _question(question, mapping, asker if key else "")
+            _check(request, choice, question)
+            questions[name] = _question(question, mapping, choice.upstream.title if key else "")
         members["inputRequests"] = raw_members.raw(questions)
     state = raw_members.text(members.get("requestState"))
     try:
@@ -103,6 +112,21 @@ def relayed(request: ClientRequest, result: bytes, call: CallMade, key: str, ask
     members["requestState"] = raw_members.raw(sealed)
     members["_meta"] = signed(members.get("_meta"), raw_server_info(request.server))
     return raw_members.write(members)
+
+
+def _check(request: ClientRequest, choice: ChoiceFacts, question: msgspec.Raw) -> None:
+    members = raw_members.read(question)
+    method = raw_members.text(members.get("method")) or ""
+    try:
+        question_policy.check(request, choice, method, bytes(members.get("params", b"{}")))
+    except CapabilityMissing:
+        raise
+    except QuestionNotPossible as impossible:
+        raise QuestionUnanswered(_not_asked(impossible)) from impossible
+
+
+def _not_asked(why: QuestionNotPossible) -> str:
+    return f"asked a question that your client can't be asked: {why}."
 
 
 def _question(raw: msgspec.Raw, mapping: ResultMapping, asker: str) -> msgspec.Raw:
@@ -118,7 +142,8 @@ async def asked(result: bytes, params: Members, sink: CallSink, round_number: in
     """Put the questions of a result to a stateful client; returns the params of the next round.
 
     Raises:
-        QuestionUnanswered: the client can't be asked or refused.
+        QuestionUnanswered: the client can't be asked, refused, or did not answer in time.
+        CapabilityMissing: it did not declare what it would be asked.
         NotAnObject: the result is not what it should be.
     """
     members = raw_members.read(result)
@@ -131,9 +156,20 @@ async def asked(result: bytes, params: Members, sink: CallSink, round_number: in
     if not questions:
         await asyncio.sleep(min(_FIRST_PAUSE * 2**round_number, _LONGEST_PAUSE))
         return following
-    answers = await asyncio.gather(*(_put(question, sink) for question in questions.values()))
+    answers = await _together([_put(question, sink) for question in questions.values()])
     following["inputResponses"] = raw_members.raw(dict(zip(questions, answers, strict=True)))
     return following
+
+
+async def _together(asking: list[Coroutine[Any, Any, msgspec.Raw]]) -> list[msgspec.Raw]:
+    """Ask all at once; the first failure takes the other questions back."""
+    tasks = [asyncio.ensure_future(one) for one in asking]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _put(question: msgspec.Raw, sink: CallSink) -> msgspec.Raw:
@@ -141,10 +177,12 @@ async def _put(question: msgspec.Raw, sink: CallSink) -> msgspec.Raw:
     method = raw_members.text(members.get("method")) or ""
     try:
         outcome = await sink.ask(method, bytes(members.get("params", b"{}")))
-    except QuestionNotPossible as error:
-        raise QuestionUnanswered(
-            "asked a question that your client can't show. Use a client that supports it."
-        ) from error
+    except CapabilityMissing:
+        raise
+    except QuestionNotPossible as impossible:
+        raise QuestionUnanswered(_not_asked(impossible)) from impossible
+    except TimeoutError as late:
+        raise QuestionUnanswered("asked a question that nobody answered in time.") from late
     if outcome.error:
         raise QuestionUnanswered("asked a question that your client refused.", outcome.error)
     return msgspec.Raw(outcome.result)

@@ -3,11 +3,12 @@
 import contextlib
 from collections.abc import Callable
 
-from upstreams.canonical_call import CallSink, Outcome
+from upstreams.canonical_call import CallSink, Outcome, QuestionOrigin
 from upstreams.revisions import Era
-from upstreams.upstream_facts import UpstreamFacts
 from virtualmcp.raw_members import NotAnObject
 from virtualmcp.result_mapping import ResultMapping
+from virtualmcp.route_table import ChoiceFacts
+from virtualmcp.routing import question_policy
 from virtualmcp.routing.client_request import ClientRequest
 
 _UPDATED = "notifications/resources/updated"
@@ -22,10 +23,13 @@ class RelaySink:
     def __init__(
         self,
         request: ClientRequest,
-        facts: UpstreamFacts,
+        choice: ChoiceFacts,
         sink: CallSink,
         lists_changed: Callable[[], None],
     ) -> None:
+        facts = choice.upstream
+        self._request = request
+        self._choice = choice
         self._modern = request.era is Era.MODERN
         self._key = "" if request.server.transparent else facts.key
         self._asker = "" if request.server.transparent else facts.title
@@ -46,13 +50,17 @@ class RelaySink:
                 return
         await self._sink.notify(method, params)
 
-    async def ask(self, method: str, params: bytes) -> Outcome:
+    async def ask(
+        self, method: str, params: bytes, origin: QuestionOrigin | None = None
+    ) -> Outcome:
         """Put a question to the client; in an aggregate it says who asks.
 
         Raises:
-            QuestionNotPossible: this client can't be asked.
+            QuestionNotPossible: this client can't be asked, or not by this upstream.
+            TimeoutError: nobody answered in time.
         """
+        question_policy.check(self._request, self._choice, method, params)
         if self._key and params:
             with contextlib.suppress(NotAnObject):
                 params = ResultMapping(self._key).question(params, asker=self._asker)
-        return await self._sink.ask(method, params)
+        return await self._sink.ask(method, params, origin)

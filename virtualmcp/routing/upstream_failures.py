@@ -71,6 +71,18 @@ def unusable(facts: UpstreamFacts, what: str) -> Answer:
     return Answer(error=WireError(INTERNAL_ERROR, message, data))
 
 
+def capability_missing(
+    request: ClientRequest, facts: UpstreamFacts, required: dict[str, object]
+) -> Answer:
+    """Return the answer for a call that can only go on if the client could be asked (a6)."""
+    names = ", ".join(required)
+    message = named(facts, f"asks for {names}. Use a client that supports it.")
+    data = raw_members.write({"requiredCapabilities": required})
+    if request.era is Era.MODERN:
+        return Answer(error=WireError(MISSING_CLIENT_CAPABILITY, message, data, 400))
+    return Answer(error=WireError(INTERNAL_ERROR, message, data))
+
+
 def not_found(request: ClientRequest, uri: str) -> Answer:
     """Return the answer for a resource that does not exist, in the era's code (a38)."""
     code = INVALID_PARAMS if request.era is Era.MODERN else RESOURCE_NOT_FOUND_LEGACY

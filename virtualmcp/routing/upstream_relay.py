@@ -17,6 +17,7 @@ from virtualmcp.result_mapping import ResultMapping
 from virtualmcp.routing import (
     connect_prompts,
     parameter_headers,
+    question_policy,
     questions,
     resource_routes,
     upstream_failures,
@@ -27,6 +28,7 @@ from virtualmcp.routing.client_request import Answer, ClientRequest
 from virtualmcp.routing.connect_prompts import CallMade, PageToOpen
 from virtualmcp.routing.list_reading import error_code
 from virtualmcp.routing.parameter_headers import Headers
+from virtualmcp.routing.question_policy import CapabilityMissing
 from virtualmcp.routing.questions import QuestionUnanswered
 from virtualmcp.routing.relay_sink import RelaySink
 from virtualmcp.secret_redaction import clean_json, secrets_of
@@ -68,6 +70,8 @@ async def relay(
         return _refused(request, target, call, refusal, declined=declined)
     except UpstreamError as error:
         return upstream_failures.from_exception(facts, error)
+    except CapabilityMissing as missing:
+        return upstream_failures.capability_missing(request, facts, missing.required)
     except QuestionUnanswered as unanswered:
         if unanswered.error:
             return _error(request, target, Outcome(error=unanswered.error))
@@ -102,7 +106,7 @@ async def _rounds(
         if request.era is Era.MODERN:
             key = "" if request.server.transparent else facts.key
             raw = clean_json(outcome.result, secrets_of(request.holder.user_id, facts))
-            return Answer(result=questions.relayed(request, raw, call, key, facts.title))
+            return Answer(result=questions.relayed(request, raw, call, key, target.choice))
         following: Members = raw_members.read(params)
         params = raw_members.write(await questions.asked(outcome.result, following, sink, number))
     return upstream_failures.unusable(facts, "did not come to a result that can be passed on.")
@@ -115,11 +119,13 @@ def _may_ask(request: ClientRequest) -> bool:
 async def _send(
     request: ClientRequest, target: Target, params: bytes, headers: Headers, sink: CallSink
 ) -> Outcome:
+    client = question_policy.declared_to(request, target.choice)
     call = CanonicalCall(
         method=request.method,
         params=params,
-        params_are_modern=request.era is Era.MODERN,
-        facts=request.client,
+        params_are_modern=request.era is Era.MODERN
+        and not question_policy.says_too_much(request, target.choice, params),
+        facts=client,
         name=target.name,
         progress_token=request.progress_token,
         log_level=request.log_level,
@@ -130,9 +136,8 @@ async def _send(
 
 
 def _sink(request: ClientRequest, target: Target, sink: CallSink) -> RelaySink:
-    facts = target.choice.upstream
     expire = functools.partial(_lists_changed, request.holder.user_id, target)
-    return RelaySink(request, facts, sink, expire)
+    return RelaySink(request, target.choice, sink, expire)
 
 
 def _lists_changed(user_id: int, target: Target) -> None:

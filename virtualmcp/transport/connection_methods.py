@@ -9,10 +9,11 @@ from virtualmcp.eras import era_in
 from virtualmcp.eras.era_in import ClientTooTalkative, Session
 from virtualmcp.errors import INVALID_PARAMS
 from virtualmcp.raw_members import text
+from virtualmcp.routing import question_policy
 from virtualmcp.routing.opening import opening
+from virtualmcp.transport.calls_in_flight import calls_in_flight, tell_others_to_cancel
 from virtualmcp.transport.exchange import Exchange
-from virtualmcp.transport.http_answers import result_body
-from virtualmcp.transport.relayed_calls import calls_in_flight
+from virtualmcp.transport.http_answers import result_body, unavailable
 from virtualmcp.transport.wire_messages import Message, is_object
 from virtualmcp.transport.wire_validation import LOG_LEVELS, Call, Rejection
 
@@ -41,7 +42,8 @@ async def initialize(exchange: Exchange, message: Message) -> None:
     except ClientTooTalkative as error:
         await exchange.reject(_invalid(message, f"params hold {error}. Declare less."))
         return
-    found = await opening(exchange.server, exchange.holder, facts)
+    declared = question_policy.declared_here(exchange.server, facts)
+    found = await opening(exchange.server, exchange.holder, declared)
     result = {
         "protocolVersion": revision,
         "capabilities": found.capabilities,
@@ -58,7 +60,8 @@ async def initialize(exchange: Exchange, message: Message) -> None:
 async def discover(exchange: Exchange, call: Call) -> None:
     """Tell a stateless client what is served here (a12)."""
     assert call.client is not None
-    found = await opening(exchange.server, exchange.holder, call.client)
+    declared = question_policy.declared_here(exchange.server, call.client)
+    found = await opening(exchange.server, exchange.holder, declared)
     result = {
         "resultType": "complete",
         "supportedVersions": SUPPORTED,
@@ -89,13 +92,22 @@ async def set_log_level(exchange: Exchange, message: Message, session: Session) 
     await exchange.answer(result_body(message.id, _EMPTY))
 
 
-def take_notification(message: Message, session: Session) -> None:
-    """Act on what a stateful client tells; what the gateway does not know goes no further."""
+async def take_notification(message: Message, session: Session) -> None:
+    """Act on what a stateful client tells; what the gateway does not know goes no further.
+
+    Raises:
+        Refusal: 503 when other nodes can't be told.
+    """
     if message.method != "notifications/cancelled":
         return
     request_id = message.members.get("requestId")
-    if request_id is not None and not calls_in_flight.cancel(session.digest, bytes(request_id)):
-        logger.debug("nothing to cancel in session %s", session.digest[:12])
+    if request_id is None or calls_in_flight.cancel(session.digest, bytes(request_id)):
+        return
+    try:
+        await tell_others_to_cancel(session.digest, bytes(request_id))
+    except Exception as failure:
+        logger.exception("a cancellation could not be passed on")
+        raise unavailable() from failure
 
 
 async def end_session(session: Session) -> None:

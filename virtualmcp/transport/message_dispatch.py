@@ -13,7 +13,7 @@ from virtualmcp.eras.era_in import Session, SessionUnknown
 from virtualmcp.errors import METHOD_NOT_FOUND
 from virtualmcp.route_table import VirtualMcpFacts
 from virtualmcp.routing import method_table
-from virtualmcp.transport import connection_methods
+from virtualmcp.transport import client_questions, connection_methods
 from virtualmcp.transport.exchange import Exchange
 from virtualmcp.transport.http_answers import Accepts, Refusal, Send, unavailable
 from virtualmcp.transport.relayed_calls import relay
@@ -100,11 +100,11 @@ async def _modern(exchange: Exchange, call: Call) -> None:
 
 async def _legacy(exchange: Exchange, call: Call, session: Session) -> None:
     message = call.message
-    if not message.id or message.response:
-        if message.response:
-            logger.debug("a response to no question, in session %s", session.digest[:12])
-        else:
-            connection_methods.take_notification(message, session)
+    if message.response:
+        await _answered(message, session)
+        await exchange.accept()
+    elif not message.id:
+        await connection_methods.take_notification(message, session)
         await exchange.accept()
     elif method_table.known(message.method, Era.LEGACY):
         await relay(exchange, call, session)
@@ -114,6 +114,20 @@ async def _legacy(exchange: Exchange, call: Call, session: Session) -> None:
         await connection_methods.set_log_level(exchange, message, session)
     else:
         await _no_such_method(exchange, message, 200)
+
+
+async def _answered(message: Message, session: Session) -> None:
+    """Pass a response on to the call, on whichever node, that asked for it.
+
+    Raises:
+        Refusal: 503 when it can't be passed on now.
+    """
+    try:
+        if not await client_questions.take_answer(message, session):
+            logger.debug("a response to no question, in session %s", session.digest[:12])
+    except Exception as failure:
+        logger.exception("the answer to a question could not be passed on")
+        raise unavailable() from failure
 
 
 async def _no_such_method(exchange: Exchange, message: Message, status: int) -> None:

@@ -6,17 +6,15 @@ import time
 from virtualmcp import call_log, rate_limits
 from virtualmcp.eras.era_in import Session
 from virtualmcp.errors import INTERNAL_ERROR
-from virtualmcp.routing import method_table
+from virtualmcp.routing import method_table, question_policy
 from virtualmcp.routing.client_request import Answer, ClientRequest, WireError
-from virtualmcp.transport.calls_in_flight import CallsInFlight
+from virtualmcp.transport.calls_in_flight import calls_in_flight
 from virtualmcp.transport.exchange import Exchange
 from virtualmcp.transport.http_answers import error_body, send_json
 from virtualmcp.transport.response_stream import AnswerStream, End
 from virtualmcp.transport.wire_validation import Call
 
 logger = logging.getLogger(__name__)
-
-calls_in_flight = CallsInFlight()
 
 _RETRY_AFTER = (b"retry-after", b"%d" % rate_limits.RETRY_AFTER_SECONDS)
 _TOO_MANY = "You have too many calls running here. Wait for some to end, then send this one again."
@@ -84,7 +82,7 @@ def client_request(exchange: Exchange, call: Call, session: Session | None) -> C
         call.era,
         message.method,
         message.params,
-        facts,
+        question_policy.declared_here(exchange.server, facts),
         call.progress_token,
         log_level,
         call.param_headers,

@@ -18,11 +18,12 @@ from typing import Any
 
 import msgspec
 
-from upstreams.canonical_call import Outcome, QuestionNotPossible
+from upstreams.canonical_call import Outcome, QuestionNotPossible, QuestionOrigin
 from virtualmcp.eras import era_in
 from virtualmcp.eras.era_in import Session
 from virtualmcp.errors import INTERNAL_ERROR
 from virtualmcp.routing.client_request import Answer
+from virtualmcp.transport.client_questions import ClientQuestions
 from virtualmcp.transport.exchange import Exchange
 from virtualmcp.transport.http_answers import (
     PIECE_BYTES,
@@ -84,6 +85,7 @@ class AnswerStream:
         "_last_progress",
         "_last_write",
         "_open",
+        "_questions",
         "_send",
         "_sending_since",
         "_session",
@@ -106,6 +108,7 @@ class AnswerStream:
         self._task: asyncio.Task[Any] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._writing: asyncio.Lock | None = None
+        self._questions: ClientQuestions | None = None
 
     async def carry(self, answering: Coroutine[Any, Any, Answer]) -> Answer | End:
         """Await the answer and send it; returns it, or why it was not sent.
@@ -149,13 +152,20 @@ class AnswerStream:
         name = msgspec.json.encode(method)
         await self._write(b'{"jsonrpc":"2.0","method":%b,"params":%b}' % (name, params or b"{}"))
 
-    async def ask(self, method: str, params: bytes) -> Outcome:
-        """Refuse: the gateway does not put an upstream's questions to clients.
+    async def ask(
+        self, method: str, params: bytes, origin: QuestionOrigin | None = None
+    ) -> Outcome:
+        """Put an upstream's question to a stateful client on this stream (protocol.md 2.4).
 
         Raises:
-            QuestionNotPossible: always.
+            QuestionNotPossible: a stateless client, or one that can't be asked this.
+            TimeoutError: nobody answered in time.
         """
-        raise QuestionNotPossible(method)
+        if self._session is None or not self._accepts.events:
+            raise QuestionNotPossible("the client cannot be asked on this request")
+        if self._questions is None:
+            self._questions = ClientQuestions(self._session, self._write)
+        return await self._questions.ask(method, params)
 
     async def _wanted(self, method: str, params: bytes) -> bool:
         if method == "notifications/progress":
@@ -210,6 +220,8 @@ class AnswerStream:
         return {"type": "http.response.start", "status": 200, "headers": headers}
 
     async def _finish(self, answer: Answer) -> None:
+        if self._questions is not None:
+            await self._questions.withdraw_all()
         error = answer.error
         if error is None:
             status, body = 200, result_body(self._call.message.id, answer.result)
@@ -232,7 +244,11 @@ class AnswerStream:
     async def _finish_early(self, ended: End) -> None:
         # Half an answer can't be completed with another one.
         if ended in (End.GONE, End.STALLED) or self._last_begun:
+            if self._questions is not None:
+                self._questions.drop_all()
             return
+        if self._questions is not None:
+            await self._questions.withdraw_all()
         if ended is End.UNAUTHORIZED:
             message = "Access to this server ended while the call ran. Authorize again."
             await self._send_last(200, error_body(self._call.message.id, INTERNAL_ERROR, message))

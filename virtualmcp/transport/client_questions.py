@@ -1,0 +1,161 @@
+"""Asking a stateful client something on its call's stream; its answer may come to any node.
+
+The question is a request of ours with an id nobody can guess. The id proves by itself that it was
+given to this session, so that a response with another one goes no further and nothing has to be
+looked up (security.md on sessions: an answer counts only in the session, and for the person, that
+was asked). The answer goes by ``node_mail`` to whichever process runs the call.
+"""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import msgspec
+
+from upstreams import json_rpc
+from upstreams.canonical_call import Outcome, QuestionNotPossible
+from upstreams.json_rpc import NotJsonRpc
+from upstreams.token_vault import derive_key
+from virtualmcp import raw_members
+from virtualmcp.eras import question_fields
+from virtualmcp.eras.era_in import Session
+from virtualmcp.raw_members import NotAnObject
+from virtualmcp.routing import node_mail, shared_notes
+from virtualmcp.transport.wire_messages import Message
+
+# A person may think so long; it does not count against the call's own time (protocol.md 2.3.4).
+QUESTION_SECONDS: Final = 600.0
+MOST_AT_ONCE: Final = 16
+_PREFIX: Final = "ask-"
+_RANDOM_BYTES, _PROOF_BYTES = 16, 12
+
+Write = Callable[[bytes], Awaitable[None]]
+
+
+class ClientQuestions:
+    """The questions of one call that its client has not answered yet."""
+
+    __slots__ = ("_open", "_session", "_write")
+
+    def __init__(self, session: Session, write: Write) -> None:
+        self._session = session
+        self._write = write
+        self._open: set[str] = set()
+
+    async def ask(self, method: str, params: bytes) -> Outcome:
+        """Ask, and wait for the answer: a result, or the client's JSON-RPC error.
+
+        Raises:
+            QuestionNotPossible: this client can't be asked this.
+            TimeoutError: nobody answered in time; the question was taken back.
+        """
+        facts = self._session.facts
+        try:
+            lacking = question_fields.missing(method, params, facts.capabilities, facts.revision)
+            if lacking:
+                raise QuestionNotPossible(f"the client did not declare {', '.join(lacking)}")
+            params = question_fields.for_stateful(method, params, facts.revision)
+        except NotAnObject as error:
+            raise QuestionNotPossible("the question is not well formed") from error
+        if len(self._open) >= MOST_AT_ONCE:
+            raise QuestionNotPossible("too many questions at once")
+        question = new_id(self._session.digest)
+        async with node_mail.mailbox(_address(self._session.digest, question)) as box:
+            self._open.add(question)
+            try:
+                await self._write(json_rpc.request(question, method, params))
+                return _outcome(await box.receive(QUESTION_SECONDS))
+            except (TimeoutError, asyncio.CancelledError):
+                await self._withdraw(question)
+                raise
+            finally:
+                self._open.discard(question)
+
+    async def withdraw_all(self) -> None:
+        """Take back what is still open: the call has ended."""
+        for question in list(self._open):
+            await self._withdraw(question)
+
+    def drop_all(self) -> None:
+        """Take it back without a word: nobody reads the stream any more."""
+        self._open.clear()
+
+    async def _withdraw(self, question: str) -> None:
+        if question not in self._open:
+            return
+        self._open.discard(question)
+        params = json_rpc.object_of({"requestId": question, "reason": "no longer needed"})
+        await self._write(json_rpc.notification("notifications/cancelled", params))
+
+
+async def take_answer(message: Message, session: Session) -> bool:
+    """Pass a client's response on to the process that waits for it; False if none does.
+
+    Raises:
+        django.db.Error, VaultError: it could not be passed on; the client may send it again.
+    """
+    try:
+        question = raw_members.text(msgspec.Raw(message.id))
+    except NotAnObject:
+        return False
+    if not question or not _given_to(session.digest, question):
+        return False
+    address = _address(session.digest, question)
+    if node_mail.waits_here(address):
+        await node_mail.send(address, message.response)
+        return True
+    # One row for each question at most, however often its answer is sent.
+    if not await shared_notes.set_once(f"sent:{address}", b"", QUESTION_SECONDS):
+        return False
+    try:
+        await node_mail.send(address, message.response)
+    except Exception:
+        await shared_notes.remove(f"sent:{address}")
+        raise
+    return True
+
+
+def new_id(session_digest: str) -> str:
+    """Return the id of a question in this session; it can't be guessed or made elsewhere."""
+    random = secrets.token_bytes(_RANDOM_BYTES)
+    proof = _proof(derive_key("question ids")[0], session_digest, random)
+    return _PREFIX + base64.urlsafe_b64encode(random + proof).decode().rstrip("=")
+
+
+def _given_to(session_digest: str, question: str) -> bool:
+    text = question.removeprefix(_PREFIX)
+    if text == question or len(text) > 64 or not text.isascii():
+        return False
+    try:
+        raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except ValueError:
+        return False
+    random, proof = raw[:_RANDOM_BYTES], raw[_RANDOM_BYTES:]
+    keys = derive_key("question ids")
+    return any(hmac.compare_digest(_proof(key, session_digest, random), proof) for key in keys)
+
+
+def _proof(key: bytes, session_digest: str, random: bytes) -> bytes:
+    return hmac.digest(key, session_digest.encode() + random, "sha256")[:_PROOF_BYTES]
+
+
+def _address(session_digest: str, question: str) -> str:
+    return "q:" + hashlib.sha256(f"{session_digest}\n{question}".encode()).hexdigest()
+
+
+def _outcome(response: bytes) -> Outcome:
+    """Read the client's answer; what is none becomes an error the upstream can read."""
+    try:
+        message = json_rpc.read(response)
+        result, error = bytes(message.result), bytes(message.error)
+        if error:
+            json_rpc.error_of(error)
+            return Outcome(error=error)
+        json_rpc.members_of(result)
+    except NotJsonRpc:
+        return Outcome(error=json_rpc.error_object(-32603, "the client's answer is not valid"))
+    return Outcome(result=result)
