@@ -49,6 +49,7 @@ KINDS: dict[str, str] = {
     "account.all_disconnected": "Everybody was disconnected from an upstream",
     "account.needs_reconnect": "An upstream account has to be connected again",
     "account.connect_refused": "Connecting an upstream account failed",
+    "account.link_refused": "Opened a connect link that was not theirs or too old",
     "vault.resealed": "Secrets were sealed with a new key",
     # Virtual MCPs and the site.
     "virtual_mcp.created": "Added a Virtual MCP",

@@ -27,6 +27,11 @@ def connect_path(upstream_key: str) -> str:
     return f"/connect/{quote(upstream_key)}/"
 
 
+def done_path(upstream_key: str) -> str:
+    """Return the local path of the page that ends a connect begun by an assistant's link."""
+    return f"/connect/{quote(upstream_key)}/connected/"
+
+
 def link_for(user_id: int, upstream_key: str) -> str:
     """Return the absolute address of a connect page that is for this person alone."""
     moment = int(time.time())

@@ -18,18 +18,21 @@ from django.shortcuts import render
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_GET, require_http_methods
 
-from upstreams import accounts, connect_links, oauth_flow
+from upstreams import accounts, connect_links, connect_steps, oauth_flow
 from upstreams.database_calls import in_thread
 from upstreams.errors import ConnectRefused, SetupFailed, UpstreamError
 from upstreams.models import CredentialKind, Upstream
 from upstreams.oauth_flow import CallbackAnswer, Connected
 from upstreams.server_metadata import origin_of, scope_words
+from upstreams.signals import audit
 
 logger = logging.getLogger(__name__)
 
 COOKIE_SECONDS: Final = 3600
 _SALT: Final = "upstreams.connect"
 _SEE_OTHER: Final = 303
+# What an authorization server answers that may be otherwise in a minute (RFC 6749 4.1.2.1).
+_PASSING: Final = frozenset({"server_error", "temporarily_unavailable"})
 
 
 def cookie_name() -> str:
@@ -101,15 +104,46 @@ async def connect(request: HttpRequest, key: str) -> HttpResponse:
         raise Http404("There is no such service here for you.")
     handle = request.GET.get(connect_links.PARAMETER, "")
     if handle and not connect_links.is_for(handle, user.pk, key):
-        return await _page(request, "link_refused.html", {}, status=403)
+        return await _refuse_link(request, user, key)
     upstream = await in_thread(_find, user, key)
     values = request.POST if request.method == "POST" else request.GET
-    return_to = oauth_flow.local_path(values.get("next", ""))
+    # A link out of an assistant has no page of ours to go back to.
+    default = connect_links.done_path(key) if handle else "/connections/"
+    return_to = oauth_flow.local_path(values.get("next", ""), default)
     if request.method != "POST":
         return await _show(request, user, upstream, return_to)
     if upstream.credential_kind == CredentialKind.USER_KEY:
         return await _save_key(request, user, upstream, return_to)
     return await _begin(request, user, upstream, return_to)
+
+
+async def _refuse_link(request: HttpRequest, user: User, key: str) -> HttpResponse:
+    """Refuse a link that is another person's or too old, before anything is looked up."""
+    await in_thread(_report_link, user, key)
+    return await _page(request, "link_refused.html", {"here": request.get_full_path()}, status=403)
+
+
+def _report_link(user: User, key: str) -> None:
+    audit.send(
+        sender=Upstream,
+        kind="account.link_refused",
+        user=user,
+        target=key[:31],
+        details={},
+        address="",
+    )
+
+
+@require_GET
+@login_required
+async def connected(request: HttpRequest, key: str) -> HttpResponse:
+    """Tell a person who came by an assistant's link how it stands, and to go back there."""
+    user = await _person(request)
+    if user is None:
+        raise Http404("There is no such service here for you.")
+    upstream = await in_thread(_find, user, key)
+    status = await in_thread(accounts.status_for, user, upstream)
+    return await _page(request, "connected.html", {"upstream": upstream, "account": status})
 
 
 async def _show(
@@ -170,7 +204,8 @@ async def _failed(
         "upstream": upstream,
         "message": error.message,
         "detail": error.detail if user.is_staff else "",
-        "step": step,
+        "step": connect_steps.title_of(step),
+        "steps": connect_steps.steps_until(step),
         "passing": error.transient if isinstance(error, SetupFailed) else error.retryable,
         "reference": reference,
         "return_to": return_to,
@@ -222,6 +257,8 @@ async def _refused(request: HttpRequest, error: ConnectRefused) -> HttpResponse:
     context: dict[str, object] = {
         "reason": error.reason,
         "message": error.message,
+        "code": error.code_given,
+        "passing": error.code_given in _PASSING,
         "upstream_key": error.upstream_key,
         "return_to": error.return_to,
     }

@@ -146,6 +146,7 @@ class ConnectRefused(UpstreamError):
     ``reason`` is one of ``unknown``, ``expired``, ``used``, ``other_browser``,
     ``other_person``, ``other_address``, ``issuer``, ``denied``, ``answer``. ``upstream_key``
     and ``return_to`` are set only where the person is known to be the one who began.
+    ``code_given`` is the authorization server's error code where it is one that is known.
     """
 
     code = "connect_refused"
@@ -163,3 +164,4 @@ class ConnectRefused(UpstreamError):
         self.reason = reason
         self.upstream_key = upstream_key
         self.return_to = return_to
+        self.code_given = ""

@@ -345,6 +345,7 @@ def _declined(answer: CallbackAnswer, pending: PendingAuthorization) -> ConnectR
         "answer", f"The authorization server of {pending.upstream.title} refused.", pending
     )
     refusal.detail = f"authorization answered {known}"
+    refusal.code_given = known
     return refusal
 
 

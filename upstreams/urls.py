@@ -9,6 +9,7 @@ urlpatterns = [
     path("connect/callback", connect_views.callback, name="callback"),
     path("connect/callback/<slug:key>", connect_views.callback, name="upstream_callback"),
     path("connect/<slug:key>/", connect_views.connect, name="connect"),
+    path("connect/<slug:key>/connected/", connect_views.connected, name="connected"),
     path(
         ".well-known/oauth-client/jwks.json", client_document_views.client_keys, name="client_keys"
     ),
