@@ -1,15 +1,30 @@
 """Applies the part of ``gateway.yaml`` that is about pre-registered OAuth clients."""
 
 from gateway_site import audit_trail
-from gateway_site.config_changes import Applying
+from gateway_site.config_changes import Applying, named, said
 from gateway_site.config_file import ConfigurationRefused
-from gateway_site.config_schema import ClientEntry, State
-from oauthserver import actions
+from gateway_site.config_schema import ClientEntry, ClientPolicyEntry, State
+from oauthserver import actions, client_review
 from oauthserver.errors import ProtocolError
 from oauthserver.models import OAuthClient
 from oauthserver.token_values import secret_matches, stored_secret
 
 SHORTEST_SECRET = 32
+
+
+def apply_client_policy(entry: ClientPolicyEntry, applying: Applying) -> None:
+    """Set which clients may come by themselves."""
+    wanted = said(
+        documents=entry.documents,
+        registration=entry.registration,
+        allowed_hosts=entry.allowed_hosts,
+        advice=entry.advice,
+        forget_after_days=entry.forget_after_days,
+    )
+    with named("client_policy"):
+        changed = client_review.set_policy(wanted, actor=applying.actor)
+    what = "changed" if changed else "unchanged"
+    applying.note("client policy", "", what, dict.fromkeys(changed))
 
 
 def apply_client(entry: ClientEntry, path: str, applying: Applying) -> None:

@@ -151,6 +151,19 @@ class ClientEntry(Entry):
     state: State = State.PRESENT
 
 
+ClientRule = Literal["open", "hosts", "approval", "off"]
+
+
+class ClientPolicyEntry(Entry):
+    """Which clients may come by themselves."""
+
+    documents: ClientRule | None = None
+    registration: ClientRule | None = None
+    allowed_hosts: list[str] | None = None
+    advice: str | None = None
+    forget_after_days: int | None = None
+
+
 class Configuration(Entry):
     """The whole file."""
 
@@ -161,4 +174,5 @@ class Configuration(Entry):
     identity_providers: list[IdentityProviderEntry] = []
     upstreams: list[UpstreamEntry] = []
     virtual_mcps: list[VirtualMcpEntry] = []
+    client_policy: ClientPolicyEntry | None = None
     clients: list[ClientEntry] = []

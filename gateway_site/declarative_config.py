@@ -11,7 +11,7 @@ from django.db import transaction
 
 from gateway_site import audit_trail
 from gateway_site.config_changes import Applying, Change
-from gateway_site.config_clients import apply_client
+from gateway_site.config_clients import apply_client, apply_client_policy
 from gateway_site.config_file import ConfigurationRefused, SecretReferences
 from gateway_site.config_people import (
     apply_group,
@@ -104,6 +104,8 @@ def _apply_parts(configuration: Configuration, applying: Applying) -> None:
     """Apply in the order in which objects refer to each other; remove in the reverse order."""
     if configuration.site is not None:
         apply_site(configuration.site, applying)
+    if configuration.client_policy is not None:
+        apply_client_policy(configuration.client_policy, applying)
     parts: list[tuple[str, Callable[[Any, str, Applying], None]]] = [
         ("groups", lambda entry, path, applying: apply_group(entry, applying)),
         ("users", apply_user),

@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from gateway_site.audit_trail import sentence
 from gateway_site.models import AuditEvent
+from oauthserver.models import OAuthClient
 from upstreams.models import Upstream, UpstreamAccount
 from virtualmcp.models import CallRecord, VirtualMcp
 
@@ -68,6 +69,7 @@ class Board:
     calls: int
     failed: int
     people: int
+    waiting_clients: int
 
 
 def read_board() -> Board:
@@ -93,6 +95,7 @@ def read_board() -> Board:
         ],
         calls=sum(row["calls"] for row in per_server.values()),
         failed=sum(row["failed"] for row in per_server.values()),
+        waiting_clients=OAuthClient.objects.filter(review=OAuthClient.Review.WAITING).count(),
         people=records.exclude(user_id=None).aggregate(n=Count("user_id", distinct=True))["n"],
     )
 

@@ -19,11 +19,17 @@ from oauthserver.client_facts import GRANT_TYPES, SECRET_METHODS, ClientFacts
 from oauthserver.errors import ProtocolError
 from oauthserver.models import OAuthClient
 from oauthserver.signals import audit
-from oauthserver.token_values import new_client_id, new_client_secret
+from oauthserver.token_values import (
+    digest,
+    new_client_id,
+    new_client_secret,
+    new_registration_token,
+)
 
 
-def register_client(facts: ClientFacts, *, address: str) -> tuple[OAuthClient, str | None]:
-    """Store a client that registers itself; returns it with its secret, if it has one.
+def register_client(facts: ClientFacts, *, address: str) -> tuple[OAuthClient, str | None, str]:
+    """Store a client that registers itself; returns it, its secret if it has one, and the
+    token with which it may read and change its registration (RFC 7592).
 
     Args:
         address: where the registration came from, for the audit trail.
@@ -31,13 +37,13 @@ def register_client(facts: ClientFacts, *, address: str) -> tuple[OAuthClient, s
     client = OAuthClient(client_id=new_client_id())
     client.registration_source = client.RegistrationSource.DCR
     client.take(facts)
-    secret = _give_secret(client) if facts.auth_method in SECRET_METHODS else None
+    secret = give_secret(client) if facts.auth_method in SECRET_METHODS else None
+    registration_token = new_registration_token()
+    client.registration_token = digest(registration_token)
     with transaction.atomic():
         client.save()
-        _audit(
-            "client.registered", client, address=address, redirect_uris=list(facts.redirect_uris)
-        )
-    return client, secret
+        tell("client.registered", client, address=address, redirect_uris=list(facts.redirect_uris))
+    return client, secret, registration_token
 
 
 def preregister_client(
@@ -70,11 +76,11 @@ def preregister_client(
     client.token_endpoint_auth_method = methods[0]
     client.metadata = {"auth_methods": list(methods), "grant_types": list(GRANT_TYPES)}
     client.approved_at = timezone.now()
-    secret = _give_secret(client) if confidential else None
+    secret = give_secret(client) if confidential else None
     try:
         with transaction.atomic():
             client.save()
-            _audit("client.preregistered", client, actor, redirect_uris=redirect_uris_allowed)
+            tell("client.preregistered", client, actor, redirect_uris=redirect_uris_allowed)
     except IntegrityError:
         raise ProtocolError("invalid_client_metadata", "The client ID is taken.") from None
     return client, secret
@@ -121,7 +127,7 @@ def change_client(
             for field in changed:
                 setattr(client, field, wanted[field])
             client.save(update_fields=[*changed, "updated"])
-            _audit("client.changed", client, actor, members=changed)
+            tell("client.changed", client, actor, members=changed)
     return changed
 
 
@@ -134,9 +140,9 @@ def renew_client_secret(client: OAuthClient, *, actor: Any) -> str:
     if not client.auth_methods & set(SECRET_METHODS):
         raise ProtocolError("invalid_client_metadata", "This client does not use a secret.")
     with transaction.atomic():
-        secret = _give_secret(client)
+        secret = give_secret(client)
         client.save(update_fields=["client_secret", "hash_client_secret", "updated"])
-        _audit("client.secret_renewed", client, actor)
+        tell("client.secret_renewed", client, actor)
     return secret
 
 
@@ -168,15 +174,15 @@ def set_client_enabled(client: OAuthClient, enabled: bool, *, actor: Any) -> Non
         client.enabled = enabled
         client.save(update_fields=["enabled", "updated"])
         if not enabled:
-            _end_tokens(application=client)
-        _audit("client.enabled" if enabled else "client.disabled", client, actor)
+            end_tokens(application=client)
+        tell("client.enabled" if enabled else "client.disabled", client, actor)
 
 
 def revoke_client_for_user(user: Any, client: OAuthClient, *, actor: Any) -> int:
     """Sign one client out for one person; returns how many tokens ended."""
     with transaction.atomic():
-        ended = _end_tokens(user=user, application=client)
-        _audit("client.revoked_for_user", client, actor, user=user.get_username(), tokens=ended)
+        ended = end_tokens(user=user, application=client)
+        tell("client.revoked_for_user", client, actor, user=user.get_username(), tokens=ended)
     return ended
 
 
@@ -199,7 +205,7 @@ def revoke_tokens(
     if not chosen and not resource:
         raise ValueError("name a user, a client or a resource")
     with transaction.atomic():
-        ended = _end_tokens(resource=resource, **chosen)
+        ended = end_tokens(resource=resource, **chosen)
         audit.send(
             sender=OAuthClient,
             kind="token.revoked",
@@ -214,12 +220,13 @@ def revoke_tokens(
 def delete_client(client: OAuthClient, *, actor: Any) -> None:
     """Delete a client with all its tokens; it has to register again."""
     with transaction.atomic():
-        _end_tokens(application=client)
-        _audit("client.deleted", client, actor)
+        end_tokens(application=client)
+        tell("client.deleted", client, actor)
         client.delete()
 
 
-def _end_tokens(*, resource: str = "", **chosen: Any) -> int:
+def end_tokens(*, resource: str = "", **chosen: Any) -> int:
+    """End the tokens and codes of whatever is chosen; returns how many tokens ended."""
     refresh_tokens = get_refresh_token_model().objects.filter(revoked__isnull=True, **chosen)
     access_tokens = get_access_token_model().objects.filter(**chosen)
     grants = get_grant_model().objects.filter(**chosen)
@@ -239,15 +246,17 @@ def _end_tokens(*, resource: str = "", **chosen: Any) -> int:
     return int(ended) + int(by_model.get(get_access_token_model()._meta.label, deleted))
 
 
-def _give_secret(client: OAuthClient) -> str:
+def give_secret(client: OAuthClient) -> str:
+    """Set a new secret and return it; the caller saves."""
     secret, client.client_secret = new_client_secret()
     client.hash_client_secret = False
     return secret
 
 
-def _audit(
+def tell(
     kind: str, client: OAuthClient, actor: Any = None, address: str = "", **details: Any
 ) -> None:
+    """Tell the audit trail what happened to a client."""
     facts = {
         "name": client.name,
         "source": client.registration_source,

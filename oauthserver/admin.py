@@ -13,16 +13,22 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
-from oauthserver import actions, redirect_uris
-from oauthserver.admin_forms import ClientForm, NewClientForm, SelfDescribedClientForm
+from oauthserver import actions, client_review, redirect_uris
+from oauthserver.admin_forms import (
+    ClientForm,
+    ClientPolicyForm,
+    NewClientForm,
+    SelfDescribedClientForm,
+)
 from oauthserver.client_facts import SECRET_METHODS
 from oauthserver.errors import ProtocolError
-from oauthserver.models import OAuthClient
+from oauthserver.models import ClientPolicy, OAuthClient
 
 if TYPE_CHECKING:
     _ClientAdmin = admin.ModelAdmin[OAuthClient]
+    _PolicyAdmin = admin.ModelAdmin[ClientPolicy]
 else:
-    _ClientAdmin = admin.ModelAdmin
+    _ClientAdmin = _PolicyAdmin = admin.ModelAdmin
 
 if admin.site.is_registered(OAuthClient):
     admin.site.unregister(OAuthClient)
@@ -32,16 +38,19 @@ if admin.site.is_registered(OAuthClient):
 class OAuthClientAdmin(_ClientAdmin):
     """MCP clients that may ask people for access."""
 
-    list_display = ["shown_name", "source", "host", "enabled", "approved_at", "last_used_at"]
-    list_filter = ["registration_source", "enabled"]
+    list_display = [
+        *("shown_name", "source", "host", "enabled", "review", "approved_at", "last_used_at")
+    ]
+    list_filter = ["review", "registration_source", "enabled"]
     search_fields = ["name", "client_id", "redirect_uris"]
     ordering = ["-last_used_at", "-created"]
     list_per_page = 50
     view_on_site = False
-    actions = ["switch_on", "switch_off", "revoke_all", "renew_secret"]
+    actions = ["approve", "refuse", "switch_on", "switch_off", "revoke_all", "renew_secret"]
     described = [
         *["client_id", "source", "authenticates_by", "registered_redirects", "client_uri"],
-        *["software_id", "created", "approved_at", "last_used_at", "cimd_expires_at"],
+        *["software_id", "review", "review_asked_by", "reviewed_at"],
+        *["created", "approved_at", "last_used_at", "cimd_expires_at"],
     ]
 
     def get_form(
@@ -102,6 +111,16 @@ class OAuthClientAdmin(_ClientAdmin):
         """Delete clients with their tokens."""
         for client in queryset:
             actions.delete_client(client, actor=request.user)
+
+    @admin.action(description="Approve: admit them whatever the client policy says")
+    def approve(self, request: HttpRequest, queryset: QuerySet[OAuthClient]) -> None:
+        """Admit clients that wait for it, or that the policy keeps out."""
+        self._review(request, queryset, True)
+
+    @admin.action(description="Refuse: keep them out and end all their tokens")
+    def refuse(self, request: HttpRequest, queryset: QuerySet[OAuthClient]) -> None:
+        """Keep clients out."""
+        self._review(request, queryset, False)
 
     @admin.action(description="Switch on")
     def switch_on(self, request: HttpRequest, queryset: QuerySet[OAuthClient]) -> None:
@@ -169,6 +188,13 @@ class OAuthClientAdmin(_ClientAdmin):
         secret = " (secret stored as a digest)" if client.auth_methods & {*SECRET_METHODS} else ""
         return ", ".join(sorted(client.auth_methods)) + secret
 
+    def _review(self, request: HttpRequest, queryset: QuerySet[OAuthClient], approve: bool) -> None:
+        chosen = [client for client in queryset if not _by_hand(client)]
+        for client in chosen:
+            client_review.review_client(client, approve, actor=request.user)
+        done = "approved; people can connect them now" if approve else "refused"
+        self.message_user(request, f"{len(chosen)} clients {done}.", messages.SUCCESS)
+
     def _switch(self, request: HttpRequest, queryset: QuerySet[OAuthClient], enabled: bool) -> None:
         changed = [client for client in queryset if client.enabled != enabled]
         for client in changed:
@@ -194,3 +220,35 @@ class OAuthClientAdmin(_ClientAdmin):
 
 def _by_hand(client: OAuthClient) -> bool:
     return bool(client.registration_source == OAuthClient.RegistrationSource.MANUAL)
+
+
+@admin.register(ClientPolicy)
+class ClientPolicyAdmin(_PolicyAdmin):
+    """Which clients may come by themselves; opening the list opens the one row."""
+
+    form = ClientPolicyForm
+    fieldsets = [
+        (None, {"fields": ["documents", "registration", "allowed_hosts"]}),
+        ("When a client is not admitted", {"fields": ["advice"]}),
+        ("Cleaning up", {"fields": ["forget_after_days"]}),
+    ]
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Show the form at once."""
+        policy = ClientPolicy.objects.order_by("pk").first() or ClientPolicy.objects.create()
+        return self.change_view(request, str(policy.pk), extra_context=extra_context)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """There is one."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: ClientPolicy | None = None) -> bool:
+        """There is always one."""
+        return False
+
+    def save_model(self, request: HttpRequest, obj: ClientPolicy, form: Any, change: bool) -> None:
+        """Save through the action, which checks and audits."""
+        values = {name: form.cleaned_data[name] for name in form.changed_data}
+        client_review.set_policy(values, actor=request.user)

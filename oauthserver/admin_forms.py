@@ -6,14 +6,16 @@ from django import forms
 from django.core.exceptions import ValidationError
 
 from oauthserver.actions import check_redirect_uris
+from oauthserver.client_admission import problem_with_host
 from oauthserver.errors import ProtocolError
-from oauthserver.models import OAuthClient
+from oauthserver.models import ClientPolicy, OAuthClient
 from oauthserver.token_values import new_client_id
 
 if TYPE_CHECKING:
     _ClientForm = forms.ModelForm[OAuthClient]
+    _PolicyForm = forms.ModelForm[ClientPolicy]
 else:
-    _ClientForm = forms.ModelForm
+    _ClientForm = _PolicyForm = forms.ModelForm
 
 _URIS_HELP = (
     "One per line, exactly as the client sends it. https, or http with localhost, 127.0.0.1 or "
@@ -86,3 +88,53 @@ class SelfDescribedClientForm(_ClientForm):
     class Meta:
         model = OAuthClient
         fields = ["enabled"]
+
+
+class HostsField(forms.CharField):
+    """Host names, one per line; a list in the database."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            label="Listed hosts",
+            help_text="One per line: chatgpt.com, *.contoso.example, localhost (programs on "
+            "people's own computers), cursor://anysphere.cursor-mcp. A client with a metadata "
+            "document needs the document's host here, one that registers itself the hosts of "
+            "all its redirect URIs.",
+            widget=forms.Textarea(attrs={"rows": 6, "cols": 60, "spellcheck": "false"}),
+            required=False,
+            **kwargs,
+        )
+
+    def prepare_value(self, value: Any) -> Any:
+        """Show one per line."""
+        return "\n".join(value) if isinstance(value, list) else value
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        """Compare lists, not texts."""
+        return (initial or []) != str(data or "").split()
+
+    def clean(self, value: Any) -> Any:
+        """Check every entry and return them as a list."""
+        hosts = [entry.lower() for entry in super().clean(value).split()]
+        for host in hosts:
+            if problem := problem_with_host(host):
+                raise ValidationError(f"{problem} Not: {host[:100]}")
+        return hosts
+
+
+class ClientPolicyForm(_PolicyForm):
+    """The client policy."""
+
+    allowed_hosts = HostsField()
+
+    class Meta:
+        model = ClientPolicy
+        fields = ["documents", "registration", "allowed_hosts", "advice", "forget_after_days"]
+
+    def clean(self) -> dict[str, Any]:
+        """A rule by hosts needs hosts."""
+        values = super().clean() or {}
+        modes = (values.get("documents"), values.get("registration"))
+        if ClientPolicy.Mode.HOSTS in modes and values.get("allowed_hosts") == []:
+            self.add_error("allowed_hosts", "List at least one host, or choose another rule.")
+        return values

@@ -8,12 +8,12 @@ business (``IssuedCode.transaction`` is unique).
 
 import secrets
 from hashlib import sha256
-from urllib.parse import parse_qsl
 
 from django.core import signing
 from django.http import HttpRequest
 
 from oauthserver.errors import LocalRefusal
+from oauthserver.sign_in_demands import request_digest
 
 LIFETIME_SECONDS = 600
 _SALT = "oauthserver.approval"
@@ -48,9 +48,8 @@ def checked_approval(request: HttpRequest) -> str:
 
 
 def _binding(request: HttpRequest) -> dict[str, str]:
-    pairs = sorted(parse_qsl(request.META.get("QUERY_STRING", ""), keep_blank_values=True))
     return {
-        "request": sha256(repr(pairs).encode()).hexdigest(),
+        "request": request_digest(request),
         "user": str(request.user.pk),
         "session": sha256((request.session.session_key or "").encode()).hexdigest(),
     }

@@ -9,5 +9,7 @@ class OAuthServerConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Register the checks."""
-        from oauthserver import checks  # noqa: F401
+        """Register the checks and listen to sign-ins."""
+        from oauthserver import checks, sign_in_demands  # noqa: F401
+
+        sign_in_demands.connect()

@@ -11,23 +11,29 @@ a button named ``allow`` (deny is a button without that name) and, where ``detai
 is None, a field ``resource`` with one of ``details.choices``. Sending the person to the same
 address with ``resource=`` added to the query works as well.
 
-Nothing a client sends skips the page: ``approval_prompt``, ``login_hint``, ``id_token_hint``,
-``max_age`` and every ``prompt`` but ``none`` are read by nobody (security.md #56).
+Nothing a client sends skips the page: ``approval_prompt`` is read by nobody, and ``prompt``,
+``max_age``, ``login_hint`` and ``id_token_hint`` can only ask for more (security.md #56).
 """
 
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from django.conf import settings
-from django.contrib.auth.views import redirect_to_login
 from django.db import IntegrityError, transaction
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.generic.base import TemplateResponseMixin, View
 from oauth2_provider.http import OAuth2ResponseRedirect
 
-from oauthserver import audience, authorization_codes, client_directory, redirect_uris, scopes
+from oauthserver import (
+    audience,
+    authorization_codes,
+    client_directory,
+    openid,
+    redirect_uris,
+    scopes,
+    sign_in_demands,
+)
 from oauthserver.actions import approve_client
 from oauthserver.approval import checked_approval, new_approval
 from oauthserver.audience import Resource
@@ -38,8 +44,11 @@ from oauthserver.authorization_request import (
     checked_redirect_uri,
     read_request,
 )
-from oauthserver.errors import LocalRefusal, ProtocolError, RedirectRefusal
-from oauthserver.models import OAuthClient
+from oauthserver.client_admission import Standing, admission
+from oauthserver.client_review import ask_for_review
+from oauthserver.errors import LocalRefusal, NotAdmitted, ProtocolError, RedirectRefusal
+from oauthserver.models import ClientPolicy, OAuthClient
+from oauthserver.request_limits import peer_address
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -70,11 +79,19 @@ class AuthorizationDetails:
     verified: bool
 
 
+def client_host(client: OAuthClient) -> str:
+    """Return the host a client comes from, or "": its document's, or the one it claims."""
+    self_registered = client.registration_source == client.RegistrationSource.DCR
+    home = client.client_uri if self_registered else client.client_id
+    return (urlsplit(home).hostname or "") if home.startswith("https://") else ""
+
+
 class AuthorizationRequestView(TemplateResponseMixin, View):
     """The authorization endpoint (RFC 6749 3.1, OAuth 2.1, RFC 9207, RFC 8707)."""
 
     http_method_names = ["get", "post"]
     error_template_name = "oauthserver/authorize_error.html"
+    not_admitted_template_name = "oauthserver/not_admitted.html"
 
     # Hooks --------------------------------------------------------------------------------
 
@@ -116,25 +133,60 @@ class AuthorizationRequestView(TemplateResponseMixin, View):
         asked = read_request(request.META.get("QUERY_STRING", ""))
         silent = "none" in asked.prompt
         if not request.user.is_authenticated and not silent:
-            return redirect_to_login(request.get_full_path(), settings.LOGIN_URL)
+            return sign_in_demands.sign_in_page(request, asked)
         client = client_directory.for_authorization(
             asked.client_id, may_fetch=request.user.is_authenticated
         )
         redirect_uri = checked_redirect_uri(asked, client)
         try:
             check_parameters(asked)
+            self._check_admission(request, client, silent)
             if silent:
-                raise self._needs_the_person(request)
+                raise self._needs_the_person(request, asked)
+            if self._must_sign_in(request, asked):
+                return sign_in_demands.sign_in_page(request, asked)
             details = self._details(request, asked, client, redirect_uri)
             if deciding:
                 return self._decide(request, asked, details)
         except RedirectRefusal as refusal:
             return self._refused_there(refusal, redirect_uri, asked.state)
+        except NotAdmitted as refusal:
+            return self._not_admitted(request, refusal, client, redirect_uri)
+        client_directory.note_seen(client)
         return self._page(request, details)
 
-    def _needs_the_person(self, request: HttpRequest) -> RedirectRefusal:
+    def _check_admission(self, request: HttpRequest, client: OAuthClient, silent: bool) -> None:
+        """Refuse a client that the administrator's policy does not let in.
+
+        The person reads it on a page of ours; from there a button tells the client.
+        """
+        policy = ClientPolicy.current()
+        verdict = admission(client, policy)
+        if verdict.admitted:
+            return
+        waiting = verdict.standing is Standing.WAITING
+        if waiting and request.user.is_authenticated:
+            ask_for_review(client, request.user, address=peer_address(request))
+        if silent or "tell" in request.POST:
+            raise RedirectRefusal("unauthorized_client", verdict.reason)
+        raise NotAdmitted(verdict.reason, waiting=waiting)
+
+    def _must_sign_in(self, request: HttpRequest, asked: AuthorizationRequest) -> bool:
+        hinted = openid.subject_of(asked.id_token_hint, asked.client_id)
+        if sign_in_demands.unmet(request, asked, hinted):
+            return True
+        if hinted not in ("", str(request.user.pk)):
+            text = "Somebody else is signed in than the one the client asked for."
+            raise RedirectRefusal("login_required", text)
+        return False
+
+    def _needs_the_person(
+        self, request: HttpRequest, asked: AuthorizationRequest
+    ) -> RedirectRefusal:
         if not request.user.is_authenticated:
             return RedirectRefusal("login_required", "Nobody is signed in.")
+        if self._must_sign_in(request, asked):
+            return RedirectRefusal("login_required", "The person has to sign in again.")
         return RedirectRefusal("consent_required", "The person decides on a page each time.")
 
     def _details(
@@ -146,8 +198,6 @@ class AuthorizationRequestView(TemplateResponseMixin, View):
     ) -> AuthorizationDetails:
         resource, choices = self._resource(request, asked)
         self_registered = client.registration_source == client.RegistrationSource.DCR
-        home = client.client_uri if self_registered else client.client_id
-        host = (urlsplit(home).hostname or "") if home.startswith("https://") else ""
         return AuthorizationDetails(
             client=client,
             redirect_uri=redirect_uri,
@@ -156,7 +206,7 @@ class AuthorizationRequestView(TemplateResponseMixin, View):
             resource=resource,
             choices=choices,
             state=asked.state,
-            client_host=host,
+            client_host=client_host(client),
             loopback_only=all(map(redirect_uris.is_loopback, client.redirect_uris.split())),
             verified=not self_registered,
         )
@@ -223,6 +273,7 @@ class AuthorizationRequestView(TemplateResponseMixin, View):
                 code_challenge=asked.code_challenge,
                 nonce=asked.nonce,
                 approval=approval,
+                authenticated_at=sign_in_demands.authenticated_at(request),
             )
 
     # Answers ------------------------------------------------------------------------------
@@ -249,6 +300,25 @@ class AuthorizationRequestView(TemplateResponseMixin, View):
             request=self.request,
             template=[self.error_template_name],
             context={"error": refusal.error, "description": refusal.description},
+            status=refusal.http_status,
+            using=self.template_engine,
+        )
+
+    def _not_admitted(
+        self, request: HttpRequest, refusal: NotAdmitted, client: OAuthClient, redirect_uri: str
+    ) -> HttpResponse:
+        context = {
+            "refusal": refusal,
+            "client_name": client.name or "The program",
+            "client_host": client_host(client),
+            "redirect_host": redirect_uris.host_for_people(redirect_uri),
+            "advice": ClientPolicy.current().advice,
+            "form_action": request.get_full_path(),
+        }
+        return self.response_class(
+            request=request,
+            template=[self.not_admitted_template_name],
+            context=context,
             status=refusal.http_status,
             using=self.template_engine,
         )

@@ -48,8 +48,12 @@ def issue(
     code_challenge: str,
     nonce: str,
     approval: str,
+    authenticated_at: float = 0,
 ) -> str:
     """Store a new code and return it.
+
+    Args:
+        authenticated_at: when the person proved who they are, in seconds since 1970.
 
     Raises:
         IntegrityError: the approval has produced a code already.
@@ -59,7 +63,11 @@ def issue(
         raise RedirectRefusal("invalid_target", "The resource is not available.")
     code = new_code()
     IssuedCode.objects.create(
-        digest=digest(code), transaction=approval, application=client, user=user
+        digest=digest(code),
+        transaction=approval,
+        application=client,
+        user=user,
+        authenticated_at=authenticated_at,
     )
     get_grant_model().objects.create(
         application=client,

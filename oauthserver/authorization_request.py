@@ -18,6 +18,7 @@ MAX_STATE = 4000
 MAX_NONCE = 255
 # An S256 challenge is base64url of 32 bytes without padding (RFC 7636 4.2).
 _CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
+_SECONDS = re.compile(r"[0-9]{1,9}")
 _ALLOWED_TWICE = frozenset({"resource"})
 
 
@@ -35,6 +36,9 @@ class AuthorizationRequest:
     code_challenge_method: str
     nonce: str
     prompt: frozenset[str]
+    max_age: str
+    login_hint: str
+    id_token_hint: str
     resources: tuple[str, ...]
     names: frozenset[str]
 
@@ -70,6 +74,9 @@ def read_request(query: str) -> AuthorizationRequest:
         code_challenge_method=values.get("code_challenge_method", ""),
         nonce=values.get("nonce", ""),
         prompt=frozenset(values.get("prompt", "").split()),
+        max_age=values.get("max_age", ""),
+        login_hint=values.get("login_hint", ""),
+        id_token_hint=values.get("id_token_hint", ""),
         resources=tuple(value for name, value in pairs if name == "resource"),
         names=frozenset(values),
     )
@@ -121,6 +128,8 @@ def check_parameters(asked: AuthorizationRequest) -> None:
         raise RedirectRefusal("invalid_request", "The parameter 'nonce' is too long.")
     if len(asked.resources) > 1:
         raise RedirectRefusal("invalid_target", "Ask for one resource at a time.")
+    if asked.max_age and not _SECONDS.fullmatch(asked.max_age):
+        raise RedirectRefusal("invalid_request", "'max_age' must be a number of seconds.")
     if "none" in asked.prompt and len(asked.prompt) > 1:
         raise RedirectRefusal("invalid_request", "'prompt=none' stands alone.")
 

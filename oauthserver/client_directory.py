@@ -1,9 +1,14 @@
 """Finding a client by its identifier, wherever it is known from."""
 
+from datetime import timedelta
+
+from django.utils import timezone
+
 from oauthserver import client_metadata_documents as documents
 from oauthserver.errors import InvalidClient, LocalRefusal
 from oauthserver.models import OAuthClient
 
+SEEN_EVERY = timedelta(hours=1)
 _UNKNOWN = (
     "The gateway does not know this client. Remove the connection in your client and add it "
     "again; if it stays, ask your administrator."
@@ -51,6 +56,17 @@ def for_token_endpoint(client_id: str) -> OAuthClient:
         raise InvalidClient("The client is unknown. Remove the connection and add it again.")
     _is_current(client)
     return client
+
+
+def note_seen(client: OAuthClient) -> None:
+    """Keep a client that people are looking at: unused ones are removed (``expiry``).
+
+    Written at most once in an hour.
+    """
+    now = timezone.now()
+    seen = client.last_used_at or client.created
+    if client.pk is not None and (seen is None or now - seen > SEEN_EVERY):
+        OAuthClient.objects.filter(pk=client.pk).update(last_used_at=now)
 
 
 def _is_current(client: OAuthClient) -> bool:

@@ -18,6 +18,7 @@ from django.core.cache import cache
 from django.utils import timezone
 
 from oauthserver.client_facts import ClientFacts, facts_of_document
+from oauthserver.client_review import review_again
 from oauthserver.errors import FetchFailed, ProtocolError
 from oauthserver.guarded_fetch import AtCapacity, check_url, fetch_json
 from oauthserver.models import OAuthClient
@@ -80,9 +81,10 @@ def brought_up_to_date(client: OAuthClient) -> bool:
         return False
     before = {name: getattr(client, name) for name in _IDENTITY}
     apply_document(client, document.facts, document.expires_at)
-    # Not the whole row: an administrator may be switching the client off right now.
-    client.save(update_fields=[*_FROM_THE_DOCUMENT, "cimd_expires_at", "updated"])
     altered = sorted(name for name in _IDENTITY if getattr(client, name) != before[name])
+    reviewed = review_again(client) if set(altered) & {"name", "redirect_uris"} else []
+    # Not the whole row: an administrator may be switching the client off right now.
+    client.save(update_fields=[*_FROM_THE_DOCUMENT, *reviewed, "cimd_expires_at", "updated"])
     if altered:
         audit.send(
             sender=OAuthClient,

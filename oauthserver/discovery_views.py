@@ -12,6 +12,7 @@ from django.views.generic.base import View
 
 from oauthserver import audience, openid, scopes
 from oauthserver.client_facts import AUTH_METHODS, GRANT_TYPES, SIGNING_ALGORITHMS
+from oauthserver.models import ClientPolicy
 
 MAX_AGE_SECONDS = 300
 PROTECTED_RESOURCE = "/.well-known/oauth-protected-resource"
@@ -81,13 +82,13 @@ class AuthorizationServerView(PublicDocument):
 def server_metadata() -> dict[str, Any]:
     """Return the authorization server's metadata (RFC 8414 2, clients.md 3.2)."""
     base = settings.PUBLIC_URL
+    policy = ClientPolicy.current()
     methods = list(AUTH_METHODS)
     proofs = [method for method in methods if method != "none"]
     members = {
         "issuer": base,
         "authorization_endpoint": f"{base}/oauth/authorize",
         "token_endpoint": f"{base}/oauth/token",
-        "registration_endpoint": f"{base}/oauth/register",
         "revocation_endpoint": f"{base}/oauth/revoke",
         "introspection_endpoint": f"{base}/oauth/introspect",
         "scopes_supported": list(scopes.known_scopes()),
@@ -101,9 +102,11 @@ def server_metadata() -> dict[str, Any]:
         "revocation_endpoint_auth_signing_alg_values_supported": list(SIGNING_ALGORITHMS),
         "introspection_endpoint_auth_methods_supported": proofs,
         "introspection_endpoint_auth_signing_alg_values_supported": list(SIGNING_ALGORITHMS),
-        "client_id_metadata_document_supported": True,
+        "client_id_metadata_document_supported": policy.documents != policy.Mode.OFF,
         "authorization_response_iss_parameter_supported": True,
         "request_parameter_supported": False,
         "request_uri_parameter_supported": False,
     }
+    if policy.registration != policy.Mode.OFF:
+        members["registration_endpoint"] = f"{base}/oauth/register"
     return members | openid.metadata()

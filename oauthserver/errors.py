@@ -2,7 +2,9 @@
 
     ProtocolError            an OAuth error: a code from a registry, a sentence, an HTTP status
     ├── InvalidClient        401; Basic is challenged if Basic was tried
+    ├── InvalidRegistrationToken  401 with a Bearer challenge (RFC 7592)
     ├── LocalRefusal         shown on our own page: the client or redirect cannot be trusted
+    │   └── NotAdmitted      the administrator's policy does not let the client in (yet)
     ├── RedirectRefusal      sent to the client's redirect URI
     ├── TooManyRequests      429 with Retry-After
     └── Unavailable          503: something of ours is down, the client keeps what it holds
@@ -18,6 +20,8 @@ class ProtocolError(Exception):
     """An OAuth error answer (RFC 6749 5.2, RFC 7591 3.2.2)."""
 
     status: ClassVar[int] = 400
+    # The value of WWW-Authenticate, where the status needs one.
+    challenge: ClassVar[str] = ""
 
     def __init__(self, error: str, description: str, *, status: int | None = None) -> None:
         super().__init__(f"{error}: {description}")
@@ -30,14 +34,38 @@ class InvalidClient(ProtocolError):
     """The client is unknown, switched off, or did not prove who it is."""
 
     status = 401
+    # A 401 needs a challenge; Basic is the one scheme clients may use there.
+    challenge = 'Basic realm="oauth", charset="UTF-8"'
 
     def __init__(self, description: str, *, basic: bool = False) -> None:
         super().__init__("invalid_client", description)
         self.basic = basic
 
 
+class InvalidRegistrationToken(ProtocolError):
+    """The token does not manage this registration, or there is no such (RFC 7592 2.1)."""
+
+    status = 401
+    challenge = 'Bearer realm="registration", error="invalid_token"'
+
+    def __init__(self) -> None:
+        super().__init__(
+            "invalid_token", "The registration access token is not valid for this client."
+        )
+
+
 class LocalRefusal(ProtocolError):
     """The request cannot be answered at its redirect URI (RFC 6749 4.1.2.1)."""
+
+
+class NotAdmitted(LocalRefusal):
+    """The administrator's policy does not let the client in; ``waiting``: not yet."""
+
+    status = 403
+
+    def __init__(self, description: str, *, waiting: bool) -> None:
+        super().__init__("unauthorized_client", description)
+        self.waiting = waiting
 
 
 class RedirectRefusal(ProtocolError):

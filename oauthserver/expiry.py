@@ -1,13 +1,15 @@
 """Removing what is over: run every few minutes by whichever process does the housekeeping.
 
 What recognises a replay stays as long as a replay could do harm; a client that somebody
-approved stays for good (ChatGPT registers once and keeps its client, clients.md 1.3 row 8).
+approved stays for good (ChatGPT registers once and keeps its client, clients.md 1.3 row 8),
+unless an administrator sets a number of days without any use. Every use starts the time anew.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 from oauth2_provider.models import (
     get_access_token_model,
@@ -16,10 +18,19 @@ from oauth2_provider.models import (
     get_refresh_token_model,
 )
 
-from oauthserver.models import IssuedCode, OAuthClient, RotationAnswer, UsedAssertion
+from oauthserver.models import (
+    ClientPolicy,
+    IssuedCode,
+    OAuthClient,
+    RotationAnswer,
+    UsedAssertion,
+)
 from oauthserver.token_policy import REFRESH_IDLE
 
 UNAPPROVED_CLIENT = timedelta(days=1)
+CLIENT_IN_REVIEW = timedelta(days=30)
+# A flood of registrations leaves at most so many rows behind, whatever it comes from.
+MOST_UNAPPROVED = 20_000
 BATCH = 500
 
 
@@ -43,13 +54,36 @@ def remove_expired() -> dict[str, int]:
         "access tokens": access.filter(orphaned, expires__lt=now),
         # An access token goes with its ID token, so those still in use stay.
         "ID tokens": get_id_token_model().objects.filter(expires__lt=now, access_token=None),
-        "unapproved clients": OAuthClient.objects.filter(
-            registration_source=OAuthClient.RegistrationSource.DCR,
-            approved_at=None,
-            created__lt=now - UNAPPROVED_CLIENT,
-        ),
+        **_unused_clients(now),
     }
     return {kind: _delete(rows) for kind, rows in chosen.items()}
+
+
+def _unused_clients(now: datetime) -> dict[str, QuerySet[Any]]:
+    reviews = OAuthClient.Review
+    came_itself = OAuthClient.objects.exclude(
+        registration_source=OAuthClient.RegistrationSource.MANUAL
+    ).annotate(last_seen=Coalesce("last_used_at", "created"))
+    unapproved = came_itself.filter(approved_at=None)
+    found = {
+        "unapproved clients": unapproved.filter(
+            review=reviews.NONE, last_seen__lt=now - UNAPPROVED_CLIENT
+        ),
+        "clients nobody reviewed": unapproved.filter(
+            review=reviews.WAITING, last_seen__lt=now - CLIENT_IN_REVIEW
+        ),
+    }
+    waiting = unapproved.filter(review=reviews.NONE).order_by("-last_seen")
+    surplus = waiting.values_list("last_seen", flat=True)[MOST_UNAPPROVED : MOST_UNAPPROVED + 1]
+    for newest in surplus:
+        found["surplus clients"] = unapproved.filter(review=reviews.NONE, last_seen__lte=newest)
+    days = ClientPolicy.current().forget_after_days
+    if days:
+        alive = get_refresh_token_model().objects.filter(revoked=None, application=OuterRef("pk"))
+        found["clients out of use"] = came_itself.filter(
+            ~Exists(alive), last_seen__lt=now - timedelta(days=days)
+        ).exclude(approved_at=None)
+    return found
 
 
 def _delete(rows: QuerySet[Any]) -> int:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from django.db import Error as DatabaseError
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -10,7 +10,7 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.csrf import csrf_exempt
 from django.views.generic.base import View
 
-from oauthserver.errors import InvalidClient, ProtocolError, TooManyRequests, Unavailable
+from oauthserver.errors import ProtocolError, TooManyRequests, Unavailable
 
 RETRY_SECONDS = 2
 log = logging.getLogger(__name__)
@@ -29,9 +29,8 @@ def refusal(error: ProtocolError) -> JsonResponse:
     response = answer(
         {"error": error.error, "error_description": error.description}, error.http_status
     )
-    if isinstance(error, InvalidClient):
-        # A 401 needs a challenge; Basic is the one scheme clients may use here.
-        response.headers["WWW-Authenticate"] = 'Basic realm="oauth", charset="UTF-8"'
+    if error.challenge:
+        response.headers["WWW-Authenticate"] = error.challenge
     if isinstance(error, TooManyRequests):
         response.headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, Unavailable):
@@ -52,31 +51,31 @@ _STORE_ERRORS = _store_errors()
 
 @method_decorator(csrf_exempt, name="dispatch")
 class ProgramView(View):
-    """Base of the endpoints that take a POST from a program and answer JSON."""
+    """Base of the endpoints that programs call and that answer JSON."""
 
-    http_method_names = ["post"]
+    allowed: ClassVar[tuple[str, ...]] = ("POST",)
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         """Answer; a store that is down is 503, so that no client throws away what it holds."""
         handler: Callable[..., HttpResponse] = (
-            self.respond if request.method == "POST" else self.wrong_method
+            self.respond if request.method in self.allowed else self.wrong_method
         )
         try:
-            return handler(request)
+            return handler(request, **kwargs)
         except ProtocolError as error:
             return refusal(error)
         except _STORE_ERRORS:
             log.exception("A store failed at %s", request.path)
             return refusal(Unavailable())
 
-    def respond(self, request: HttpRequest) -> HttpResponse:
-        """Answer a POST."""
+    def respond(self, request: HttpRequest, **kwargs: Any) -> HttpResponse:
+        """Answer one of the allowed methods."""
         raise NotImplementedError
 
-    def wrong_method(self, request: HttpRequest) -> HttpResponse:
+    def wrong_method(self, request: HttpRequest, **kwargs: Any) -> HttpResponse:
         """Answer any other method with 405."""
-        response = answer(
-            {"error": "invalid_request", "error_description": "Send a POST request."}, 405
-        )
-        response.headers["Allow"] = "POST"
+        methods = ", ".join(self.allowed)
+        text = f"Send a {' or '.join(self.allowed)} request."
+        response = answer({"error": "invalid_request", "error_description": text}, 405)
+        response.headers["Allow"] = methods
         return response

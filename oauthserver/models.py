@@ -24,7 +24,21 @@ class OAuthClient(AbstractApplication):  # type: ignore[misc]
     registration request or metadata document as it came, for an administrator to look at.
     """
 
+    class Review(models.TextChoices):
+        NONE = "", "Not asked for"
+        WAITING = "waiting", "Waiting for an administrator"
+        APPROVED = "approved", "Approved by an administrator"
+        REFUSED = "refused", "Refused by an administrator"
+
     enabled = models.BooleanField(default=True)
+    review = models.CharField(
+        max_length=8, choices=Review, default=Review.NONE, blank=True, db_index=True
+    )
+    review_asked_by = models.CharField(max_length=150, blank=True, editable=False)
+    reviewed_at = models.DateTimeField(null=True, editable=False)
+    # Digests of the RFC 7592 token, and of the one before until its successor is first used.
+    registration_token = models.CharField(max_length=64, blank=True, editable=False)
+    registration_token_before = models.CharField(max_length=64, blank=True, editable=False)
     token_endpoint_auth_method = models.CharField(max_length=40, default="none")
     token_endpoint_auth_signing_alg = models.CharField(max_length=16, blank=True)
     jwks_uri = models.CharField(max_length=2000, blank=True)
@@ -41,8 +55,8 @@ class OAuthClient(AbstractApplication):  # type: ignore[misc]
         verbose_name_plural = "OAuth clients"
 
     def is_usable(self, request: object) -> bool:
-        """A client that an administrator switched off gets nothing more."""
-        return self.enabled
+        """A client that an administrator switched off or refused gets nothing more."""
+        return self.enabled and self.review != self.Review.REFUSED
 
     def redirect_uri_allowed(self, uri: str) -> bool:
         """Whether ``uri`` is one of the registered ones (protocol.md 5.6)."""
@@ -92,6 +106,58 @@ class OAuthClient(AbstractApplication):  # type: ignore[misc]
         return "refresh_token" in self.metadata.get("grant_types", ["refresh_token"])
 
 
+class ClientPolicy(models.Model):
+    """Which clients may come to this gateway by themselves: one row, or its defaults.
+
+    ``allowed_hosts`` holds host names; see ``client_admission`` for what each form matches.
+    """
+
+    class Mode(models.TextChoices):
+        OPEN = "open", "Every client"
+        HOSTS = "hosts", "Only clients of the hosts listed below"
+        APPROVAL = "approval", "After an administrator has approved the client"
+        OFF = "off", "No client: only those that an administrator registers"
+
+    documents = models.CharField(
+        "Clients with a metadata document",
+        max_length=8,
+        choices=Mode,
+        default=Mode.OPEN,
+        help_text="ChatGPT, Claude and VS Code publish one (CIMD); its host is proven.",
+    )
+    registration = models.CharField(
+        "Clients that register themselves",
+        max_length=8,
+        choices=Mode,
+        default=Mode.OPEN,
+        help_text="Dynamic client registration: what such a client says of itself is not proven.",
+    )
+    allowed_hosts = models.JSONField(default=list, blank=True)
+    advice = models.CharField(
+        "What people should do",
+        max_length=300,
+        blank=True,
+        help_text="Shown to a person whose client is not admitted: whom to ask, and how.",
+    )
+    forget_after_days = models.PositiveIntegerField(
+        "Forget unused clients after days",
+        default=0,
+        help_text="Removes clients that registered themselves, hold no live token and were not "
+        "used for so long; they have to be added again in the client. 0 keeps them for good.",
+    )
+
+    class Meta:
+        verbose_name = verbose_name_plural = "client policy"
+
+    def __str__(self) -> str:
+        return "Client policy"
+
+    @classmethod
+    def current(cls) -> "ClientPolicy":
+        """Return the one row, or its defaults while nobody has saved it."""
+        return cls.objects.order_by("pk").first() or cls()
+
+
 class IssuedCode(models.Model):
     """What became of an authorization code, kept after the code itself is gone.
 
@@ -109,6 +175,8 @@ class IssuedCode(models.Model):
     family = models.UUIDField(default=uuid.uuid4)
     access_token_checksum = models.CharField(max_length=64, blank=True)
     failed_tries = models.PositiveSmallIntegerField(default=0)
+    # When the person last proved who they are, for the ID token; seconds since 1970.
+    authenticated_at = models.FloatField(default=0)
     issued_at = models.DateTimeField(auto_now_add=True, db_index=True)
     redeemed_at = models.DateTimeField(null=True)
 

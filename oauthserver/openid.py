@@ -8,7 +8,13 @@ from typing import Any
 
 from allauth.account.models import EmailAddress
 from django.conf import settings
+from jwcrypto import jws
+from jwcrypto.common import JWException
 from oauth2_provider.utils import jwk_from_pem
+
+from oauthserver.json_documents import DocumentInvalid, read_object
+
+MAX_HINT = 4096
 
 
 def enabled() -> bool:
@@ -26,7 +32,15 @@ def metadata() -> dict[str, Any]:
         "jwks_uri": f"{base}/oauth/jwks",
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["RS256"],
-        "claims_supported": ["sub", "name", "preferred_username", "email", "email_verified"],
+        "claims_supported": [
+            "sub",
+            "auth_time",
+            "name",
+            "preferred_username",
+            "email",
+            "email_verified",
+        ],
+        "prompt_values_supported": ["none", "login", "consent", "select_account"],
         "claims_parameter_supported": False,
     }
 
@@ -36,6 +50,29 @@ def key_set() -> dict[str, Any]:
     key = jwk_from_pem(settings.OIDC_RSA_PRIVATE_KEY)
     public = json.loads(key.export_public())
     return {"keys": [{**public, "kid": key.thumbprint(), "alg": "RS256", "use": "sig"}]}
+
+
+def subject_of(id_token: str, client_id: str) -> str:
+    """Return whom an ``id_token_hint`` names, or "" if it is not a token of ours for this client.
+
+    An expired one is still a hint (OpenID Connect Core 3.1.2.1). What cannot be read is none: a
+    client must be able to authorize again after our key has changed.
+    """
+    if not enabled() or not id_token or len(id_token) > MAX_HINT:
+        return ""
+    key = jwk_from_pem(settings.OIDC_RSA_PRIVATE_KEY)
+    token = jws.JWS()
+    token.allowed_algs = ["RS256"]
+    try:
+        token.deserialize(id_token, key)
+        claims = read_object(token.payload)
+    except (JWException, DocumentInvalid, ValueError, TypeError):
+        return ""
+    audiences = claims.get("aud")
+    audiences = audiences if isinstance(audiences, list) else [audiences]
+    ours = claims.get("iss") == settings.PUBLIC_URL and client_id in audiences
+    subject = claims.get("sub")
+    return subject if ours and isinstance(subject, str) else ""
 
 
 def claims_of(user: Any) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def count(limit: Limit, address: str) -> None:
     """
     window = int(time.time()) // WINDOW_SECONDS
     share = limit.per_shared_address if _is_shared(address) else limit.per_address
-    for key, allowed in ((digest(address), share), ("everybody", limit.everybody)):
+    for key, allowed in ((digest(_counted(address)), share), ("everybody", limit.everybody)):
         if _incremented(f"oauthserver:limit:{limit.name}:{window}:{key}") > allowed:
             raise _refusal()
 
@@ -58,7 +58,7 @@ def check(limit: Limit, address: str) -> None:
     """
     window = int(time.time()) // WINDOW_SECONDS
     share = limit.per_shared_address if _is_shared(address) else limit.per_address
-    key = f"oauthserver:limit:{limit.name}:{window}:{digest(address)}"
+    key = f"oauthserver:limit:{limit.name}:{window}:{digest(_counted(address))}"
     if int(cache.get(key, 0)) >= share:
         raise _refusal()
 
@@ -76,6 +76,17 @@ def _incremented(key: str) -> int:
 def _refusal() -> TooManyRequests:
     left = WINDOW_SECONDS - int(time.time()) % WINDOW_SECONDS
     return TooManyRequests("Too many requests from this address. Try again later.", left)
+
+
+def _counted(address: str) -> str:
+    """Return what counts as one address: of IPv6, where one host has a /64, the network."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if ip.version == 4:
+        return address
+    return str(ipaddress.ip_network((ip, 64), strict=False).network_address)
 
 
 def _is_shared(address: str) -> bool:

@@ -38,7 +38,7 @@ _GRANT_MEMBERS = {
 class _FormView(ProgramView):
     """An endpoint that takes a form from a client; failures count against the address."""
 
-    def respond(self, request: HttpRequest) -> HttpResponse:
+    def respond(self, request: HttpRequest, **kwargs: Any) -> HttpResponse:
         """Authenticate the client and answer."""
         address = request_limits.peer_address(request)
         request_limits.check(request_limits.FAILED_TOKEN_REQUESTS, address)

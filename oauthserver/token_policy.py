@@ -199,6 +199,13 @@ class GatewayOAuth2Validator(OAuth2Validator):  # type: ignore[misc]
         """Return what is known of the person; the engine drops what the scopes do not cover."""
         return openid.claims_of(request.user)
 
+    def get_id_token_dictionary(self, token: Any, token_handler: Any, request: Request) -> Any:
+        """Say when the person proved who they are in the browser that authorized."""
+        claims, expires = super().get_id_token_dictionary(token, token_handler, request)
+        if self._record is not None and self._record.authenticated_at:
+            claims["auth_time"] = int(self._record.authenticated_at)
+        return claims, expires
+
     def finalize_id_token(
         self, id_token: Any, token: Any, token_handler: Any, request: Request
     ) -> str:

@@ -11,6 +11,7 @@ ACCESS_PREFIX = "mcpgw_at_"
 REFRESH_PREFIX = "mcpgw_rt_"
 CODE_PREFIX = "mcpgw_ac_"
 SECRET_PREFIX = "mcpgw_cs_"  # noqa: S105
+REGISTRATION_PREFIX = "mcpgw_reg_"
 CLIENT_PREFIX = "mcpgw_client_"
 _STORED_SECRET = "sha256$"  # noqa: S105
 
@@ -33,6 +34,11 @@ def new_code() -> str:
 def new_client_id() -> str:
     """Return an identifier for a client that registers; never a URL (security.md #20)."""
     return CLIENT_PREFIX + secrets.token_urlsafe(16)
+
+
+def new_registration_token() -> str:
+    """Return a token with which a client manages its own registration (RFC 7592)."""
+    return REGISTRATION_PREFIX + secrets.token_urlsafe(32)
 
 
 def new_client_secret() -> tuple[str, str]:

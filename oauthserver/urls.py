@@ -5,6 +5,7 @@
 
 from django.urls import path, re_path
 
+from oauthserver.client_configuration import ClientConfigurationView
 from oauthserver.client_registration import ClientRegistrationView
 from oauthserver.discovery_views import AuthorizationServerView, ProtectedResourceView
 from oauthserver.openid_views import JwksView, UserInfoView
@@ -14,6 +15,9 @@ from oauthserver.token_endpoint import IntrospectionView, RevocationView, TokenV
 protocol_urlpatterns = [
     re_path(r"^token/?$", TokenView.as_view(), name="token"),
     re_path(r"^register/?$", ClientRegistrationView.as_view(), name="dcr-register"),
+    path(
+        "register/<str:client_id>", ClientConfigurationView.as_view(), name="client-configuration"
+    ),
     re_path(r"^revoke/?$", RevocationView.as_view(), name="revoke-token"),
     re_path(r"^introspect/?$", IntrospectionView.as_view(), name="introspect"),
     re_path(r"^userinfo/?$", UserInfoView.as_view(), name="user-info"),

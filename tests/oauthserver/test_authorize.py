@@ -267,11 +267,10 @@ def test_a_malformed_query_is_told_here(browser: Client, query: str) -> None:
     "more",
     [
         {"approval_prompt": "auto"},
-        {"prompt": "login"},
-        {"prompt": "select_account"},
+        {"prompt": "consent"},
         {"login_hint": "alice@example.com"},
         {"id_token_hint": "eyJ"},
-        {"max_age": "0"},
+        {"max_age": "86400"},
         {"skip": "1"},
     ],
 )

@@ -38,7 +38,8 @@ def test_real_clients_get_a_complete_answer(api: Client, name: str) -> None:
     assert answer["response_types"] == ["code"]
     assert abs(answer["client_id_issued_at"] - time.time()) < 60
     assert not answer["client_id"].startswith("http")
-    assert "registration_client_uri" not in answer
+    assert answer["registration_client_uri"].endswith(f"/oauth/register/{answer['client_id']}")
+    assert answer["registration_access_token"].startswith("mcpgw_reg_")
     assert None not in answer.values()
     method = answer["token_endpoint_auth_method"]
     assert method == (document.get("token_endpoint_auth_method") or "client_secret_basic")
@@ -215,7 +216,7 @@ def test_members_that_are_ours_to_say_are_ignored(api: Client) -> None:
     assert answer["client_id"] == client.client_id != "https://evil.example/client.json"
     assert answer["client_id_issued_at"] > 1
     assert "client_secret" not in answer
-    assert "registration_access_token" not in answer
+    assert answer["registration_access_token"] != "x"
     assert (client.skip_authorization, client.user, client.enabled) == (False, None, True)
     assert client.approved_at is None
 

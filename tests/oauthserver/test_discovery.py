@@ -10,7 +10,7 @@ from oauthserver.discovery_views import resource_metadata_url
 from tests.oauthserver.conftest import Resources
 from tests.oauthserver.flows import BASE, RESOURCE
 
-pytestmark = [pytest.mark.urls("tests.oauthserver.addresses")]
+pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.oauthserver.addresses")]
 
 PRM = "/.well-known/oauth-protected-resource"
 SERVER_DOCUMENTS = [

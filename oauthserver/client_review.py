@@ -1,0 +1,105 @@
+"""Asking an administrator to admit a client, and the administrator's answer; the policy itself.
+
+Only a signed-in person who brings a client to the consent page puts it into the queue: whoever
+may register without signing in must not be able to fill an administrator's list.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from oauthserver.actions import end_tokens, tell
+from oauthserver.client_admission import MOST_HOSTS, problem_with_host
+from oauthserver.models import ClientPolicy, OAuthClient
+from oauthserver.signals import audit
+
+MOST_WAITING = 500
+POLICY_FIELDS = ("documents", "registration", "allowed_hosts", "advice", "forget_after_days")
+
+
+def ask_for_review(client: OAuthClient, person: Any, *, address: str) -> None:
+    """Put a client into the administrators' queue, once; beyond a bound nothing is stored."""
+    reviews = OAuthClient.Review
+    if client.review != reviews.NONE:
+        return
+    if OAuthClient.objects.filter(review=reviews.WAITING).count() >= MOST_WAITING:
+        return
+    client.review = reviews.WAITING
+    client.review_asked_by = person.get_username()
+    try:
+        with transaction.atomic():
+            if client.pk is None:
+                client.save()
+            else:
+                client.save(update_fields=["review", "review_asked_by", "updated"])
+            tell("client.approval_asked", client, person, address=address)
+    except IntegrityError:
+        # Somebody else asked for the same client a moment ago.
+        return
+
+
+def review_client(client: OAuthClient, approve: bool, *, actor: Any) -> None:
+    """Admit a client whatever the policy says, or refuse it and end what it holds."""
+    with transaction.atomic():
+        client.review = client.Review.APPROVED if approve else client.Review.REFUSED
+        client.reviewed_at = timezone.now()
+        client.save(update_fields=["review", "reviewed_at", "updated"])
+        if not approve:
+            end_tokens(application=client)
+        tell("client.approved" if approve else "client.refused", client, actor)
+
+
+def review_again(client: OAuthClient) -> list[str]:
+    """Take an approval back because the client is no longer what was approved.
+
+    Call before saving; returns the names of the fields that changed.
+    """
+    if client.review != client.Review.APPROVED:
+        return []
+    client.review = client.Review.WAITING
+    return ["review"]
+
+
+def set_policy(values: Mapping[str, Any], *, actor: Any) -> list[str]:
+    """Change the policy; returns the names of what changed.
+
+    Raises:
+        ValidationError: by field.
+    """
+    unknown = set(values) - set(POLICY_FIELDS)
+    if unknown:
+        raise ValidationError(f"The client policy has no {', '.join(sorted(unknown))}.")
+    with transaction.atomic():
+        policy = ClientPolicy.objects.select_for_update().order_by("pk").first() or ClientPolicy()
+        before = {name: getattr(policy, name) for name in POLICY_FIELDS}
+        for name, value in values.items():
+            setattr(policy, name, value)
+        _check(policy)
+        changed = [name for name in POLICY_FIELDS if before[name] != getattr(policy, name)]
+        if changed:
+            policy.save()
+            details = {name: {"before": before[name], "after": values[name]} for name in changed}
+            audit.send(
+                sender=ClientPolicy,
+                kind="client.policy_changed",
+                user=actor,
+                target="",
+                details=details,
+                address="",
+            )
+    return changed
+
+
+def _check(policy: ClientPolicy) -> None:
+    hosts = policy.allowed_hosts
+    if not isinstance(hosts, list) or len(hosts) > MOST_HOSTS:
+        raise ValidationError({"allowed_hosts": f"List at most {MOST_HOSTS} hosts."})
+    for entry in hosts:
+        if problem := problem_with_host(entry):
+            raise ValidationError({"allowed_hosts": f"{problem} Not: {str(entry)[:100]}"})
+    if not hosts and policy.Mode.HOSTS in (policy.documents, policy.registration):
+        raise ValidationError({"allowed_hosts": "List at least one host, or choose another rule."})
+    policy.full_clean()

@@ -1,0 +1,92 @@
+"""When a request wants the person to sign in again: ``prompt``, ``max_age``, ``id_token_hint``.
+
+(OpenID Connect Core 3.1.2.1.) The browser is signed out and sent to the sign-in page; that it
+was is noted in the session under a digest of the request. Whoever comes back signed in later
+than that has done what was asked, however long connecting their accounts then takes.
+"""
+
+import time
+from hashlib import sha256
+from typing import Any
+from urllib.parse import parse_qsl
+
+from allauth.account.authentication import get_authentication_records
+from django.conf import settings
+from django.contrib.auth import logout
+from django.contrib.auth.signals import user_logged_in
+from django.http import HttpRequest, HttpResponseRedirect, QueryDict
+from django.shortcuts import resolve_url
+
+from oauthserver.authorization_request import AuthorizationRequest
+
+REMEMBERED_SECONDS = 3600
+MOST_REMEMBERED = 20
+MAX_HINT = 254
+_DEMANDS = "oauthserver.sign_in_demands"
+_SIGNED_IN_AT = "oauthserver.signed_in_at"
+
+
+def request_digest(request: HttpRequest) -> str:
+    """Return what tells one authorization request from another."""
+    pairs = sorted(parse_qsl(request.META.get("QUERY_STRING", ""), keep_blank_values=True))
+    return sha256(repr(pairs).encode()).hexdigest()
+
+
+def note_sign_in(sender: Any, request: HttpRequest | None, **kwargs: Any) -> None:
+    """Write the time of a sign-in into its session; receiver of ``user_logged_in``."""
+    if request is not None and hasattr(request, "session"):
+        request.session[_SIGNED_IN_AT] = time.time()
+
+
+def connect() -> None:
+    """Listen to sign-ins; repeated calls change nothing."""
+    user_logged_in.connect(note_sign_in, dispatch_uid="oauthserver.signed_in_at")
+
+
+def authenticated_at(request: HttpRequest) -> float:
+    """Return when the person last proved who they are, in seconds since 1970; 0 if unknown."""
+    records = get_authentication_records(request, request.user)
+    times = [record.get("at", 0) for record in records]
+    return float(max([*times, request.session.get(_SIGNED_IN_AT, 0)]))
+
+
+def unmet(request: HttpRequest, asked: AuthorizationRequest, hinted: str) -> bool:
+    """Whether a signed-in person has to sign in (again) before this request goes on.
+
+    Args:
+        hinted: subject of a genuine ``id_token_hint``, or "".
+    """
+    at = authenticated_at(request)
+    if at >= _demands(request).get(request_digest(request), float("inf")):
+        return False
+    too_long_ago = asked.max_age != "" and time.time() - at > int(asked.max_age)
+    other_person = hinted not in ("", str(request.user.pk))
+    return bool(asked.prompt & {"login", "select_account"}) or too_long_ago or other_person
+
+
+def sign_in_page(request: HttpRequest, asked: AuthorizationRequest) -> HttpResponseRedirect:
+    """Send the browser to sign in and back here, signed out first if somebody is signed in.
+
+    ``login_hint`` goes along for the page to fill in; it is a hint and proves nothing.
+    """
+    demands = _demands(request)
+    if request.user.is_authenticated:
+        logout(request)
+    if asked.prompt & {"login", "select_account"} or asked.max_age or asked.id_token_hint:
+        demands[request_digest(request)] = time.time()
+        newest = sorted(demands.items(), key=lambda entry: entry[1])[-MOST_REMEMBERED:]
+        request.session[_DEMANDS] = dict(newest)
+    parameters = QueryDict(mutable=True)
+    parameters["next"] = request.get_full_path()
+    hint = asked.login_hint
+    if hint and len(hint) <= MAX_HINT and hint.isprintable():
+        parameters["login_hint"] = hint
+    return HttpResponseRedirect(
+        f"{resolve_url(settings.LOGIN_URL)}?{parameters.urlencode(safe='/')}"
+    )
+
+
+def _demands(request: HttpRequest) -> dict[str, float]:
+    known: dict[str, float] = request.session.get(_DEMANDS, {})
+    oldest = time.time() - REMEMBERED_SECONDS
+    return {digest: at for digest, at in known.items() if at > oldest}
