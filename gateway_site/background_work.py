@@ -7,10 +7,13 @@ from collections.abc import Awaitable, Callable
 
 from gateway_site.change_feed import follow_changes
 from gateway_site.housekeeping import keep_house
-from upstreams import mcp_client
+from upstreams import mcp_client, token_refresh, token_upkeep
 from virtualmcp.call_log import call_log
 
 logger = logging.getLogger(__name__)
+
+# A renewed sign-in that is on its way into the database is waited for.
+FINISH_SECONDS = 5
 
 Job = Callable[[], Awaitable[None]]
 
@@ -22,7 +25,14 @@ class BackgroundWork:
     would leave revoked tokens alive in this process.
     """
 
-    def __init__(self, jobs: tuple[Job, ...] = (follow_changes, keep_house)) -> None:
+    def __init__(
+        self,
+        jobs: tuple[Job, ...] = (
+            follow_changes,
+            keep_house,
+            token_upkeep.keep_tokens_alive,
+        ),
+    ) -> None:
         self._jobs = jobs
         self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -42,6 +52,7 @@ class BackgroundWork:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await token_refresh.finish_running(FINISH_SECONDS)
         try:
             await asyncio.wait_for(mcp_client.close_all(), timeout=5)
         except Exception:

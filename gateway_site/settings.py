@@ -40,6 +40,12 @@ SECRET_KEY: str = env.str("SECRET_KEY", default="")
 SECRET_KEY_FALLBACKS: list[str] = env.list("SECRET_KEY_FALLBACKS", default=[])
 # Comma separated, URL-safe base64 of 32 bytes each; the first one encrypts, all of them open.
 GATEWAY_ENCRYPTION_KEYS: list[str] = env.list("GATEWAY_ENCRYPTION_KEYS", default=[])
+# Days after which an upstream sign-in that nobody used is renewed all the same; 0 = never.
+GATEWAY_KEEP_ALIVE_DAYS: int = env.int("GATEWAY_KEEP_ALIVE_DAYS", default=7)
+# Renewed upstream tokens on their way into the database; nodes may share it.
+GATEWAY_REFRESH_JOURNAL: str = env.str(
+    "GATEWAY_REFRESH_JOURNAL", default=str(DATA_DIR / "refresh-journal")
+)
 DEBUG = False
 
 DATABASE_URL: str = env.str("DATABASE_URL", default="")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from django.db import transaction
 from django.utils import timezone
 
-from upstreams import header_values, oauth_tokens, sealed_secrets, token_vault
+from upstreams import account_endings, header_values, oauth_tokens, sealed_secrets, token_vault
 from upstreams.egress_guard import upstream_rules
 from upstreams.errors import SetupFailed
 from upstreams.models import (
@@ -99,7 +99,8 @@ def status_of(account: UpstreamAccount, upstream: Upstream) -> AccountStatus:
     """Say how an account stands."""
     facts = {"label": account.account_label, "scope": account.scope}
     if account.status != UpstreamAccount.Status.CONNECTED:
-        return AccountStatus("needs_reconnect", **facts, reason="The connection has ended.")
+        why = account_endings.sentence(account.ended_because, upstream.title)
+        return AccountStatus("needs_reconnect", **facts, reason=why or "The connection has ended.")
     try:
         sealed_secrets.open_tokens(account, upstream.url)
     except token_vault.VaultError:
@@ -151,6 +152,7 @@ def _replace(user_id: int, upstream: Upstream, values: dict[str, Any]) -> Upstre
         "refresh_lease_until": None,
         "refresh_lease_owner": "",
         "last_error": "",
+        "ended_because": "",
         "connected_at": timezone.now(),
     }
     with transaction.atomic():

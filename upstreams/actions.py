@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.utils import timezone
 
 from upstreams import accounts, header_values, sealed_secrets
 from upstreams.errors import SetupFailed
@@ -250,7 +251,14 @@ def set_oauth_client_secret(upstream: Upstream, secret: str, actor: Any) -> None
 
 
 def forget_client(client: UpstreamClient, actor: Any) -> None:
-    """Drop one of the gateway's registrations; the next connect makes a new one."""
+    """Drop one of the gateway's registrations; the next connect makes a new one.
+
+    Accounts that were made with it keep it until they end; their tokens are bound to it.
+    """
     with transaction.atomic():
         _report("upstream.client_forgotten", client.upstream, actor, issuer=client.issuer)
-        client.delete()
+        if UpstreamAccount.objects.filter(client=client).exists():
+            client.retired_at = timezone.now()
+            client.save(update_fields=["retired_at", "updated_at"])
+        else:
+            client.delete()

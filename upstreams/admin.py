@@ -229,7 +229,7 @@ class _ReadOnly:
 class UpstreamClientAdmin(_ReadOnly, _ClientAdmin):
     """The gateway's own registrations at authorization servers."""
 
-    list_display = ["upstream", "issuer", "registration", "client_id", "created_at"]
+    list_display = ["upstream", "issuer", "registration", "client_id", "created_at", "retired_at"]
     list_filter = ["registration", "upstream"]
     fields = [
         "upstream",
@@ -241,6 +241,7 @@ class UpstreamClientAdmin(_ReadOnly, _ClientAdmin):
         "secret_expires_at",
         "created_at",
         "updated_at",
+        "retired_at",
     ]
 
     def delete_model(self, request: HttpRequest, obj: UpstreamClient) -> None:
@@ -270,6 +271,7 @@ class UpstreamAccountAdmin(_ReadOnly, _AccountAdmin):
         "issuer",
         "scope",
         "expires_at",
+        "ended_because",
         "last_error",
         "connected_at",
         "refreshed_at",

@@ -12,6 +12,7 @@ the upstream's configuration is another one, and after a minute in any case.
 import asyncio
 import threading
 import time
+import zlib
 from collections import OrderedDict
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
@@ -21,7 +22,14 @@ from urllib.parse import quote
 
 from django.utils import timezone
 
-from upstreams import header_values, sealed_secrets, token_refresh, token_vault
+from upstreams import (
+    account_endings,
+    header_values,
+    refresh_outcome,
+    sealed_secrets,
+    token_refresh,
+    token_vault,
+)
 from upstreams.database_calls import in_thread
 from upstreams.errors import NeedsConnection, SetupFailed
 from upstreams.models import CredentialKind, CredentialPlacement, Upstream, UpstreamAccount
@@ -31,7 +39,8 @@ from upstreams.upstream_facts import UpstreamFacts
 
 CACHE_SECONDS: Final = 60.0
 CACHE_ENTRIES: Final = 20_000
-# Renewing begins this long before a token ends, at the latest after half its life.
+# Renewing begins this long to twice this long before a token ends, at the latest after two
+# thirds of its life.
 RENEW_AHEAD: Final = 60.0
 # A token is not used any more this shortly before it ends: the request has to arrive too.
 LAST_SECONDS: Final = 3.0
@@ -42,7 +51,8 @@ _SHARED_USER: Final = 0
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What is added to a request; ``expires_at`` is a Unix time, None where it is not known.
+    """What is added to a request; ``expires_at`` is a Unix time, None where it is not known,
+    and ``renew_at`` the one from which on it is renewed.
 
     ``id`` stays the same for as long as the grant does and is safe to use in cache keys.
     """
@@ -51,6 +61,7 @@ class Credential:
     headers: tuple[tuple[bytes, bytes], ...] = field(default=(), repr=False)
     query: bytes = field(default=b"", repr=False)
     expires_at: float | None = None
+    renew_at: float = 0.0
 
 
 NO_CREDENTIAL: Final = Credential(id="none")
@@ -108,11 +119,10 @@ def _keep(user_id: int, facts: UpstreamFacts, credential: Credential, generation
     now = time.time()
     until = now + CACHE_SECONDS
     if credential.expires_at is not None:
-        left = credential.expires_at - now
-        if left <= RENEW_AHEAD:
-            until = min(now + 1.0, credential.expires_at - LAST_SECONDS)
+        if credential.renew_at > now:
+            until = min(until, credential.renew_at)
         else:
-            until = min(until, credential.expires_at - RENEW_AHEAD)
+            until = min(now + 1.0, credential.expires_at - LAST_SECONDS)
     with _lock:
         if generation != _generation or until <= now:
             return
@@ -158,11 +168,17 @@ async def _fresh(account: UpstreamAccount) -> UpstreamAccount:
 
 
 def _renew_ahead(account: UpstreamAccount) -> float:
-    """Return how many seconds before its end a token is renewed."""
+    """Return how many seconds before its end a token is renewed.
+
+    Differs from account to account by up to half, so that what was connected in one hour
+    is not renewed in one second; the same for every node and call.
+    """
     if account.expires_at is None:
         return 0.0
     begun = account.refreshed_at or account.connected_at
-    return min(RENEW_AHEAD, (account.expires_at - begun).total_seconds() / 2)
+    spread = zlib.crc32(f"{account.grant_id}:{account.version}".encode()) / 2**32
+    ahead = RENEW_AHEAD * (1 + spread)
+    return min(ahead, (account.expires_at - begun).total_seconds() * (0.35 + 0.15 * spread))
 
 
 async def _renew_quietly(account: UpstreamAccount) -> None:
@@ -200,9 +216,9 @@ def _not_connected(facts: UpstreamFacts) -> NeedsConnection:
     )
 
 
-def _reconnect(facts: UpstreamFacts) -> NeedsConnection:
+def _reconnect(facts: UpstreamFacts, because: str = "") -> NeedsConnection:
     return NeedsConnection(
-        f"Your connection to {facts.title} has ended. Connect it again.",
+        account_endings.message(because, facts.title),
         upstream_id=facts.id,
         upstream_key=facts.key,
         title=facts.title,
@@ -220,7 +236,7 @@ def _usable_account(user_id: int, facts: UpstreamFacts) -> UpstreamAccount:
     if account is None:
         raise _not_connected(facts)
     if account.status != UpstreamAccount.Status.CONNECTED:
-        raise _reconnect(facts)
+        raise _reconnect(facts, account.ended_because)
     return account
 
 
@@ -229,7 +245,7 @@ def _account_credential(account: UpstreamAccount, facts: UpstreamFacts) -> Crede
     try:
         tokens = sealed_secrets.open_tokens(account, facts.url)
     except token_vault.VaultError as error:
-        raise _reconnect(facts) from error
+        raise _reconnect(facts, account_endings.UNREADABLE) from error
     _note_use(account)
     if facts.credential_kind == CredentialKind.USER_OAUTH:
         if account.client_id is None:
@@ -237,7 +253,8 @@ def _account_credential(account: UpstreamAccount, facts: UpstreamFacts) -> Crede
             raise _reconnect(facts)
         headers = ((b"authorization", b"Bearer " + tokens.access_token.encode("ascii")),)
         expires = account.expires_at.timestamp() if account.expires_at else None
-        return Credential(str(account.grant_id), headers, b"", expires)
+        renew_at = expires - _renew_ahead(account) if expires is not None else 0.0
+        return Credential(str(account.grant_id), headers, b"", expires, renew_at)
     if account.client_id is not None:
         raise _reconnect(facts)
     return _placed(str(account.grant_id), tokens.access_token, facts)
@@ -313,8 +330,15 @@ async def renew(
             detail="answered 401; enter a valid credential on the upstream's page",
         )
     if facts.credential_kind == CredentialKind.USER_KEY:
-        raise _reconnect(facts)
+        raise await in_thread(_key_refused, user_id, facts)
     return await _renew_refused(user_id, facts, refused)
+
+
+def _key_refused(user_id: int, facts: UpstreamFacts) -> NeedsConnection:
+    """Mark a person's key as refused, so that their page says so too (blocking)."""
+    account = _usable_account(user_id, facts)
+    refresh_outcome.end(account, account_endings.KEY_REFUSED, "the upstream refused the key")
+    return _reconnect(facts, account_endings.KEY_REFUSED)
 
 
 async def _renew_refused(user_id: int, facts: UpstreamFacts, refused: Credential) -> Credential:
@@ -327,9 +351,10 @@ async def _renew_refused(user_id: int, facts: UpstreamFacts, refused: Credential
         return present
     renewed_at = account.refreshed_at
     if renewed_at is not None and timezone.now() - renewed_at < JUST_RENEWED:
-        raise _reconnect(facts)
+        raise _reconnect(facts, account_endings.TOKEN_REFUSED)
     if not await in_thread(_has_refresh_token, account, facts):
-        raise _reconnect(facts)
+        # Kept as it is: the upstream may have refused by mistake.
+        raise _reconnect(facts, account_endings.NOT_RENEWABLE)
     generation = _generation
     try:
         account = await token_refresh.renewed(account)

@@ -128,16 +128,24 @@ class SetupFailed(UpstreamError):
 
     ``step`` is one of ``address``, ``protected_resource_metadata``,
     ``authorization_server_metadata``, ``registration``, ``authorization``, ``token``.
+    ``retry_after`` is in seconds, where the other side named a time.
     """
 
     code = "setup_failed"
 
     def __init__(
-        self, step: str, message: str, *, detail: str = "", retryable: bool = False
+        self,
+        step: str,
+        message: str,
+        *,
+        detail: str = "",
+        retryable: bool = False,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message, detail=detail)
         self.step = step
         self.transient = retryable
+        self.retry_after = retry_after
 
 
 class ConnectRefused(UpstreamError):

@@ -149,7 +149,11 @@ async def fetch(
         async with asyncio.timeout(total_seconds):
             addresses = await resolve_by(host, port, rules, plain=plain)
             return await _exchange(
-                _request(method, url, headers or {}, content), host, addresses, max_bytes, head_only
+                _request(method, url, headers or {}, content, total_seconds),
+                host,
+                addresses,
+                max_bytes,
+                head_only,
             )
     except TimeoutError as error:
         raise UpstreamTimeout(
@@ -157,7 +161,9 @@ async def fetch(
         ) from error
 
 
-def _request(method: str, url: str, headers: Mapping[str, str], content: bytes) -> httpx.Request:
+def _request(
+    method: str, url: str, headers: Mapping[str, str], content: bytes, seconds: float
+) -> httpx.Request:
     return httpx.Request(
         method,
         url,
@@ -172,8 +178,8 @@ def _request(method: str, url: str, headers: Mapping[str, str], content: bytes) 
         extensions={
             "timeout": {
                 "connect": CONNECT_SECONDS,
-                "read": TOTAL_SECONDS,
-                "write": TOTAL_SECONDS,
+                "read": seconds,
+                "write": seconds,
                 "pool": CONNECT_SECONDS,
             }
         },
@@ -261,6 +267,7 @@ async def post_form(
     *,
     rules: EgressRules,
     headers: Mapping[str, str] | None = None,
+    total_seconds: float = TOTAL_SECONDS,
 ) -> FetchedAnswer:
     """Send a form, as token and revocation endpoints want it (RFC 6749 3.2)."""
     return await fetch(
@@ -269,6 +276,7 @@ async def post_form(
         rules=rules,
         headers={**(headers or {}), "content-type": "application/x-www-form-urlencoded"},
         content=urlencode(form).encode("ascii"),
+        total_seconds=total_seconds,
     )
 
 

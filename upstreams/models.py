@@ -103,13 +103,17 @@ class UpstreamClient(models.Model):
     redirect_uri = models.CharField(max_length=500)
     server_metadata = models.JSONField(default=dict)
     secret_expires_at = models.DateTimeField(null=True)
+    # The server no longer knows it: accounts that were made with it keep it, new ones do not.
+    retired_at = models.DateTimeField(null=True)
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 
     class Meta:
         constraints = [
             models.UniqueConstraint(
-                fields=["upstream", "issuer", "redirect_uri"], name="one_client_per_issuer"
+                fields=["upstream", "issuer", "redirect_uri"],
+                condition=models.Q(retired_at__isnull=True),
+                name="one_client_per_issuer",
             )
         ]
 
@@ -150,6 +154,8 @@ class UpstreamAccount(models.Model):
     refresh_not_before = models.DateTimeField(null=True)
     refresh_failures = models.PositiveIntegerField(default=0)
     last_error = models.CharField(max_length=500, blank=True)
+    # Why it needs reconnecting, as a code of ``account_endings``.
+    ended_because = models.CharField(max_length=24, blank=True)
     connected_at = models.DateTimeField(auto_now_add=True)
     last_used_at = models.DateTimeField(null=True)
 

@@ -86,7 +86,9 @@ def _preregistered(upstream: Upstream, server: ServerMetadata) -> UpstreamClient
     """Return the administrator's client, pinned to the first issuer it was used at."""
     pinned = (
         UpstreamClient.objects.filter(
-            upstream=upstream, registration=UpstreamClient.Registration.PREREGISTERED
+            upstream=upstream,
+            registration=UpstreamClient.Registration.PREREGISTERED,
+            retired_at__isnull=True,
         )
         .exclude(issuer=server.issuer)
         .first()
@@ -135,14 +137,28 @@ def _documented(
 def _store(
     upstream: Upstream, server: ServerMetadata, redirect_uri: str, values: dict[str, Any]
 ) -> UpstreamClient:
+    """Store a client; one with another id stays behind for the accounts made with it.
+
+    Their refresh tokens are bound to that id (RFC 6749 6).
+    """
     key: dict[str, Any] = {
         "upstream": upstream,
         "issuer": server.issuer,
         "redirect_uri": redirect_uri,
+        "retired_at": None,
     }
     known = {**values, "server_metadata": server.as_json()}
     try:
         with transaction.atomic():
+            UpstreamClient.objects.filter(**key).exclude(client_id=values["client_id"]).update(
+                retired_at=timezone.now()
+            )
+            UpstreamClient.objects.filter(
+                upstream=upstream,
+                retired_at__isnull=False,
+                upstreamaccount__isnull=True,
+                pendingauthorization__isnull=True,
+            ).delete()
             client, _ = UpstreamClient.objects.update_or_create(**key, defaults=known)
     except IntegrityError:
         client = UpstreamClient.objects.get(**key)
@@ -156,6 +172,7 @@ def _stored_registration(upstream: Upstream, server: ServerMetadata) -> Upstream
         issuer=server.issuer,
         redirect_uri=redirect_uri_for(upstream, server),
         registration=UpstreamClient.Registration.DCR,
+        retired_at__isnull=True,
     ).first()
     if client is None:
         return None
@@ -301,6 +318,11 @@ def ask_administrator(server: ServerMetadata) -> SetupFailed:
 
 
 def forget_registration(client: UpstreamClient) -> None:
-    """Drop a registration that its server no longer knows, so that the next connect makes one."""
+    """Retire a registration that its server no longer knows, so that the next connect makes one.
+
+    Other people's accounts keep it: what they have works until it has to be renewed.
+    """
     if client.registration == UpstreamClient.Registration.DCR:
-        UpstreamClient.objects.filter(pk=client.pk, client_id=client.client_id).delete()
+        UpstreamClient.objects.filter(pk=client.pk, retired_at__isnull=True).update(
+            retired_at=timezone.now()
+        )

@@ -14,6 +14,7 @@ from upstreams.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from upstreams.http_client import FetchedAnswer
 from upstreams.server_metadata import ServerMetadata
 from upstreams.token_replies import TokenReply
 
@@ -25,6 +26,11 @@ DEAD_GRANT: Final = frozenset(
     {"invalid_grant", "unauthorized_client", "unsupported_grant_type", "invalid_scope"}
 )
 UNKNOWN_CLIENT: Final = frozenset({"invalid_client"})
+# Nobody sees a page while a sign-in is renewed, and a server's answer that is not waited
+# for may hold the only refresh token that still works.
+REFRESH_SECONDS: Final = 25.0
+CODE_SECONDS: Final = 15.0
+LONGEST_RETRY_AFTER: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,7 @@ async def exchange_code(
         "redirect_uri": redirect_uri,
         "code_verifier": verifier,
     }
-    return await _ask(endpoint, form, resource)
+    return await _ask(endpoint, form, resource, CODE_SECONDS)
 
 
 async def refresh(endpoint: TokenEndpoint, *, refresh_token: str, resource: str) -> TokenReply:
@@ -69,17 +75,23 @@ async def refresh(endpoint: TokenEndpoint, *, refresh_token: str, resource: str)
         SetupFailed: anything else; ``transient`` tells whether to try again later.
     """
     form = {"grant_type": "refresh_token", "refresh_token": refresh_token}
-    return await _ask(endpoint, form, resource)
+    return await _ask(endpoint, form, resource, REFRESH_SECONDS)
 
 
-async def _ask(endpoint: TokenEndpoint, form: dict[str, str], resource: str) -> TokenReply:
+async def _ask(
+    endpoint: TokenEndpoint, form: dict[str, str], resource: str, seconds: float
+) -> TokenReply:
     proof, headers = authenticate(endpoint.client, endpoint.server.issuer)
     if resource:
         form = {**form, "resource": resource}
     url = endpoint.server.token_endpoint
     try:
         answer = await http_client.post_form(
-            url, {**form, **proof}, rules=endpoint.rules, headers=headers
+            url,
+            {**form, **proof},
+            rules=endpoint.rules,
+            headers=headers,
+            total_seconds=seconds,
         )
     except UpstreamError as error:
         passing = isinstance(error, UpstreamUnreachable | UpstreamTimeout) and not isinstance(
@@ -101,7 +113,14 @@ async def _ask(endpoint: TokenEndpoint, form: dict[str, str], resource: str) -> 
         "The authorization server is temporarily unable to give a token.",
         detail=f"{url} answered {answer.status} {code!r}",
         retryable=True,
+        retry_after=_retry_after(answer),
     )
+
+
+def _retry_after(answer: FetchedAnswer) -> float | None:
+    """Return the seconds of ``Retry-After`` (RFC 9110 10.2.3), at most five minutes."""
+    value = answer.header("retry-after").strip()
+    return min(float(value), LONGEST_RETRY_AFTER) if value.isascii() and value.isdigit() else None
 
 
 async def revoke(endpoint: TokenEndpoint, token: str, hint: str) -> bool:

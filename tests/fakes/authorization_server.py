@@ -21,6 +21,10 @@ Knobs of the server (set before or while it runs):
     granted_scope      scope of the answer, None = as asked
     account            e-mail in the ID token, "" = no ID token
     delay              seconds the token endpoint thinks
+    answer_delay       seconds between having renewed a grant and answering
+    resource           "take" | "refuse": what it does with the resource parameter (RFC 8707)
+    auth_methods       how clients may authenticate; () = every way
+    refresh_tokens_on  whether it gives refresh tokens at all
     token_faults       list of Fault: each answers one token request
     reply_changes      members that replace those of a token answer (None removes one)
     jwks               JWKS that private_key_jwt clients are checked with
@@ -98,6 +102,10 @@ class FakeAuthorizationServer:
     granted_scope: str | None = None
     account: str = ""
     delay: float = 0.0
+    answer_delay: float = 0.0
+    resource: str = "take"
+    auth_methods: tuple[str, ...] = ()
+    refresh_tokens_on: bool = True
     token_faults: list[Fault] = field(default_factory=list)
     metadata_fault: Fault | None = None
     registration_fault: Fault | None = None
@@ -115,6 +123,7 @@ class FakeAuthorizationServer:
         self.tokens: set[str] = set()
         self.revoked: list[str] = []
         self.refreshes = 0
+        self.refreshes_begun = 0
         self._lock = threading.Lock()
 
     @property
@@ -147,12 +156,10 @@ class FakeAuthorizationServer:
             "response_types_supported": ["code"],
             "grant_types_supported": ["authorization_code", "refresh_token"],
             "code_challenge_methods_supported": ["S256"],
-            "token_endpoint_auth_methods_supported": [
-                "client_secret_basic",
-                "client_secret_post",
-                "none",
-                "private_key_jwt",
-            ],
+            "token_endpoint_auth_methods_supported": list(
+                self.auth_methods
+                or ("client_secret_basic", "client_secret_post", "none", "private_key_jwt")
+            ),
             "authorization_response_iss_parameter_supported": self.iss != "omit",
         }
         if self.registration:
@@ -185,9 +192,13 @@ class FakeAuthorizationServer:
         form = form or dict(parse_qsl(body.decode("latin-1"))) or query
         seen = Seen(scope["method"], scope["path"], headers, form, query)
         self.requests.append(seen)
+        renewing = seen.path == "/token" and form.get("grant_type") == "refresh_token"
+        self.refreshes_begun += renewing
         if seen.path == "/token" and self.delay:
             await asyncio.sleep(self.delay)
         answer = self._answer(seen)
+        if renewing and self.answer_delay:
+            await asyncio.sleep(self.answer_delay)
         await reply(send, answer)
 
     def _answer(self, seen: Seen) -> Fault:
@@ -235,7 +246,10 @@ class FakeAuthorizationServer:
         answer = {"state": query.get("state", "")}
         if self.iss != "omit":
             answer["iss"] = self.issuer if self.iss == "send" else self.iss
-        if self.decision == "deny":
+        if self.resource == "refuse" and "resource" in query:
+            # As Microsoft Entra ID does (AADSTS9010010).
+            answer |= {"error": "invalid_target", "error_description": "AADSTS9010010"}
+        elif self.decision == "deny":
             answer |= {"error": "access_denied", "error_description": "<b>no</b>"}
         else:
             code = secrets.token_urlsafe(24)
@@ -253,6 +267,8 @@ class FakeAuthorizationServer:
     def _client_of(self, seen: Seen) -> str | None:
         """Return who asks, None if the proof is missing or wrong."""
         form, authorization = seen.form, seen.headers.get("authorization", "")
+        if self.auth_methods and _method_of(form, authorization) not in self.auth_methods:
+            return None
         if authorization.startswith("Basic "):
             pair = base64.b64decode(authorization[6:]).decode()
             client_id, secret = (unquote_plus(part) for part in pair.split(":", 1))
@@ -282,6 +298,8 @@ class FakeAuthorizationServer:
             self.refreshes += 1
         if self.token_faults:
             return self.token_faults.pop(0)
+        if self.resource == "refuse" and "resource" in seen.form:
+            return as_json({"error": "invalid_target"}, 400)
         client_id = self._client_of(seen)
         if client_id is None or not self._knows(client_id):
             return as_json({"error": "invalid_client"}, 401)
@@ -315,13 +333,14 @@ class FakeAuthorizationServer:
             keep or f"rt-{secrets.token_urlsafe(24)}",
         )
         self.tokens.add(access)
-        self.refresh_tokens[refresh] = (family, grant)
+        if self.refresh_tokens_on:
+            self.refresh_tokens[refresh] = (family, grant)
         scope = grant.scope if self.granted_scope is None else self.granted_scope
         found: dict[str, Any] = {
             "access_token": access,
             "token_type": "Bearer",
             "expires_in": self.expires_in,
-            "refresh_token": refresh,
+            "refresh_token": refresh if self.refresh_tokens_on else None,
             "scope": scope,
         }
         if self.account:
@@ -329,6 +348,14 @@ class FakeAuthorizationServer:
             found["id_token"] = f"e30.{claims.rstrip(b'=').decode()}.x"
         found.update(self.reply_changes)
         return as_json({name: value for name, value in found.items() if value is not None})
+
+
+def _method_of(form: dict[str, Any], authorization: str) -> str:
+    if authorization.startswith("Basic "):
+        return "client_secret_basic"
+    if "client_assertion" in form:
+        return "private_key_jwt"
+    return "client_secret_post" if "client_secret" in form else "none"
 
 
 def as_json(document: Any, status: int = 200) -> Fault:

@@ -65,7 +65,7 @@ def test_an_expired_secret_is_registered_anew(server, protected) -> None:
     connect(browser_of(person()), upstream)
     connect(browser_of(person("bob")), upstream)
     assert len(server.calls("/register")) == 2
-    assert UpstreamClient.objects.count() == 1
+    assert UpstreamClient.objects.filter(retired_at__isnull=True).count() == 1
 
 
 def test_another_authorization_server_means_another_registration(server, protected) -> None:

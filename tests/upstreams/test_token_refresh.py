@@ -22,7 +22,14 @@ from tests.upstreams.connecting import (
     until,
     upstream_at,
 )
-from upstreams import accounts, actions, credentials, sealed_secrets, token_refresh
+from upstreams import (
+    accounts,
+    actions,
+    credentials,
+    refresh_outcome,
+    sealed_secrets,
+    token_refresh,
+)
 from upstreams.credentials import Credential, credential_for
 from upstreams.errors import NeedsConnection, SetupFailed
 from upstreams.models import (
@@ -153,8 +160,9 @@ def test_a_caller_that_leaves_does_not_lose_the_rotated_token(server, connected)
     ],
 )
 def test_149_a_failure_that_may_pass_keeps_the_tokens_and_backs_off(
-    server, connected, fault
+    server, connected, fault, monkeypatch
 ) -> None:
+    monkeypatch.setattr(token_refresh, "PATIENCE_SECONDS", 0)
     alice, upstream = connected
     facts = facts_of(upstream)
     expire()
@@ -169,7 +177,8 @@ def test_149_a_failure_that_may_pass_keeps_the_tokens_and_backs_off(
     assert bearer(run(credential_for(alice.pk, facts))) in server.tokens
 
 
-def test_a_server_that_cannot_be_reached_is_a_failure_that_may_pass(connected) -> None:
+def test_a_server_that_cannot_be_reached_is_a_failure_that_may_pass(connected, monkeypatch) -> None:
+    monkeypatch.setattr(token_refresh, "PATIENCE_SECONDS", 0)
     alice, upstream = connected
     client = UpstreamClient.objects.get()
     client.server_metadata["token_endpoint"] = "http://127.0.0.1:1/token"
@@ -191,8 +200,11 @@ def test_a_dead_grant_asks_the_person_to_connect_again(server, connected, code: 
             run(credential_for(alice.pk, facts_of(upstream)))
         assert error.value.reason == "reconnect"
         assert error.value.upstream_key == upstream.key
+        assert "no longer accepts the sign-in" in error.value.message
     assert server.refreshes == 1
-    assert accounts.status_for(alice, upstream).state == "needs_reconnect"
+    status = accounts.status_for(alice, upstream)
+    assert status.state == "needs_reconnect"
+    assert "no longer accepts the sign-in" in status.reason
 
 
 def test_148_a_refusal_is_not_believed_when_another_node_has_just_renewed(
@@ -232,13 +244,13 @@ def test_tokens_renewed_for_a_connection_that_ended_meanwhile_are_not_kept(
 ) -> None:
     alice, upstream = connected
     expire()
-    real = token_refresh._write
+    real = refresh_outcome.keep
 
-    def gone(leased, reply):
+    def gone(*members):
         accounts.disconnect(alice, upstream, actor=alice)
-        return real(leased, reply)
+        return real(*members)
 
-    monkeypatch.setattr(token_refresh, "_write", gone)
+    monkeypatch.setattr(refresh_outcome, "keep", gone)
     with pytest.raises(NeedsConnection):
         run(credential_for(alice.pk, facts_of(upstream)))
     assert not UpstreamAccount.objects.exists()
@@ -273,7 +285,9 @@ def test_an_unknown_client_of_our_own_making_is_forgotten(server, connected) -> 
     expire()
     with pytest.raises(NeedsConnection):
         run(credential_for(alice.pk, facts_of(upstream)))
-    assert not UpstreamClient.objects.exists()
+    assert not UpstreamClient.objects.filter(retired_at__isnull=True).exists()
+    reason = accounts.status_for(alice, upstream).reason
+    assert "no longer knows this gateway" in reason
 
 
 def test_a_token_that_cannot_be_renewed_serves_until_it_ends(server, connected) -> None:
