@@ -43,8 +43,9 @@ RACES = int(os.environ.get("REFRESH_RACE_ROUNDS", "20"))
 KILLS = int(os.environ.get("REFRESH_KILL_ROUNDS", "20"))
 # The server renews this long after the request came, and answers this much later.
 THINKING, ANSWERING = 0.02, 0.02
-# A process is killed at any moment of its first so many seconds.
-LONGEST_LIFE = 0.2
+# Three of four processes are killed at any moment from their request to so long after its
+# answer, one at any moment of its first half second.
+AFTERWARDS, BEFOREHAND = 0.04, 0.5
 
 
 class Worker:
@@ -139,12 +140,16 @@ def test_r36_a_kill_during_a_refresh_loses_only_what_had_not_arrived(tmp_path: P
         FakeAuthorizationServer(delay=THINKING, answer_delay=ANSWERING).serve() as server,
         two_processes(server, tmp_path, 0.5) as (alice, upstream, workers),
     ):
-        for _ in range(KILLS):
+        for number in range(KILLS):
             expire(refresh_not_before=None)
             version = account_of(alice, upstream).version
             before, begun = len(server.spent), server.refreshes_begun
             child = workers[0].ask({"begin": 1})
-            time.sleep(chance.uniform(0, LONGEST_LIFE))
+            if number % 4:
+                _wait_for_the_request(server, begun)
+                time.sleep(chance.uniform(0, THINKING + ANSWERING + AFTERWARDS))
+            else:
+                time.sleep(chance.uniform(0, BEFOREHAND))
             os.kill(child, signal.SIGKILL)
             first = workers[0].ask({"end": 1})
             _wait_for_the_server(server, begun)
@@ -163,6 +168,13 @@ def test_r36_a_kill_during_a_refresh_loses_only_what_had_not_arrived(tmp_path: P
         assert stored.refresh_token in server.refresh_tokens
     lines = "\n".join(f"  {count:4} {what}" for what, count in sorted(found.items()))
     print(f"\n{connection.vendor}: {KILLS} kills during a refresh\n{lines}")
+
+
+def _wait_for_the_request(server: FakeAuthorizationServer, begun: int) -> None:
+    deadline = time.monotonic() + 20
+    while server.refreshes_begun == begun:
+        assert time.monotonic() < deadline
+        time.sleep(0.0005)
 
 
 def _wait_for_the_server(server: FakeAuthorizationServer, begun: int) -> None:
