@@ -1,11 +1,13 @@
 """System checks of this room: keys for the vault, and no development switch in production."""
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, register
+from django.core.checks import CheckMessage, Error, Warning, register
 
 from upstreams.token_vault import VaultError, decode_key
 
@@ -35,6 +37,25 @@ def check_encryption_keys(
                 )
             )
     return problems
+
+
+@register()
+def check_refresh_journal(
+    app_configs: Sequence[Any] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Warn where a crash could cost somebody their sign-in because no file can be written."""
+    folder = Path(settings.GATEWAY_REFRESH_JOURNAL)
+    present = next((place for place in (folder, *folder.parents) if place.exists()), folder)
+    if present.is_dir() and os.access(present, os.W_OK | os.X_OK):
+        return []
+    return [
+        Warning(
+            f"Nothing can be written to {folder}.",
+            hint="Point GATEWAY_REFRESH_JOURNAL to a folder of the gateway's own. Without one, a "
+            "crash in the moment of a renewal can make a person connect an account again.",
+            id="upstreams.W004",
+        )
+    ]
 
 
 @register()

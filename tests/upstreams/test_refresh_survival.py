@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from django.core.checks import run_checks
 from django.db import DatabaseError
 from django.utils import timezone
 
@@ -126,6 +127,7 @@ def test_without_a_journal_folder_the_database_alone_has_to_do(
     settings.GATEWAY_REFRESH_JOURNAL = str(tmp_path / "a file")
     expire()
     assert bearer(run(credential_for(alice.pk, facts_of(upstream)))) in server.tokens
+    assert "upstreams.W004" in [message.id for message in run_checks()]
 
 
 def test_a_database_that_is_away_for_a_while_loses_no_answer(
