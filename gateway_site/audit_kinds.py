@@ -59,6 +59,9 @@ KINDS: dict[str, str] = {
     "virtual_mcp.created": "Added a Virtual MCP",
     "virtual_mcp.changed": "Changed a Virtual MCP",
     "virtual_mcp.deleted": "Deleted a Virtual MCP",
+    "definition.waiting": "Tools were added or changed and wait for review",
+    "definition.approved": "Approved what tools say of themselves",
+    "definition.rejected": "Rejected what tools say of themselves",
     "site.changed": "Changed the site's settings",
     "configuration.applied": "Applied a configuration file",
 }

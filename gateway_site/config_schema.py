@@ -135,6 +135,8 @@ class VirtualMcpEntry(Entry):
     enabled: bool | None = None
     audience: Literal["everyone", "groups"] | None = None
     groups: list[str] | None = None
+    new_tools: Literal["trust", "hold"] | None = None
+    changed_tools: Literal["alert", "hold"] | None = None
     upstreams: list[ChoiceEntry | str] | None = None
     access: list[AccessEntry] | None = None
     state: State = State.PRESENT

@@ -143,6 +143,8 @@ def apply_virtual_mcp(entry: VirtualMcpEntry, path: str, applying: Applying) -> 
         instructions=entry.instructions,
         enabled=entry.enabled,
         audience=entry.audience,
+        new_definitions=entry.new_tools,
+        changed_definitions=entry.changed_tools,
     )
     groups = None if entry.groups is None else _groups(entry.groups, f"{path}.groups")
     choices = None if entry.upstreams is None else _choices(entry.upstreams, f"{path}.upstreams")

@@ -11,7 +11,7 @@ from gateway_site.audit_trail import sentence
 from gateway_site.models import AuditEvent
 from oauthserver.models import OAuthClient
 from upstreams.models import Upstream, UpstreamAccount
-from virtualmcp.models import CallRecord, VirtualMcp
+from virtualmcp.models import CallRecord, ToolDefinition, VirtualMcp
 
 SHOWN_EVENTS = 12
 
@@ -70,6 +70,7 @@ class Board:
     failed: int
     people: int
     waiting_clients: int
+    to_review: int
 
 
 def read_board() -> Board:
@@ -97,6 +98,7 @@ def read_board() -> Board:
         failed=sum(row["failed"] for row in per_server.values()),
         waiting_clients=OAuthClient.objects.filter(review=OAuthClient.Review.WAITING).count(),
         people=records.exclude(user_id=None).aggregate(n=Count("user_id", distinct=True))["n"],
+        to_review=ToolDefinition.objects.filter(state=ToolDefinition.State.WAITING).count(),
     )
 
 

@@ -17,7 +17,17 @@ from virtualmcp.models import UpstreamChoice, VirtualMcp
 from virtualmcp.signals import audit, changed
 from virtualmcp.tool_names import LONGEST_UPSTREAM
 
-EDITABLE: Final = ("slug", "title", "description", "instructions", "enabled", "audience")
+EDITABLE: Final = (
+    "slug",
+    "title",
+    "description",
+    "instructions",
+    "enabled",
+    "audience",
+    "new_definitions",
+    "changed_definitions",
+)
+_TOLD_IN_AUDIT: Final = ("enabled", "audience", "new_definitions", "changed_definitions")
 MOST_CHOICES: Final = 50
 MOST_CHOSEN_TOOLS: Final = 1_000
 
@@ -91,7 +101,7 @@ def update_virtual_mcp(
     if fields:
         row.save()
         details["fields"] = fields
-        for name in ("enabled", "audience"):
+        for name in _TOLD_IN_AUDIT:
             if name in fields:
                 details[name] = {"before": getattr(before, name), "after": getattr(row, name)}
     if groups is not None:

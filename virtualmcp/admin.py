@@ -18,7 +18,15 @@ from virtualmcp.admin_forms import (
     UpstreamChoiceFormSet,
     VirtualMcpForm,
 )
-from virtualmcp.models import AccessRule, CallRecord, PublicName, UpstreamChoice, VirtualMcp
+from virtualmcp.definition_admin import ToolDefinitionAdmin, goes_with_its_owner
+from virtualmcp.models import (
+    AccessRule,
+    CallRecord,
+    PublicName,
+    ToolDefinition,
+    UpstreamChoice,
+    VirtualMcp,
+)
 from virtualmcp.route_table import resource_of
 
 # The classes are generic for the type checker only.
@@ -90,6 +98,10 @@ class VirtualMcpAdmin(_ServerAdmin):
         ("The server", {"fields": ["title", "slug", "description", "enabled", "address"]}),
         ("Who may use it", {"fields": ["audience", "groups"]}),
         ("What clients are told", {"fields": ["instructions"]}),
+        (
+            "When upstreams add or change tools",
+            {"fields": ["new_definitions", "changed_definitions"]},
+        ),
     ]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[VirtualMcp]:
@@ -153,12 +165,6 @@ class VirtualMcpAdmin(_ServerAdmin):
         """Say little here: the details are in the audit trail."""
         return [{"added": {}}] if add else [{"changed": {"fields": form.changed_data}}]
 
-    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        """Let public names go with their server; by themselves nobody may delete them."""
-        listed, counts, lacking, protected = super().get_deleted_objects(objs, request)
-        lacking.discard(str(PublicName._meta.verbose_name))
-        return listed, counts, lacking, protected
-
     def delete_model(self, request: HttpRequest, obj: VirtualMcp) -> None:
         """Delete through the action."""
         actions.delete_virtual_mcp(obj, actor=_actor(request))
@@ -193,6 +199,13 @@ class PublicNameAdmin(ReadOnlyAdmin):
     list_filter = ["virtual_mcp", "upstream", "kind"]
     search_fields = ["public_name", "upstream_name"]
     list_select_related = ["upstream", "virtual_mcp"]
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """They go with their upstream or server."""
+        return goes_with_its_owner(request, PublicName)
+
+
+admin.site.register(ToolDefinition, ToolDefinitionAdmin)
 
 
 @admin.register(CallRecord)

@@ -34,6 +34,10 @@ class VirtualMcpForm(_ServerForm):
             "slug": "The end of its address. It cannot be changed later.",
             "instructions": "Told to every client first; hosts read the first 512 characters "
             "most closely. What the upstreams say follows.",
+            "new_definitions": "What models read of a tool: title, description, schemas and "
+            "annotations; also of prompts and a server's instructions.",
+            "changed_definitions": "A server can change what it tells models after you chose it. "
+            "Every change is listed under Tool definitions.",
             "audience": "With groups chosen and none named, nobody may use it.",
         }
 

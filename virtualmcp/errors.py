@@ -4,6 +4,7 @@
     ├── ParamsInvalid          -32602: a member of params is missing or of the wrong type
     ├── NameUnknown            -32602: no such tool or prompt here, or none this person may use
     ├── NameAmbiguous          -32602: a bare name with several owners; names the candidates
+    ├── DefinitionHeld         -32602: its definition waits for an administrator's approval
     ├── ResourceUnknown        -32602 (modern) or -32002 (legacy): nobody here has this URI
     ├── CursorInvalid          -32602: not our cursor, or one for a list that has changed
     ├── StateInvalid           -32602: requestState that is not ours, not theirs, or too old
@@ -46,6 +47,10 @@ class NameUnknown(RequestRefused):
 
 class NameAmbiguous(RequestRefused):
     """A bare name that several upstreams own."""
+
+
+class DefinitionHeld(RequestRefused):
+    """What the upstream says of a tool or prompt is new or changed, and not approved yet."""
 
 
 class ResourceUnknown(RequestRefused):

@@ -19,6 +19,14 @@ class VirtualMcp(models.Model):
         GROUPS = "groups", "Only the groups chosen below"
         EVERYONE = "everyone", "Everyone who can sign in"
 
+    class NewDefinitions(models.TextChoices):
+        TRUST = "trust", "Offer them at once (trust on first use)"
+        HOLD = "hold", "Hold them back until an administrator approves them"
+
+    class ChangedDefinitions(models.TextChoices):
+        ALERT = "alert", "Go on offering them, and raise an alert"
+        HOLD = "hold", "Hold them back until an administrator approves them"
+
     slug = models.CharField(max_length=63, unique=True, validators=[SLUG])
     title = models.CharField(max_length=100)
     description = models.TextField(blank=True)
@@ -26,6 +34,12 @@ class VirtualMcp(models.Model):
     enabled = models.BooleanField(default=True)
     audience = models.CharField(max_length=8, choices=Audience, default=Audience.GROUPS)
     groups = models.ManyToManyField(Group, blank=True, related_name="virtual_mcps")
+    new_definitions = models.CharField(
+        "new tools", max_length=8, choices=NewDefinitions, default=NewDefinitions.TRUST
+    )
+    changed_definitions = models.CharField(
+        "changed tools", max_length=8, choices=ChangedDefinitions, default=ChangedDefinitions.ALERT
+    )
     upstreams = models.ManyToManyField(Upstream, through="UpstreamChoice")
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
@@ -116,6 +130,55 @@ class PublicName(models.Model):
 
     def __str__(self) -> str:
         return self.public_name
+
+
+class ToolDefinition(models.Model):
+    """What an upstream told of a tool, a prompt or itself, and whether that may be passed on.
+
+    One row for each wording seen (protocol.md 3.2.6). An earlier wording that was approved stays
+    so: upstreams may word things differently for different people.
+    """
+
+    class Subject(models.TextChoices):
+        TOOL = "tool", "Tool"
+        PROMPT = "prompt", "Prompt"
+        INSTRUCTIONS = "instructions", "Instructions of the server"
+
+    class State(models.TextChoices):
+        WAITING = "waiting", "Waiting for review"
+        APPROVED = "approved", "Approved"
+        REJECTED = "rejected", "Rejected"
+
+    virtual_mcp = models.ForeignKey(
+        VirtualMcp, on_delete=models.CASCADE, related_name="definitions"
+    )
+    upstream = models.ForeignKey(Upstream, on_delete=models.CASCADE, related_name="+")
+    subject = models.CharField(max_length=12, choices=Subject)
+    # As the upstream gives it; empty for instructions.
+    name = models.CharField(max_length=256, blank=True)
+    digest = models.CharField(max_length=32)
+    # Sorted JSON of what is told; empty where it was too long to keep.
+    content = models.TextField(blank=True)
+    # The annotation ``readOnlyHint``, as the upstream says it.
+    read_only = models.BooleanField(default=False, editable=False)
+    state = models.CharField(max_length=8, choices=State)
+    seen_at = models.DateTimeField(auto_now_add=True)
+    decided_at = models.DateTimeField(null=True)
+    decided_by = models.CharField(max_length=200, blank=True)
+
+    class Meta:
+        verbose_name = "tool definition"
+        ordering = ["-seen_at", "-pk"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["virtual_mcp", "upstream", "subject", "name", "digest"],
+                name="each_definition_once",
+            )
+        ]
+        indexes = [models.Index(fields=["state"], name="definition_state")]
+
+    def __str__(self) -> str:
+        return self.name or f"Instructions of {self.upstream}"
 
 
 class EndedSession(models.Model):

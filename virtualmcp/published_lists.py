@@ -1,8 +1,9 @@
 """The merged lists of a Virtual MCP, serialised once for everybody whose parts are equal.
 
-Tools the administrator filtered out are not in them; public names come from the pins; the order
-is the administrator's order of upstreams, then each upstream's own (protocol.md 3.2). Parts are
-identified by content, so the key of a merged list holds nothing about a person.
+Tools the administrator filtered out, and definitions that are held back, are not in them; public
+names come from the pins; the order is the administrator's order of upstreams, then each upstream's
+own (protocol.md 3.2). Parts are identified by content, so the key of a merged list holds nothing
+about a person.
 """
 
 import hashlib
@@ -11,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from upstreams.revisions import META_SERVER_INFO, Era
-from virtualmcp import raw_members, resource_uris
+from virtualmcp import definitions, hidden_text, raw_members, resource_uris
+from virtualmcp.definitions import SUBJECTS
 from virtualmcp.eras.conversion import tool_for
 from virtualmcp.listed_entries import Kind, ListContent, Listed
 from virtualmcp.models import PublicName
@@ -105,7 +107,7 @@ def _merge(
     for choice, content in parts:
         mapping = ResultMapping("" if server.transparent else choice.upstream.key)
         for entry in content.entries:
-            if not _offered(choice, content, entry, kind, era):
+            if not _offered(server, choice, content, entry, era):
                 continue
             name = entry.identity
             if names_kind(kind) is not None:
@@ -125,9 +127,14 @@ def _merge(
 
 
 def _offered(
-    choice: ChoiceFacts, content: ListContent, entry: Listed, kind: Kind, era: Era
+    server: VirtualMcpFacts, choice: ChoiceFacts, content: ListContent, entry: Listed, era: Era
 ) -> bool:
-    if kind is not Kind.TOOLS:
+    subject = SUBJECTS.get(content.kind)
+    if subject is not None and server.review.can_hold:
+        pinned = (choice.upstream.id, subject, entry.identity)
+        if not server.review.serves(pinned, definitions.digests(content)[entry.identity]):
+            return False
+    if content.kind is not Kind.TOOLS:
         return True
     if entry.mirrored is None and (content.modern or era is Era.MODERN):
         return False
@@ -139,7 +146,8 @@ def _written(
 ) -> bytes | None:
     renamed = name if name != entry.identity else ""
     try:
-        raw = mapping.entry(kind, entry.raw, renamed)
+        seen, _ = hidden_text.cleaned(entry.raw, definitions.TOLD)
+        raw = mapping.entry(kind, seen, renamed)
         return tool_for(era, raw, modern_upstream=content.modern) if kind is Kind.TOOLS else raw
     except NotAnObject:
         return None

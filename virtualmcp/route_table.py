@@ -17,6 +17,7 @@ from channels.db import database_sync_to_async
 from django.conf import settings
 
 from upstreams.upstream_facts import UpstreamFacts
+from virtualmcp.definitions import Known, Pinned, Review, Standing
 from virtualmcp.models import PublicName, UpstreamChoice, VirtualMcp
 
 LIFETIME = 60.0
@@ -72,7 +73,8 @@ class VirtualMcpFacts:
     ``choices`` holds enabled upstreams only, in the administrator's order. ``tools`` and
     ``prompts`` lead from pinned public names to those upstreams; ``tool_names`` and
     ``prompt_names`` hold *every* pin the other way round, those of upstreams that are switched
-    off too, because their names stay taken. ``version`` changes with the content.
+    off too, because their names stay taken. ``review`` says which definitions may be passed on.
+    ``version`` changes with the content.
     """
 
     id: int
@@ -92,6 +94,7 @@ class VirtualMcpFacts:
     rules: tuple[RuleFacts, ...] = ()
     # How many upstreams there are, whoever looks; names are the same for everybody.
     upstream_count: int = 0
+    review: Review = field(default_factory=Review)
 
     @property
     def transparent(self) -> bool:
@@ -244,8 +247,10 @@ def read_facts(slug: str) -> VirtualMcpFacts | None:
     tools, tool_names = _routes(choices, pins, PublicName.Kind.TOOL)
     prompts, prompt_names = _routes(choices, pins, PublicName.Kind.PROMPT)
     rules = _rules(row)
+    review, definitions = _review(row)
     about = (row.pk, row.slug, row.title, row.instructions, row.audience)
-    content = (*about, groups, choices, pins, sorted(map(_plain_rule, rules)))
+    policy = (row.new_definitions, row.changed_definitions, definitions)
+    content = (*about, groups, choices, pins, sorted(map(_plain_rule, rules)), policy)
     return VirtualMcpFacts(
         id=row.pk,
         slug=row.slug,
@@ -263,6 +268,7 @@ def read_facts(slug: str) -> VirtualMcpFacts | None:
         prompt_names=prompt_names,
         rules=rules,
         upstream_count=len(choices),
+        review=review,
     )
 
 
@@ -282,6 +288,26 @@ def _rules(row: VirtualMcp) -> tuple[RuleFacts, ...]:
 
 def _plain_rule(rule: RuleFacts) -> tuple[int, list[str], list[int]]:
     return (rule.upstream_id, sorted(rule.tools), sorted(rule.group_ids))
+
+
+def _review(row: VirtualMcp) -> tuple[Review, list[tuple[int, str, str, str, str]]]:
+    """Return the rules for definitions and what is known of them, and the rows it came from."""
+    rows = list(
+        row.definitions.order_by("pk").values_list(
+            "upstream_id", "subject", "name", "digest", "state"
+        )
+    )
+    standings: dict[Pinned, dict[str, Standing]] = {}
+    for upstream_id, subject, name, digest, state in rows:
+        standings.setdefault((upstream_id, subject, name), {})[digest] = Standing(state)
+    known = {pinned: Known(found, next(reversed(found))) for pinned, found in standings.items()}
+    review = Review(
+        hold_new=row.new_definitions == VirtualMcp.NewDefinitions.HOLD,
+        hold_changed=row.changed_definitions == VirtualMcp.ChangedDefinitions.HOLD,
+        known=MappingProxyType(known),
+        any_rejected=any(state == Standing.REJECTED for *_, state in rows),
+    )
+    return review, rows
 
 
 def _choice(row: UpstreamChoice) -> ChoiceFacts:

@@ -68,6 +68,8 @@ def test_the_example_in_the_documentation_works(apply, secrets):
     assert ada.is_staff
     assert not User.objects.get(username="grace").has_usable_password()
     engineering = VirtualMcp.objects.get(slug="engineering")
+    policy = (engineering.new_definitions, engineering.changed_definitions)
+    assert policy == ("trust", "hold")
     choices = [
         (c.upstream.key, c.required, c.tool_mode, c.chosen_tools) for c in engineering.choices.all()
     ]

@@ -21,7 +21,7 @@ from tests.fakes.asgi_server import serve
 from tests.virtualmcp.wire_client import WireClient
 from upstreams import credentials, mcp_client
 from upstreams.models import Upstream
-from virtualmcp import call_log, rate_limits, route_table, upstream_openings
+from virtualmcp import call_log, definition_pins, rate_limits, route_table, upstream_openings
 from virtualmcp.eras import era_in
 from virtualmcp.models import UpstreamChoice, VirtualMcp
 from virtualmcp.transport.endpoint import McpEndpoint
@@ -38,6 +38,7 @@ def forget_everything() -> Iterator[None]:
         credentials.forget()
         mcp_client.forget()
         upstream_openings.forget()
+        definition_pins.forget()
         era_in.forget()
         call_log.call_log._queue.clear()
         # Tests of other rooms in this process may have served the whole site, which starts it.

@@ -21,14 +21,22 @@ from upstreams import credentials, mcp_client
 from upstreams.canonical_call import ClientFacts, Outcome, QuestionNotPossible
 from upstreams.models import Upstream, UpstreamAccount
 from upstreams.revisions import LEGACY_LATEST, META_CLIENT_CAPABILITIES, META_VERSION, MODERN, Era
-from virtualmcp import name_pins, published_lists, route_table, tool_catalogue, upstream_openings
-from virtualmcp.models import PublicName, UpstreamChoice, VirtualMcp
+from virtualmcp import (
+    definition_pins,
+    name_pins,
+    published_lists,
+    route_table,
+    tool_catalogue,
+    upstream_openings,
+)
+from virtualmcp.models import PublicName, ToolDefinition, UpstreamChoice, VirtualMcp
 from virtualmcp.route_table import VirtualMcpFacts
 from virtualmcp.routing import method_table, resource_routes
 from virtualmcp.routing.client_request import Answer, ClientRequest
 
 # Children first.
 _WRITTEN: list[type[Model]] = [
+    ToolDefinition,
     PublicName,
     UpstreamChoice,
     VirtualMcp.groups.through,
@@ -50,6 +58,7 @@ def forget_everything() -> None:
     tool_catalogue.catalogue.forget()
     upstream_openings.forget()
     published_lists.forget()
+    definition_pins.forget()
     resource_routes.forget()
     credentials.forget()
     mcp_client.forget()
@@ -93,9 +102,9 @@ def counted_queries() -> Iterator[list[str]]:
 
 
 async def settled() -> None:
-    """Wait until names that were seen are pinned."""
-    while name_pins._background:
-        await asyncio.gather(*name_pins._background)
+    """Wait until names and definitions that were seen are pinned."""
+    while name_pins._background or definition_pins._background:
+        await asyncio.gather(*name_pins._background, *definition_pins._background)
 
 
 def person(name: str = "ada") -> User:

@@ -123,6 +123,8 @@ def form_data(*choices, **more):
         "slug": "team",
         "enabled": "on",
         "audience": "everyone",
+        "new_definitions": "trust",
+        "changed_definitions": "alert",
         "choices-TOTAL_FORMS": str(len(choices)),
         "choices-INITIAL_FORMS": "0",
         "rules-TOTAL_FORMS": "0",

@@ -12,7 +12,13 @@ from virtualmcp import raw_members
 from virtualmcp.errors import ParamsInvalid, RequestRefused, ResourceUnknown
 from virtualmcp.listed_entries import Kind
 from virtualmcp.raw_members import NotAnObject
-from virtualmcp.routing import name_routes, parameter_headers, resource_routes, upstream_failures
+from virtualmcp.routing import (
+    definition_gate,
+    name_routes,
+    parameter_headers,
+    resource_routes,
+    upstream_failures,
+)
 from virtualmcp.routing.call_target import Target
 from virtualmcp.routing.client_request import Answer, ClientRequest
 from virtualmcp.routing.upstream_relay import relay
@@ -90,6 +96,7 @@ async def _named(request: ClientRequest, kind: Kind) -> tuple[Target, _Params]:
     params = _read(request.params)
     name = _text(params.name, "name", LONGEST_NAME)
     choice, own = await name_routes.find(request, name, kind)
+    await definition_gate.check(request, choice, own, kind)
     target = Target(
         choice=choice,
         name=own,
@@ -111,6 +118,7 @@ async def _referred(request: ClientRequest) -> Target:
     if kind == "ref/prompt":
         member, asked = "name", _text(reference.get("name", _ABSENT), "ref.name", LONGEST_NAME)
         choice, own = await name_routes.find(request, asked, Kind.PROMPTS)
+        await definition_gate.check(request, choice, own, Kind.PROMPTS)
     elif kind == "ref/resource":
         member, asked = "uri", _text(reference.get("uri", _ABSENT), "ref.uri", LONGEST_URI)
         choice, own = await resource_routes.find(request, asked)

@@ -8,6 +8,7 @@ connected contributes nothing. Both are reported as a ``Problem``.
 import asyncio
 import functools
 import logging
+import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -102,6 +103,19 @@ def remembered_list(
     key = key_for(user_id, facts, client, kind)
     kept = catalogue.last_good(key) if key is not None else None
     return kept.content if kept is not None else None
+
+
+def watched_list(
+    user_id: int, facts: UpstreamFacts, client: ClientFacts, kind: Kind, oldest: float
+) -> ListContent | None:
+    """Do as ``remembered_list``; one older than ``oldest`` seconds is renewed in the background."""
+    key = key_for(user_id, facts, client, kind)
+    kept = catalogue.last_good(key) if key is not None else None
+    if key is None or kept is None:
+        return None
+    if time.monotonic() - kept.read_at > oldest:
+        catalogue.renew(key, _reading(user_id, facts, client, kind))
+    return kept.content
 
 
 async def read_now(

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from upstreams.canonical_call import CallSink
 from upstreams.connect_links import link_for
 from upstreams.revisions import Era
-from virtualmcp import name_pins, person_view, published_lists, raw_members
+from virtualmcp import definition_pins, name_pins, person_view, published_lists, raw_members
 from virtualmcp.eras.conversion import signed
 from virtualmcp.errors import INTERNAL_ERROR, ParamsInvalid, RequestRefused
 from virtualmcp.listed_entries import Kind
@@ -87,6 +87,8 @@ def _cursor(params: bytes) -> str:
 async def _published(request: ClientRequest, kind: Kind, parts: list[Contribution]) -> Published:
     """Merge the parts; names seen for the first time are pinned before they go out."""
     known = [(part.choice, part.content) for part in parts if part.content is not None]
+    for choice, content in known:
+        definition_pins.look(request.server, choice, content)
     published = published_lists.publish(request.server, kind, known, request.era)
     pins = names_kind(kind)
     if not published.unpinned or pins is None:

@@ -5,12 +5,12 @@ client must not wait for the slowest upstream to connect (protocol.md 2.3.1).
 """
 
 import asyncio
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from upstreams.canonical_call import ClientFacts
+from virtualmcp import definition_pins, hidden_text
 from virtualmcp.route_table import ChoiceFacts, VirtualMcpFacts
 from virtualmcp.server_identity import server_info
 from virtualmcp.upstream_openings import UpstreamOpening, openings
@@ -112,15 +112,16 @@ def _instructions(
     """The administrator's words first: hosts heed the beginning most (clients.md 1.6)."""
     texts = [server.instructions.strip()]
     for choice, opened in said:
-        text = visible(opened.instructions)[:MOST_FROM_ONE].strip() if opened is not None else ""
+        text = _of_upstream(server, choice, opened) if opened is not None else ""
         if text and not server.transparent:
             text = f"## {choice.upstream.title} ({choice.upstream.key})\n{text}"
         texts.append(text)
     return "\n\n".join(text for text in texts if text)[:MOST_ALL]
 
 
-def visible(text: str) -> str:
-    """Return text without the characters that people can't see but models read (#203)."""
-    return "".join(
-        char for char in text if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cf")
-    )
+def _of_upstream(server: VirtualMcpFacts, choice: ChoiceFacts, opened: UpstreamOpening) -> str:
+    """Return an upstream's own words, if they may be passed on: they reach the model unasked."""
+    said = opened.instructions
+    if not said or not definition_pins.look_at_instructions(server, choice, said):
+        return ""
+    return hidden_text.without(said)[:MOST_FROM_ONE].strip()
