@@ -232,7 +232,7 @@ def resource_of(slug: str) -> str:
 
 
 def read_facts(slug: str) -> VirtualMcpFacts | None:
-    """Take a snapshot from the database: five queries, whatever the size."""
+    """Take a snapshot from the database: six queries, whatever the size."""
     row = VirtualMcp.objects.filter(slug=slug, enabled=True).first()
     if row is None:
         return None
