@@ -9,9 +9,8 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from channels.routing import ProtocolTypeRouter, URLRouter
+from channels.routing import ProtocolTypeRouter
 from django.core.asgi import get_asgi_application
-from django.urls import re_path
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gateway_site.settings")
 django_application = get_asgi_application()
@@ -20,7 +19,7 @@ django_application = get_asgi_application()
 from gateway_site.background_work import BackgroundWork  # noqa: E402
 from gateway_site.configuration_checks import require_sound_configuration  # noqa: E402
 from gateway_site.trusted_proxy import behind_proxy  # noqa: E402
-from virtualmcp.transport.endpoint import McpEndpoint  # noqa: E402
+from virtualmcp.transport.endpoint import McpEndpoint, is_endpoint  # noqa: E402
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -49,23 +48,23 @@ async def refuse_websocket(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "websocket.close", "code": 1000})
 
 
-# Channels routes to ASGI applications with what Django types as routes to views.
-endpoint: Any = McpEndpoint()
+endpoint = McpEndpoint()
 pages: Any = django_application
-http_routes = URLRouter(
-    [
-        re_path(r"^v1/mcp/(?P<slug>[^/]*)/?$", endpoint),
-        # Deeper paths name no Virtual MCP; the endpoint says so in its own way.
-        re_path(r"(?s)^v1/mcp(?:/.*)?$", endpoint, {"slug": ""}),
-        re_path(r"", pages),
-    ]
-)
 
 
 async def answer_http(scope: Scope, receive: Receive, send: Send) -> None:
-    """Route one HTTP exchange, with the peer's address and scheme put right first."""
-    background_work.ensure_started()
-    await http_routes(behind_proxy(scope), receive, send)
+    """Route one HTTP exchange: every call passes here, so two comparisons take the place of a
+    list of patterns.
+
+    Django is given the peer's address and scheme put right; the endpoint looks at neither.
+    """
+    if is_endpoint(scope["path"]):
+        if not background_work.started:
+            background_work.ensure_started()
+        await endpoint(scope, receive, send)
+    else:
+        background_work.ensure_started()
+        await pages(behind_proxy(scope), receive, send)
 
 
 # What start-up made stays for good: no collection need look at it again, and calls, which leave

@@ -33,6 +33,8 @@ class BackgroundWork:
             token_upkeep.keep_tokens_alive,
         ),
     ) -> None:
+        # Whether ``ensure_started`` has been called and not ``stop``; for callers in a hurry.
+        self.started = False
         self._jobs = jobs
         self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -43,11 +45,13 @@ class BackgroundWork:
         if self._loop is not None and self._loop() is loop:
             return
         self._loop = weakref.ref(loop)
+        self.started = True
         call_log.start()
         self._tasks = [loop.create_task(self._keep_running(job)) for job in self._jobs]
 
     async def stop(self) -> None:
         """End the jobs, the sessions and connections to upstreams, and write the call log."""
+        self.started = False
         tasks, self._tasks, self._loop = self._tasks, [], None
         for task in tasks:
             task.cancel()

@@ -54,8 +54,20 @@ logger = logging.getLogger(__name__)
 _ALLOW: Header = (b"allow", b"POST, DELETE")
 _ALLOW_PAGES: Header = (b"allow", b"POST, DELETE, OPTIONS")
 _MODERN = MODERN.encode()
+_PATH = "/v1/mcp"
 # What no slug can be is not looked for; models.SLUG says the same to whoever chooses one.
 _SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+
+
+def is_endpoint(path: str) -> bool:
+    """Tell whether a request for this path is the endpoint's to answer."""
+    return path.startswith(_PATH) and path[7:8] in ("/", "")
+
+
+def slug_in(path: str) -> str:
+    """Return the slug in an address of the endpoint; deeper paths name no Virtual MCP: ``""``."""
+    slug = path[8:].removesuffix("/")
+    return "" if "/" in slug else slug
 
 
 class McpEndpoint:
@@ -68,20 +80,19 @@ class McpEndpoint:
             headers = headers_of(scope["headers"])
             check_host(headers)
             extra = cors_headers(headers.get(b"origin"))
-            server = await _server(scope["url_route"]["kwargs"].get("slug", ""))
+            slug = slug_in(scope["path"])
+            server = route_table.cached(slug) or await _server(slug)
             method = scope["method"]
             if method != "POST":
                 await _without_message(method, headers, server, extra, send)
                 return
-            holder = await _holder(scope, headers, server)
+            holder = _known_holder(headers, server) or await _holder(scope, headers, server)
             seen = person_view.seen_by(server, holder.group_ids)
             exchange = Exchange(
                 receive, send, headers, extra, seen, holder, accepts(headers.get(b"accept", b""))
             )
-            most_bytes = settings.GATEWAY_MAX_BODY_BYTES
-            check_content(headers, most_bytes)
-            body = await read_body(receive, most_bytes)
-            await message_dispatch.dispatch(exchange, body)
+            check_content(headers)
+            await message_dispatch.dispatch(exchange, await read_body(receive))
         except Refusal as refusal:
             await send_refusal(send, refusal, extra)
         except MalformedMessage as fault:
@@ -99,18 +110,25 @@ async def _server(slug: str) -> VirtualMcpFacts:
     Raises:
         Refusal: 404 if there is none, 503 if that can't be found out.
     """
-    found = route_table.cached(slug)
-    if found is None:
-        if _SLUG.fullmatch(slug) is None:
-            raise _not_found()
-        try:
-            found = await route_table.load(slug)
-        except Exception as failure:
-            logger.exception("the Virtual MCP %s could not be read", slug)
-            raise unavailable() from failure
+    if _SLUG.fullmatch(slug) is None:
+        raise _not_found()
+    try:
+        found = await route_table.load(slug)
+    except Exception as failure:
+        logger.exception("the Virtual MCP %s could not be read", slug)
+        raise unavailable() from failure
     if found is None:
         raise _not_found()
     return found
+
+
+def _known_holder(headers: Mapping[bytes, bytes], server: VirtualMcpFacts) -> TokenHolder | None:
+    """Return who asks if that is in memory and they may; None says nothing more."""
+    authorization = headers.get(b"authorization")
+    if authorization is None:
+        return None
+    holder = bearer_tokens.cached(authorization, server.resource)
+    return holder if holder is not None and access_policy.may_use(holder, server) else None
 
 
 async def _holder(
@@ -124,12 +142,11 @@ async def _holder(
     """
     resource = server.resource
     try:
-        authorization = headers.get(b"authorization")
+        values = [value for name, value in scope["headers"] if name == b"authorization"]
         holder: TokenHolder | TokenRefusal | None = None
-        if authorization is not None:
-            holder = bearer_tokens.cached(authorization, resource)
+        if len(values) == 1:
+            holder = bearer_tokens.cached(values[0], resource)
         if holder is None:
-            values = [value for name, value in scope["headers"] if name == b"authorization"]
             holder = await bearer_tokens.authenticate(values, resource)
         allowed = not isinstance(holder, TokenRefusal) and access_policy.may_use(holder, server)
     except Exception as failure:

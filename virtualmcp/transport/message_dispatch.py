@@ -43,7 +43,7 @@ async def dispatch(exchange: Exchange, body: bytes) -> None:
     Raises:
         MalformedMessage, Refusal, SessionUnknown: the endpoint words them.
     """
-    if is_batch(body):
+    if body[:1] != b"{" and is_batch(body):
         await _batch(exchange, body)
         return
     message = read_message(body)

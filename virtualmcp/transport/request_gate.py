@@ -15,6 +15,7 @@ from django.core.signals import setting_changed
 from django.http.request import split_domain_port, validate_host
 
 from virtualmcp.transport.http_answers import Header, Receive, Refusal
+from virtualmcp.transport.overdue import Deadlines
 
 BODY_SECONDS = 30.0
 MOST_HEADERS = 100
@@ -57,8 +58,9 @@ class Disconnected(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Addresses:
-    """Who may be addressed, and from where; made once from the settings."""
+    """Who may be addressed, from where, with how much; made once from the settings."""
 
+    most_bytes: int
     hosts: frozenset[bytes]
     other_hosts: tuple[str, ...]
     public_name: str
@@ -75,6 +77,7 @@ def _addresses() -> _Addresses:
     origins = {f"{public.scheme}://{bare}"}
     origins.update(origin.rstrip("/").lower() for origin in settings.GATEWAY_ALLOWED_ORIGINS)
     return _Addresses(
+        most_bytes=settings.GATEWAY_MAX_BODY_BYTES,
         hosts=frozenset((bare.encode(), (bare + default_port).encode(), host.encode())),
         other_hosts=tuple(other for other in settings.ALLOWED_HOSTS if other.lower() != name),
         public_name=name,
@@ -184,7 +187,7 @@ def preflight_headers(requested: bytes) -> tuple[Header, ...]:
     )
 
 
-def check_content(headers: Mapping[bytes, bytes], most_bytes: int) -> None:
+def check_content(headers: Mapping[bytes, bytes]) -> None:
     """Refuse a body that is not plain JSON, or is said to be too large.
 
     Raises:
@@ -199,10 +202,10 @@ def check_content(headers: Mapping[bytes, bytes], most_bytes: int) -> None:
     if encoding is not None and encoding.strip().lower() not in (b"", b"identity"):
         raise Refusal(415, "encoded", "Send the body without a Content-Encoding.")
     length = headers.get(b"content-length")
-    if length is not None and (
-        not length.isdigit() or len(length) > 18 or int(length) > most_bytes
-    ):
-        raise _too_large(most_bytes)
+    if length is not None:
+        most_bytes = _addresses().most_bytes
+        if not length.isdigit() or len(length) > 18 or int(length) > most_bytes:
+            raise _too_large(most_bytes)
 
 
 def _is_json(content_type: bytes) -> bool:
@@ -225,27 +228,28 @@ def _too_large(most_bytes: int) -> Refusal:
     )
 
 
-async def read_body(receive: Receive, most_bytes: int) -> bytes:
+async def read_body(receive: Receive) -> bytes:
     """Read the whole body within ``BODY_SECONDS``.
 
     Raises:
         Refusal: 413 as soon as there is too much of it, 408 when it does not come in time.
         Disconnected: the client went away.
     """
-    deadline = _Deadline(BODY_SECONDS)
+    reading = _Reading()
+    _bodies.add(reading, BODY_SECONDS)
     try:
         message = await receive()
         if message["type"] != "http.request":
             raise Disconnected
         body: bytes = message.get("body", b"")
-        if not message.get("more_body") and len(body) <= most_bytes:
+        if not message.get("more_body") and len(body) <= _addresses().most_bytes:
             return body
-        return await _read_rest(receive, message, most_bytes)
+        return await _read_rest(receive, message, _addresses().most_bytes)
     except asyncio.CancelledError:
-        if not deadline.passed():
+        if not reading.too_slow():
             raise
     finally:
-        deadline.timer.cancel()
+        _bodies.discard(reading)
     raise Refusal(
         408,
         "body_too_slow",
@@ -254,24 +258,27 @@ async def read_body(receive: Receive, most_bytes: int) -> bytes:
     )
 
 
-class _Deadline:
-    """What ``asyncio.timeout`` does, at a quarter of its cost, which every call pays."""
+class _Reading:
+    """A body that is being read, by the task that reads it."""
 
-    __slots__ = ("_expired", "_task", "timer")
+    __slots__ = ("_expired", "_task")
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self) -> None:
         self._task = asyncio.current_task()
         self._expired = False
-        self.timer = asyncio.get_running_loop().call_later(seconds, self._expire)
 
-    def passed(self) -> bool:
-        """Tell whether it was this deadline, and nothing else, that cancelled the task."""
+    def too_slow(self) -> bool:
+        """Tell whether it was the deadline, and nothing else, that cancelled the task."""
         return self._expired and self._task is not None and not self._task.uncancel()
 
-    def _expire(self) -> None:
+    def overdue(self) -> None:
+        """Stop waiting for the body."""
         self._expired = True
         if self._task is not None:
             self._task.cancel()
+
+
+_bodies = Deadlines(every=0.1)
 
 
 async def _read_rest(receive: Receive, message: Mapping[str, Any], most_bytes: int) -> bytes:

@@ -1,0 +1,60 @@
+"""Deadlines that hardly ever pass, kept by one timer for all of them.
+
+A timer of the event loop for each request costs more than most of what a request does. These cost
+a dictionary entry: one sweep looks at them now and then, as long as there are any. A deadline is
+therefore noticed up to ``every`` seconds late, never early.
+"""
+
+import asyncio
+import threading
+import time
+from typing import Protocol
+
+
+class Waiting(Protocol):
+    """What has a deadline; hashable by identity."""
+
+    def overdue(self) -> None:
+        """Hear, once, that the deadline has passed."""
+
+
+class _Sweep:
+    """The deadlines of one event loop, in the order in which they pass."""
+
+    __slots__ = ("due", "every", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, every: float) -> None:
+        self.loop = loop
+        self.every = every
+        self.due: dict[Waiting, float] = {}
+        loop.call_later(every, self._look)
+
+    def _look(self) -> None:
+        now, due = time.monotonic(), self.due
+        while due:
+            waiting = next(iter(due))
+            if due[waiting] > now:
+                break
+            del due[waiting]
+            waiting.overdue()
+        self.loop.call_later(self.every, self._look)
+
+
+class Deadlines:
+    """Deadlines of one kind, all equally long; looked at ``every`` seconds."""
+
+    def __init__(self, every: float) -> None:
+        self._every = every
+        # A thread runs one loop at a time; asking for the running one costs a system call.
+        self._here = threading.local()
+
+    def add(self, waiting: Waiting, seconds: float) -> None:
+        """Begin to wait; only from the thread of a running loop."""
+        sweep: _Sweep | None = getattr(self._here, "sweep", None)
+        if sweep is None or sweep.loop.is_closed():
+            sweep = self._here.sweep = _Sweep(asyncio.get_running_loop(), self._every)
+        sweep.due[waiting] = time.monotonic() + seconds
+
+    def discard(self, waiting: Waiting) -> None:
+        """Wait no longer; harmless when the deadline has passed."""
+        self._here.sweep.due.pop(waiting, None)
