@@ -48,7 +48,7 @@ async def refuse_websocket(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "websocket.close", "code": 1000})
 
 
-endpoint = McpEndpoint()
+endpoint: Any = McpEndpoint()
 pages: Any = django_application
 
 
