@@ -6,14 +6,11 @@ from typing import TYPE_CHECKING, Any
 from allauth.account.models import EmailAddress
 from allauth.mfa.models import Authenticator
 from allauth.socialaccount.models import SocialAccount, SocialApp, SocialToken
-from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
-from django.utils.html import format_html
 from oauth2_provider.models import (
     get_access_token_model,
     get_grant_model,
@@ -22,18 +19,16 @@ from oauth2_provider.models import (
 )
 
 from gateway_site import audit_trail, people_actions
-from gateway_site.admin_forms import IdentityProviderForm
 from gateway_site.models import AuditEvent, SiteProfile
 
 # The classes are generic for the type checker only.
 if TYPE_CHECKING:
     _AuditAdmin = admin.ModelAdmin[AuditEvent]
     _ProfileAdmin = admin.ModelAdmin[SiteProfile]
-    _ProviderAdmin = admin.ModelAdmin[SocialApp]
     _FactorAdmin = admin.ModelAdmin[Authenticator]
     _UserAdmin = UserAdmin[User]
 else:
-    _AuditAdmin = _ProfileAdmin = _ProviderAdmin = _FactorAdmin = admin.ModelAdmin
+    _AuditAdmin = _ProfileAdmin = _FactorAdmin = admin.ModelAdmin
     _UserAdmin = UserAdmin
 
 # These libraries register pages of their own, which would show secrets and bypass the actions.
@@ -46,6 +41,9 @@ for _model in (
 ):
     if admin.site.is_registered(_model):
         admin.site.unregister(_model)
+
+# Registers its pages, after those of the libraries are gone.
+import_module("gateway_site.provider_admin")
 
 
 @admin.register(AuditEvent)
@@ -158,63 +156,6 @@ class PeopleGroupAdmin(GroupAdmin):
         """Delete each through the action."""
         for group in queryset:
             people_actions.delete_group(group, actor=request.user)
-
-
-@admin.register(SocialApp)
-class IdentityProviderAdmin(_ProviderAdmin):
-    """OpenID Connect providers; the client secret can be written and never read."""
-
-    form = IdentityProviderForm
-    list_display = ["name", "provider_id", "server_url", "client_id"]
-    readonly_fields = ["redirect_uri"]
-    fields = [
-        "name",
-        "provider_id",
-        "server_url",
-        "client_id",
-        "client_secret",
-        "only_known_people",
-        "trust_addresses",
-        "redirect_uri",
-    ]
-
-    @admin.display(description="Issuer")
-    def server_url(self, app: SocialApp) -> str:
-        """Return the provider's address."""
-        return str(app.settings.get("server_url", ""))
-
-    @admin.display(description="Redirect URI to register at the provider")
-    def redirect_uri(self, app: SocialApp) -> str:
-        """Return the callback address, once the provider has its id."""
-        if not app.provider_id:
-            return "Shown after saving."
-        path = reverse("openid_connect_callback", kwargs={"provider_id": app.provider_id})
-        return format_html("<code>{}</code>", settings.PUBLIC_URL + path)
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[SocialApp]:
-        """Show only what sign-in uses."""
-        return super().get_queryset(request).filter(provider="openid_connect")
-
-    def save_model(self, request: HttpRequest, obj: SocialApp, form: Any, change: bool) -> None:
-        """Save through the action."""
-        values = {n: form.cleaned_data[n] for n in ("name", "provider_id", "client_id")}
-        values["settings"] = form.new_settings()
-        people_actions.save_identity_provider(
-            obj, values, secret=form.cleaned_data["client_secret"] or None, actor=request.user
-        )
-
-    def delete_model(self, request: HttpRequest, obj: SocialApp) -> None:
-        """Delete through the action."""
-        people_actions.delete_identity_provider(obj, actor=request.user)
-
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[SocialApp]) -> None:
-        """Delete each through the action."""
-        for app in queryset:
-            people_actions.delete_identity_provider(app, actor=request.user)
-
-
-SocialApp._meta.verbose_name = "identity provider"
-SocialApp._meta.verbose_name_plural = "identity providers"
 
 
 @admin.register(Authenticator)

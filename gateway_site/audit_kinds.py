@@ -5,6 +5,10 @@ KINDS: dict[str, str] = {
     "person.signed_in": "Signed in",
     "person.signed_out": "Signed out",
     "person.sign_in_failed": "A sign-in failed",
+    "person.sign_in_refused": "Somebody from an identity provider was not let in",
+    "person.provider_failed": "A sign-in at an identity provider failed",
+    "person.groups_synchronised": "Groups followed the identity provider",
+    "person.groups_unknown": "An identity provider did not name somebody's groups",
     "person.password_changed": "Changed their password",
     "person.provider_linked": "Signed in with an identity provider for the first time",
     "person.provider_unlinked": "Removed the link to an identity provider",
@@ -16,6 +20,7 @@ KINDS: dict[str, str] = {
     "group.changed": "Changed a group",
     "group.deleted": "Deleted a group",
     "identity_provider.changed": "Changed an identity provider",
+    "identity_provider.mapping_changed": "Changed which groups an identity provider gives",
     "identity_provider.deleted": "Deleted an identity provider",
     # Clients, consents and tokens.
     "client.registered": "A client registered itself",

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from allauth.socialaccount.models import SocialApp
 from django.contrib.auth.models import Group, User
 from django.contrib.auth.password_validation import validate_password
 
@@ -11,7 +10,6 @@ from gateway_site.config_changes import Applying, differing, named, said
 from gateway_site.config_file import ConfigurationRefused
 from gateway_site.config_schema import (
     GroupEntry,
-    IdentityProviderEntry,
     SiteEntry,
     State,
     UserEntry,
@@ -105,37 +103,3 @@ def _groups(entry: UserEntry, path: str) -> list[Group] | None:
         text = f"There is no group {missing[0]}. Name it under groups."
         raise ConfigurationRefused([(f"{path}.groups", text)])
     return [found[name] for name in entry.groups]
-
-
-def apply_identity_provider(entry: IdentityProviderEntry, path: str, applying: Applying) -> None:
-    """Make, change or remove an OpenID Connect provider."""
-    app = SocialApp.objects.filter(provider="openid_connect", provider_id=entry.id).first()
-    if entry.state is State.ABSENT:
-        if app is not None:
-            people_actions.delete_identity_provider(app, actor=applying.actor)
-        applying.note("identity provider", entry.id, "removed" if app else "unchanged")
-        return
-    created = app is None
-    app = app or SocialApp(provider="openid_connect", provider_id=entry.id, name=entry.id)
-    changed = differing(app, said(name=entry.name, client_id=entry.client_id))
-    settings = {
-        **app.settings,
-        **said(
-            server_url=entry.server_url,
-            only_known_people=entry.only_known_people,
-            verified_email=entry.trust_addresses,
-        ),
-    }
-    if settings != app.settings:
-        changed["settings"] = settings
-    secret = None
-    if entry.client_secret is not None:
-        given = applying.secret(f"{path}.client_secret", entry.client_secret)
-        secret = given if given != people_actions.provider_secret(app) else None
-    if created or changed or secret is not None:
-        with named(path):
-            people_actions.save_identity_provider(app, changed, secret=secret, actor=applying.actor)
-    if secret is not None:
-        changed["client_secret"] = None
-    what = "created" if created else "changed" if changed else "unchanged"
-    applying.note("identity provider", entry.id, what, changed)

@@ -53,15 +53,28 @@ class UserEntry(Entry):
 
 
 class IdentityProviderEntry(Entry):
-    """An OpenID Connect provider; ``id`` is part of its callback address."""
+    """An OpenID Connect provider; ``id`` is part of its callback address.
+
+    ``server_url`` is the issuer, or what the preset asks for. ``group_mapping`` leads from the
+    provider's names to the gateway's groups.
+    """
 
     id: str
+    preset: str | None = None
     name: str | None = None
     server_url: str | None = None
     client_id: str | None = None
     client_secret: str | None = None
     only_known_people: bool | None = None
     trust_addresses: bool | None = None
+    scopes: list[str] | None = None
+    groups_claim: str | None = None
+    groups_by_name: bool | None = None
+    group_mapping: dict[str, list[str] | str] | None = None
+    allowed_domains: list[str] | None = None
+    allowed_groups: list[str] | None = None
+    sign_in_domains: list[str] | None = None
+    sign_out_there: bool | None = None
     state: State = State.PRESENT
 
 

@@ -15,10 +15,10 @@ from gateway_site.config_clients import apply_client, apply_client_policy
 from gateway_site.config_file import ConfigurationRefused, SecretReferences
 from gateway_site.config_people import (
     apply_group,
-    apply_identity_provider,
     apply_site,
     apply_user,
 )
+from gateway_site.config_providers import apply_identity_provider
 from gateway_site.config_schema import Configuration
 from gateway_site.config_servers import apply_upstream, apply_virtual_mcp
 

@@ -73,3 +73,39 @@ class ChangeNotice(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.key}"
+
+
+class GroupMapping(models.Model):
+    """What an identity provider calls a group of the gateway."""
+
+    provider = models.ForeignKey(
+        "socialaccount.SocialApp", on_delete=models.CASCADE, related_name="group_mappings"
+    )
+    claim_value = models.CharField("the provider's name", max_length=255)
+    group = models.ForeignKey("auth.Group", on_delete=models.CASCADE, related_name="+")
+
+    class Meta:
+        ordering = ["claim_value", "pk"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["provider", "claim_value", "group"], name="a_mapping_once_per_provider"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.claim_value} is {self.group}"
+
+
+class ProvidedMembership(models.Model):
+    """A person's membership in a group that an identity provider or SCIM gave (group_sync)."""
+
+    user = models.ForeignKey("auth.User", on_delete=models.CASCADE, related_name="+")
+    group = models.ForeignKey("auth.Group", on_delete=models.CASCADE, related_name="+")
+    source = models.CharField(max_length=80)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["user", "group", "source"], name="a_membership_once_per_source"
+            )
+        ]

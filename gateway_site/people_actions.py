@@ -4,9 +4,8 @@ The admin and ``gateway_apply`` call these, so that both behave alike. ``actor``
 administrator who acts, None for the command line.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from allauth.account.models import EmailAddress
 from allauth.socialaccount.models import SocialApp
@@ -15,8 +14,11 @@ from django.core.exceptions import ValidationError
 from django.core.validators import validate_slug
 from django.db import transaction
 
-from gateway_site import audit_trail, public_address
-from gateway_site.models import SiteProfile
+from gateway_site import audit_trail
+from gateway_site.identity import group_sync
+from gateway_site.identity.presets import preset_of
+from gateway_site.identity.provider_facts import check_settings
+from gateway_site.models import GroupMapping, SiteProfile
 from gateway_site.sign_in import SEALED_SECRET, secret_owner
 from upstreams import token_vault
 
@@ -104,20 +106,6 @@ def delete_person(user: User, *, actor: Any) -> None:
     audit_trail.record("person.deleted", user=actor, target=name)
 
 
-def check_server_url(url: str) -> None:
-    """Refuse an issuer that is no https address (http is for localhost only).
-
-    Raises:
-        ValidationError: says what is expected.
-    """
-    parts = urlsplit(url)
-    secure = parts.scheme == "https" or (parts.scheme == "http" and public_address.is_loopback(url))
-    if not parts.hostname or not secure:
-        raise ValidationError(
-            {"server_url": "Give the provider's issuer, such as https://login.example.com/realm."}
-        )
-
-
 def provider_secret(app: SocialApp) -> str:
     """Open a provider's client secret, "" if it has none."""
     sealed = app.settings.get(SEALED_SECRET)
@@ -138,8 +126,13 @@ def save_identity_provider(
     for name, value in values.items():
         setattr(app, name, value)
     app.provider = "openid_connect"
+    preset = preset_of(str(app.settings.get("preset", "")))
+    entered = str(app.settings.get("server_url", ""))
+    app.settings = {**app.settings, "server_url": preset.issuer_for(entered)}
+    app.provider_id = app.provider_id or preset.key
+    app.name = app.name or preset.title
     validate_slug(app.provider_id)
-    check_server_url(str(app.settings.get("server_url", "")))
+    check_settings(app.settings)
     if not app.client_id:
         raise ValidationError({"client_id": "Give the client ID that the provider assigned."})
     if secret is not None:
@@ -155,7 +148,45 @@ def save_identity_provider(
 
 
 @transaction.atomic
+def set_group_mapping(
+    app: SocialApp, pairs: Iterable[tuple[str, Group]], *, actor: Any
+) -> dict[str, Any]:
+    """Make the mapping of a provider's groups these pairs; what no pair gives any more is taken.
+
+    Returns:
+        What changed, by name; empty if nothing did.
+    """
+    wanted = set(pairs)
+    rows = GroupMapping.objects.filter(provider=app).select_related("group")
+    present = {(row.claim_value, row.group) for row in rows}
+    if wanted == present:
+        return {}
+    for row in rows:
+        if (row.claim_value, row.group) not in wanted:
+            row.delete()
+    GroupMapping.objects.bulk_create(
+        GroupMapping(provider=app, claim_value=value, group=group)
+        for value, group in wanted - present
+    )
+    lost = {group for _, group in present} - {group for _, group in wanted}
+    if lost and app.settings.get("groups_by_name") is not True:
+        group_sync.withdraw(f"oidc:{app.provider_id}", lost)
+    details = {
+        "before": sorted(f"{value}: {group.name}" for value, group in present),
+        "after": sorted(f"{value}: {group.name}" for value, group in wanted),
+    }
+    audit_trail.record(
+        "identity_provider.mapping_changed", user=actor, target=app.provider_id, details=details
+    )
+    return details
+
+
+@transaction.atomic
 def delete_identity_provider(app: SocialApp, *, actor: Any) -> None:
-    """Delete a provider; accounts that came by it stay, without a way to sign in."""
+    """Delete a provider; accounts that came by it stay, without a way to sign in.
+
+    The groups that it gave go with it.
+    """
+    group_sync.withdraw(f"oidc:{app.provider_id}")
     app.delete()
     audit_trail.record("identity_provider.deleted", user=actor, target=app.provider_id)

@@ -132,7 +132,7 @@ INSTALLED_APPS = [
     "allauth",
     "allauth.account",
     "allauth.socialaccount",
-    "allauth.socialaccount.providers.openid_connect",
+    "gateway_site.identity",
     "allauth.mfa",
     "rest_framework",
     "csp",

@@ -14,6 +14,8 @@ from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
 from django.contrib.auth.models import User
 from django.http import HttpRequest
 
+from gateway_site.identity import arrival, outbound
+from gateway_site.identity.provider import OpenIdProvider
 from upstreams import token_vault
 
 SEALED_SECRET = "sealed_secret"  # noqa: S105
@@ -36,6 +38,10 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
         """Return the peer that ``trusted_proxy`` found; headers are not read again here."""
         return request.META.get("REMOTE_ADDR") or "unknown"
 
+    def get_logout_redirect_url(self, request: HttpRequest) -> str:
+        """Go on to the provider's own sign-out where that is switched on."""
+        return arrival.sign_out_address(request) or str(super().get_logout_redirect_url(request))
+
 
 class SocialAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
     """Accounts at identity providers that an administrator configured."""
@@ -56,15 +62,38 @@ class SocialAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
                 app.secret = opened.decode()
         return apps
 
+    def get_requests_session(self) -> Any:
+        """Return a session that trusts what the gateway trusts."""
+        return outbound.prepare(super().get_requests_session())
+
+    def is_email_verified(self, provider: Any, email: str) -> bool:
+        """Tell whether every address that a provider names counts as verified."""
+        return isinstance(provider, OpenIdProvider) and provider.facts.trust_addresses
+
+    def pre_social_login(self, request: HttpRequest, sociallogin: Any) -> None:
+        """Let in only whom the provider's settings let in.
+
+        Raises:
+            ImmediateHttpResponse: the page that says why not.
+        """
+        arrival.check(request, sociallogin)
+
+    def on_authentication_error(
+        self,
+        request: HttpRequest,
+        provider: Any,
+        error: Any = None,
+        exception: Any = None,
+        extra_context: Any = None,
+    ) -> None:
+        """Write down why a sign-in at a provider failed."""
+        arrival.failed(request, provider, exception, extra_context or {})
+
     def authenticate_by_email(self, sociallogin: Any) -> tuple[User, str] | None:
         """Find the one person with an address that the provider verified.
 
-        ``email_verified`` must be the JSON value true (OpenID Connect Core 5.1): some
-        providers send the text "false", which would count as true.
+        Addresses that are not verified, or that several accounts have, find nobody.
         """
-        if sociallogin.provider.app.settings.get("verified_email") is not True:
-            for address in sociallogin.email_addresses:
-                address.verified = address.verified is True
         found: tuple[User, str] | None = super().authenticate_by_email(sociallogin)
         if found is None or User.objects.filter(email__iexact=found[1]).count() != 1:
             return None

@@ -2,29 +2,25 @@
 
 from typing import Any
 
-from allauth.account.signals import password_changed, password_reset, password_set
+from allauth.account.signals import (
+    password_changed,
+    password_reset,
+    password_set,
+)
+from allauth.account.signals import user_logged_in as arrived
 from allauth.mfa.signals import authenticator_added, authenticator_removed, authenticator_reset
-from allauth.socialaccount.providers.openid_connect.views import OpenIDConnectOAuth2Adapter
 from allauth.socialaccount.signals import social_account_added, social_account_removed
-from django.conf import settings
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
-from django.urls import reverse
 
 from gateway_site import audit_trail
-
-
-def public_callback_url(self: Any, request: Any, app: Any) -> str:
-    """Return a provider's callback below ``PUBLIC_URL``, whatever host the request named."""
-    path = reverse("openid_connect_callback", kwargs={"provider_id": self.provider_id})
-    return f"{settings.PUBLIC_URL}{path}"
+from gateway_site.identity import arrival
 
 
 def connect() -> None:
     """Connect the receivers once."""
-    # The library has no setting for it, and names this class in several places.
-    OpenIDConnectOAuth2Adapter.get_callback_url = public_callback_url
     receivers = (
         (user_logged_in, _signed_in),
+        (arrived, arrival.signed_in),
         (user_logged_out, _signed_out),
         (user_login_failed, _failed),
         (password_changed, _password_changed),

@@ -6,6 +6,7 @@ from django.urls import include, path, re_path
 
 from consent.authorization_view import ConsentView
 from gateway_site import metrics, rest_api, site_views
+from gateway_site.identity import provider_choice
 from oauthserver.urls import discovery_urlpatterns, protocol_urlpatterns
 
 # What people do with their account, apart from what administrators do for them.
@@ -16,6 +17,7 @@ account_urlpatterns = [
         if settings.MAIL_CONFIGURED
         else [path("accounts/password/reset/", site_views.mail_not_configured)]
     ),
+    path("accounts/choose/", provider_choice.choose, name="choose_provider"),
     path("accounts/", include("allauth.urls")),
 ]
 

@@ -139,6 +139,8 @@ def test_an_identity_provider_is_set_up_with_a_secret_that_is_only_written(admin
         "server_url": "https://idp.example.com/",
         "client_id": "gw",
         "client_secret": SECRETS["provider"],
+        "group_mappings-TOTAL_FORMS": "0",
+        "group_mappings-INITIAL_FORMS": "0",
     }
     place = "/admin/socialaccount/socialapp/"
     assert administrator.post(f"{place}add/", form).status_code == 302

@@ -63,3 +63,69 @@ def test_no_page_loads_anything_from_elsewhere():
     for path in ("/accounts/login/", "/accounts/signup/", "/nowhere"):
         body = Client(headers={"accept": "text/html"}).get(path).content.decode()
         assert "//" not in body.replace("http://localhost:8000", "")
+
+
+# Several ways -----------------------------------------------------------------------------
+def divided(**domains: list[str]) -> None:
+    for name, listed in domains.items():
+        SocialApp.objects.create(
+            provider="openid_connect",
+            provider_id=name,
+            name=name.capitalize(),
+            client_id="gateway",
+            settings={"server_url": f"https://{name}.example", "sign_in_domains": listed},
+        )
+
+
+def test_with_one_provider_there_is_nothing_to_choose():
+    divided(north=["north.example"])
+    body = Client().get("/accounts/login/").content.decode()
+    assert "Continue with North" in body
+    assert 'name="address"' not in body
+    assert "<summary>Sign in with a local account</summary>" in body
+
+
+def test_where_providers_divide_the_domains_the_address_comes_first():
+    divided(north=["north.example"], south=["south.example"], partners=[])
+    body = Client().get("/accounts/login/?next=/connections/").content.decode()
+    assert body.index('name="address"') < body.index("Continue with Partners")
+    assert "Continue with North" not in body
+    assert 'value="/connections/"' in body
+    everything = Client().get("/accounts/login/?all=1").content.decode()
+    assert everything.count("Continue with ") == 3
+    assert 'name="address"' not in everything
+
+
+def test_an_address_leads_to_its_provider(monkeypatch):
+    divided(north=["north.example"], south=["south.example"])
+    metadata = {
+        "authorization_endpoint": "https://south.example/authorize",
+        "token_endpoint": "https://south.example/token",
+    }
+    monkeypatch.setattr("gateway_site.identity.discovery.metadata_of", lambda issuer: metadata)
+    form = {"address": "Ada@South.example", "next": "/connections/"}
+    client = Client()
+    sent = client.post("/accounts/choose/", form).headers["Location"]
+    assert sent.startswith("https://south.example/authorize?client_id=gateway&")
+    assert "login_hint=Ada%40South.example" in sent
+    state = next(iter(client.session["socialaccount_states"].values()))[0]
+    assert state["next"] == "/connections/"
+
+
+@pytest.mark.parametrize("going_to", ["/connections/", "https://evil.example/"])
+def test_any_other_address_gets_every_way(going_to):
+    divided(north=["north.example"], south=["south.example"])
+    form = {"address": "ada@west.example", "next": going_to}
+    sent = Client().post("/accounts/choose/", form).headers["Location"]
+    safe = "&next=%2Fconnections%2F" if going_to.startswith("/") else ""
+    assert sent == f"/accounts/login/?all=1{safe}"
+
+
+def test_a_provider_that_does_not_answer_is_said_plainly():
+    divided(north=["north.invalid"], south=["south.example"])
+    SocialApp.objects.filter(provider_id="north").update(
+        settings={"server_url": "http://127.0.0.1:9", "sign_in_domains": ["north.invalid"]}
+    )
+    answer = Client().post("/accounts/choose/", {"address": "ada@north.invalid"})
+    assert answer.status_code == 401
+    assert "Sign-in did not work" in answer.content.decode()

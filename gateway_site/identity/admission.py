@@ -1,0 +1,63 @@
+"""Whether somebody a provider vouches for may come in, and with which groups. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from gateway_site.identity.claims import GroupClaim, address_in, address_is_verified, domain_of
+from gateway_site.identity.provider_facts import ProviderFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why somebody may not come in: for the audit trail, and in words for the person."""
+
+    reason: str
+    words: str
+
+
+def refusal_of(facts: ProviderFacts, claims: dict[str, Any], groups: GroupClaim) -> Refusal | None:
+    """Return why this person may not come in, None if they may.
+
+    Domains count only if the provider vouches for the address or for the domain itself; an
+    incomplete group claim opens nothing.
+    """
+    if facts.allowed_domains and _domain(facts, claims) not in facts.allowed_domains:
+        return Refusal(
+            "domain",
+            "Your account there does not belong to a domain that may use this gateway. Sign in "
+            "with your company account.",
+        )
+    if facts.allowed_groups and facts.allowed_groups.isdisjoint(groups.values):
+        if not groups.complete:
+            return Refusal(
+                "too_many_groups",
+                "You are in so many groups that your identity provider did not name them, so it "
+                "cannot be seen whether you may use this gateway. Ask your administrator.",
+            )
+        return Refusal(
+            "group",
+            "You are in none of the groups that may use this gateway. Ask your administrator for "
+            "access.",
+        )
+    return None
+
+
+def mapped(
+    facts: ProviderFacts, groups: GroupClaim, mapping: Iterable[tuple[str, str]]
+) -> set[str]:
+    """Return the names of the gateway's groups that a provider's groups give.
+
+    Args:
+        mapping: pairs of the provider's name and the gateway's.
+    """
+    names = {ours for theirs, ours in mapping if theirs in groups.values}
+    return names | set(groups.values) if facts.groups_by_name else names
+
+
+def _domain(facts: ProviderFacts, claims: dict[str, Any]) -> str:
+    if facts.preset.domain_claim:
+        return str(claims.get(facts.preset.domain_claim, "")).lower()
+    if not (facts.trust_addresses or address_is_verified(claims)):
+        return ""
+    return domain_of(address_in(claims, facts.preset.email_claims))

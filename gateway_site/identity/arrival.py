@@ -1,0 +1,161 @@
+"""What happens when somebody comes back from a provider: admission, groups, signing out there."""
+
+from typing import Any
+from urllib.parse import urlencode
+
+from allauth.core.exceptions import ImmediateHttpResponse
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth.models import User
+from django.http import HttpRequest
+from django.shortcuts import render
+from django.urls import reverse
+
+from gateway_site import audit_trail
+from gateway_site.identity import discovery, provider_trial
+from gateway_site.identity.admission import Refusal, mapped, refusal_of
+from gateway_site.identity.claims import GroupClaim, groups_in
+from gateway_site.identity.errors import ProviderFault
+from gateway_site.identity.group_sync import set_groups
+from gateway_site.identity.provider import OpenIdProvider, together
+from gateway_site.identity.provider_facts import ProviderFacts, facts_of
+from gateway_site.models import GroupMapping
+from upstreams import token_vault
+
+SIGN_OUT_KEY = "identity.sign_out"
+_VAULT_OWNER = "identity-sign-out"
+
+
+def group_claim(facts: ProviderFacts, data: dict[str, Any]) -> GroupClaim:
+    """Return the groups in the claims of one sign-in."""
+    return groups_in(data.get("id_token", {}), data.get("userinfo", {}), facts.groups_claim)
+
+
+def check(request: HttpRequest, sociallogin: Any) -> None:
+    """Let somebody in, or not; called before anything is stored or anybody is signed in.
+
+    Raises:
+        ImmediateHttpResponse: the page that says why not, or the report of a test.
+    """
+    provider = sociallogin.provider
+    if not isinstance(provider, OpenIdProvider):
+        return
+    facts, data = provider.facts, sociallogin.account.extra_data
+    groups = group_claim(facts, data)
+    refusal = refusal_of(facts, together(data), groups)
+    if sociallogin.state.get("process") == provider_trial.PROCESS:
+        names = mapped(facts, groups, mapping_of(provider.app))
+        raise ImmediateHttpResponse(
+            provider_trial.report(request, provider.app, data, groups, names, refusal)
+        )
+    if refusal is not None:
+        refuse(request, facts, refusal, str(data["id_token"].get("sub", "")))
+    if sociallogin.is_existing and not sociallogin.user.is_active:
+        _note_refusal(facts.id, "inactive", sociallogin.user.get_username())
+
+
+def refuse(request: HttpRequest, facts: ProviderFacts, refusal: Refusal, subject: str) -> None:
+    """Show why somebody may not come in, and write it down.
+
+    Raises:
+        ImmediateHttpResponse: always.
+    """
+    _note_refusal(facts.id, refusal.reason, subject)
+    context = {"provider_name": facts.name, "words": refusal.words}
+    page = render(request, "socialaccount/not_admitted.html", context, status=403)
+    raise ImmediateHttpResponse(page)
+
+
+def _note_refusal(provider: str, reason: str, subject: str) -> None:
+    audit_trail.record(
+        "person.sign_in_refused",
+        target=provider,
+        details={"reason": reason, "subject": subject[:200]},
+    )
+
+
+def mapping_of(app: Any) -> list[tuple[str, str]]:
+    """Return the provider's group names with the gateway's."""
+    rows = GroupMapping.objects.filter(provider=app)
+    return list(rows.values_list("claim_value", "group__name"))
+
+
+def signed_in(
+    sender: Any, request: HttpRequest, user: User, sociallogin: Any = None, **_: Any
+) -> None:
+    """Give the person exactly the groups that their provider names now."""
+    if sociallogin is None or not isinstance(sociallogin.provider, OpenIdProvider):
+        return
+    app = sociallogin.provider.app
+    facts, data = facts_of(app), sociallogin.account.extra_data
+    groups = group_claim(facts, data)
+    set_groups(user, mapped(facts, groups, mapping_of(app)), source=f"oidc:{facts.id}")
+    if not groups.complete:
+        _note_overage(request, facts, user)
+    if facts.sign_out_there:
+        raw = getattr(sociallogin, "raw_id_token", "")
+        sealed = token_vault.seal(raw.encode(), _VAULT_OWNER) if raw else ""
+        request.session[SIGN_OUT_KEY] = {"provider": facts.id, "sealed": sealed}
+
+
+def _note_overage(request: HttpRequest, facts: ProviderFacts, user: User) -> None:
+    audit_trail.record(
+        "person.groups_unknown",
+        user=user,
+        target=user.get_username(),
+        details={"provider": facts.id, "reason": "too many groups"},
+    )
+    messages.warning(
+        request,
+        f"{facts.name} did not name your groups, because you are in too many. What is open to "
+        "groups only is closed to you until your administrator changes that.",
+    )
+
+
+def sign_out_address(request: HttpRequest) -> str:
+    """Return where to send the browser to end its session at the provider, "" for nowhere.
+
+    OpenID Connect RP-Initiated Logout 1.0; called while the gateway's session still exists.
+    """
+    kept = request.session.get(SIGN_OUT_KEY)
+    if not isinstance(kept, dict):
+        return ""
+    from allauth.socialaccount.models import SocialApp
+
+    app = SocialApp.objects.filter(provider_id=kept.get("provider")).first()
+    if app is None or not facts_of(app).sign_out_there:
+        return ""
+    try:
+        endpoint = discovery.metadata_of(facts_of(app).issuer).get("end_session_endpoint")
+        hint = token_vault.open_sealed(kept["sealed"], _VAULT_OWNER) if kept.get("sealed") else b""
+    except (ProviderFault, token_vault.VaultError):
+        return ""
+    if not endpoint:
+        return ""
+    parameters = {
+        "client_id": app.client_id,
+        "post_logout_redirect_uri": settings.PUBLIC_URL + reverse("account_login"),
+    }
+    if hint:
+        parameters["id_token_hint"] = hint.decode()
+    return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(parameters)}"
+
+
+def failed(request: HttpRequest, provider: Any, exception: Any, context: dict[str, Any]) -> None:
+    """Write down why coming back from a provider failed; show it to who is testing.
+
+    Raises:
+        ImmediateHttpResponse: the report, in a test.
+    """
+    said = str(exception) if isinstance(exception, ProviderFault) else type(exception).__name__
+    app = getattr(provider, "app", None)
+    state = context.get("state") or {}
+    if exception is None:
+        said = str(request.GET.get("error", ""))[:60] or "the sign-in was not started here"
+    audit_trail.record(
+        "person.provider_failed",
+        target=getattr(app, "provider_id", "") or str(provider)[:60],
+        details={"reason": said[:500]},
+    )
+    if app is not None and state.get("process") == provider_trial.PROCESS:
+        raise ImmediateHttpResponse(provider_trial.failure(request, app, said))

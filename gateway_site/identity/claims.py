@@ -1,0 +1,110 @@
+"""What claims say: groups, address, domain. Pure; nothing here asks anybody.
+
+Claims come from the ID token and from UserInfo. The ID token wins where both speak of groups,
+because it is signed for this gateway.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Claims = Mapping[str, Any]
+
+MOST_GROUPS = 5_000
+LONGEST_GROUP = 255
+
+
+@dataclass(frozen=True, slots=True)
+class GroupClaim:
+    """The groups a provider named.
+
+    Attributes:
+        values: as the provider calls them.
+        complete: False when the provider said that there are more than it sends (Entra's
+            overage); what is missing can't be known, so ``values`` is empty then.
+        present: whether there was a claim at all.
+    """
+
+    values: frozenset[str]
+    complete: bool
+    present: bool
+
+
+def at_path(claims: Claims, path: str) -> Any:
+    """Return the value at a path, None if there is none.
+
+    A path is the name of a claim, or names joined by dots. Names may hold dots and colons
+    themselves (``https://example.com/roles``), so the longest name that exists is taken first.
+    """
+    if path in claims:
+        return claims[path]
+    position = path.rfind(".")
+    while position > 0:
+        inner = claims.get(path[:position])
+        if isinstance(inner, Mapping):
+            found = at_path(inner, path[position + 1 :])
+            if found is not None:
+                return found
+        position = path.rfind(".", 0, position)
+    return None
+
+
+def has_overage(claims: Claims, path: str) -> bool:
+    """Tell whether the claim was left out because it would be too long (Entra ID).
+
+    See https://learn.microsoft.com/entra/identity-platform/id-token-claims-reference:
+    ``_claim_names`` names the claim, or ``hasgroups`` is true.
+    """
+    elsewhere = claims.get("_claim_names")
+    if isinstance(elsewhere, Mapping) and path in elsewhere:
+        return True
+    return path == "groups" and claims.get("hasgroups") in (True, "true")
+
+
+def groups_in(id_token: Claims, userinfo: Claims, path: str) -> GroupClaim:
+    """Return the groups at a path of the ID token, or else of UserInfo."""
+    if not path:
+        return GroupClaim(frozenset(), complete=True, present=False)
+    for claims in (id_token, userinfo):
+        value = at_path(claims, path)
+        if value is not None:
+            return GroupClaim(names_in(value), complete=True, present=True)
+        if has_overage(claims, path):
+            return GroupClaim(frozenset(), complete=False, present=False)
+    return GroupClaim(frozenset(), complete=True, present=False)
+
+
+def names_in(value: Any) -> frozenset[str]:
+    """Read a group claim: a list, one name, names joined by semicolons, or an object's keys."""
+    if isinstance(value, str):
+        value = value.split(";")
+    elif isinstance(value, Mapping):
+        value = list(value)
+    if not isinstance(value, list | tuple):
+        return frozenset()
+    names = (item.strip() for item in value[:MOST_GROUPS] if isinstance(item, str))
+    return frozenset(name for name in names if 0 < len(name) <= LONGEST_GROUP)
+
+
+def address_in(claims: Claims, names: tuple[str, ...]) -> str:
+    """Return the e-mail address: the first of the named claims that holds one, else ""."""
+    for name in names:
+        value = claims.get(name)
+        if isinstance(value, str) and "@" in value.strip("@") and len(value) <= 254:
+            return value.strip()
+    return ""
+
+
+def address_is_verified(claims: Claims) -> bool:
+    """Tell whether the provider vouches for the address.
+
+    ``email_verified`` must be the JSON value true (OpenID Connect Core 5.1): some providers send
+    the text "false", which would count as true. Entra ID says ``xms_edov`` instead, where that
+    optional claim was asked for.
+    """
+    return claims.get("email_verified") is True or claims.get("xms_edov") in (True, "1", "true")
+
+
+def domain_of(address: str) -> str:
+    """Return the domain of an address in lower case, "" for none."""
+    return address.rpartition("@")[2].lower() if "@" in address else ""

@@ -1,0 +1,231 @@
+"""What is known of each identity provider: where its issuer is, how it names groups, its habits.
+
+A preset fills in what an administrator would have to look up. Everything it says can be changed
+for a provider; ``sources`` name the vendors' pages the facts are from.
+"""
+
+from dataclasses import dataclass
+
+SCOPES = ("openid", "profile", "email")
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """One kind of OpenID provider.
+
+    Attributes:
+        issuer: template with ``{}`` for what the administrator enters, "{}" for a whole address.
+        asks_for: what that is, in words.
+        example: a value of it.
+        groups_claim: path of the claim that holds groups, "" if there is none by default.
+        fetch_userinfo: whether UserInfo says more than the ID token.
+        trusts_addresses: it does not say ``email_verified``, and one company controls it.
+        email_claims: claims that hold the address, the first that is there counts.
+        domain_claim: claim by which the provider itself vouches for the person's domain.
+        notes: habits an administrator has to know.
+    """
+
+    key: str
+    title: str
+    issuer: str
+    asks_for: str
+    example: str
+    scopes: tuple[str, ...] = SCOPES
+    groups_claim: str = "groups"
+    fetch_userinfo: bool = True
+    trusts_addresses: bool = False
+    email_claims: tuple[str, ...] = ("email",)
+    domain_claim: str = ""
+    notes: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+
+    def issuer_for(self, value: str) -> str:
+        """Return the issuer for what an administrator entered; a whole address stays as it is."""
+        value = value.strip().rstrip("/")
+        if value.startswith(("https://", "http://")) or "{}" not in self.issuer:
+            return value or self.issuer
+        return self.issuer.format(value) if value else ""
+
+
+GENERIC = Preset(
+    key="generic",
+    title="OpenID Connect",
+    issuer="{}",
+    asks_for="Issuer",
+    example="https://login.example.com",
+    sources=("https://openid.net/specs/openid-connect-discovery-1_0.html",),
+)
+
+_PRESETS = (
+    Preset(
+        key="entra",
+        title="Microsoft Entra ID",
+        issuer="https://login.microsoftonline.com/{}/v2.0",
+        asks_for="Directory (tenant) ID",
+        example="8f6e2d1c-0000-4000-8000-1234567890ab",
+        fetch_userinfo=False,
+        trusts_addresses=True,
+        email_claims=("email", "preferred_username"),
+        notes=(
+            "Use the tenant's own ID: with common or organizations anybody's tenant could sign in.",
+            "Groups come as object IDs, after Token configuration, Add groups claim.",
+            "Beyond 200 groups Entra sends none. Choose Groups assigned to the application there, "
+            "or app roles with the groups claim roles.",
+        ),
+        sources=(
+            "https://learn.microsoft.com/entra/identity-platform/v2-protocols-oidc",
+            "https://learn.microsoft.com/entra/identity-platform/id-token-claims-reference",
+            "https://learn.microsoft.com/entra/identity/hybrid/connect/how-to-connect-fed-group-claims",
+        ),
+    ),
+    Preset(
+        key="okta",
+        title="Okta",
+        issuer="https://{}",
+        asks_for="Okta domain",
+        example="contoso.okta.com",
+        scopes=(*SCOPES, "groups"),
+        notes=(
+            "Add a groups claim filter on the application's Sign On tab.",
+            "A custom authorization server has an issuer of its own, such as "
+            "https://contoso.okta.com/oauth2/default, and needs a scope called groups.",
+        ),
+        sources=("https://developer.okta.com/docs/guides/customize-tokens-groups-claim/",),
+    ),
+    Preset(
+        key="google",
+        title="Google Workspace",
+        issuer="https://accounts.google.com",
+        asks_for="Nothing: the issuer is the same for everybody",
+        example="",
+        groups_claim="",
+        domain_claim="hd",
+        notes=(
+            "Anybody with a Google account could sign in: name your domains under Let in only.",
+            "Google sends no groups. Use the administration, the file or SCIM for them.",
+            "Google cannot be signed out from here.",
+        ),
+        sources=("https://developers.google.com/identity/openid-connect/openid-connect",),
+    ),
+    Preset(
+        key="auth0",
+        title="Auth0",
+        issuer="https://{}",
+        asks_for="Auth0 domain",
+        example="contoso.eu.auth0.com",
+        groups_claim="https://mcp-gateway/groups",
+        notes=(
+            "Auth0 sends roles only by an Action on Login: api.idToken.setCustomClaim("
+            "'https://mcp-gateway/groups', event.authorization.roles).",
+        ),
+        sources=(
+            "https://auth0.com/docs/secure/tokens/json-web-tokens/create-custom-claims",
+            "https://auth0.com/docs/authenticate/login/logout/log-users-out-of-auth0",
+        ),
+    ),
+    Preset(
+        key="keycloak",
+        title="Keycloak",
+        issuer="{}",
+        asks_for="Address of the realm",
+        example="https://sso.contoso.example/realms/staff",
+        notes=(
+            "Add a Group Membership mapper named groups to the client. With Full group path on, a "
+            "group is called /staff.",
+            "Realm roles are in realm_access.roles once their mapper adds them to the ID token.",
+        ),
+        sources=("https://www.keycloak.org/docs/latest/server_admin/",),
+    ),
+    Preset(
+        key="ping",
+        title="PingOne",
+        issuer="https://auth.pingone.com/{}/as",
+        asks_for="Environment ID",
+        example="1b2c3d4e-0000-4000-8000-1234567890ab",
+        notes=(
+            "Other regions and PingFederate: enter the whole issuer.",
+            "Map the attribute groups to Group Names in the application's attribute mappings.",
+        ),
+        sources=(
+            "https://developer.pingidentity.com/pingone-api/platform/applications/"
+            "application-attribute-mapping.html",
+        ),
+    ),
+    Preset(
+        key="onelogin",
+        title="OneLogin",
+        issuer="https://{}.onelogin.com/oidc/2",
+        asks_for="OneLogin subdomain",
+        example="contoso",
+        scopes=(*SCOPES, "groups"),
+        notes=(
+            "Set what the groups parameter returns in the application's Parameters. Several groups "
+            "in one text are separated by semicolons.",
+            "Set the token endpoint's authentication method to POST.",
+        ),
+        sources=("https://developers.onelogin.com/openid-connect",),
+    ),
+    Preset(
+        key="cognito",
+        title="Amazon Cognito",
+        issuer="https://cognito-idp.{}",
+        asks_for="Region host and user pool ID",
+        example="eu-central-1.amazonaws.com/eu-central-1_AbCdEfGhI",
+        groups_claim="cognito:groups",
+        # UserInfo gives email_verified as a text, which counts as not verified.
+        fetch_userinfo=False,
+        notes=(
+            "The user pool needs a domain, and the app client a secret.",
+            "Cognito has its own kind of sign-out, which is not used: people stay signed in there.",
+        ),
+        sources=(
+            "https://docs.aws.amazon.com/cognito/latest/developerguide/"
+            "amazon-cognito-user-pools-using-the-id-token.html",
+        ),
+    ),
+    Preset(
+        key="workos",
+        title="WorkOS AuthKit",
+        issuer="https://{}.authkit.app",
+        asks_for="AuthKit subdomain",
+        example="contoso",
+        groups_claim="role",
+        notes=(
+            "Make an OAuth application under Connect.",
+            "Which claim holds roles depends on the template set there: see it with Test sign-in.",
+        ),
+        sources=("https://workos.com/docs/reference/workos-connect",),
+    ),
+    Preset(
+        key="logto",
+        title="Logto",
+        issuer="https://{}.logto.app/oidc",
+        asks_for="Logto tenant ID",
+        example="ab12cd",
+        scopes=(*SCOPES, "roles"),
+        groups_claim="roles",
+        notes=("Self-hosted: enter the whole issuer, which ends in /oidc.",),
+        sources=("https://docs.logto.io/developers/custom-id-token",),
+    ),
+    Preset(
+        key="clerk",
+        title="Clerk",
+        issuer="https://{}",
+        asks_for="Frontend API domain",
+        example="clerk.contoso.example",
+        scopes=(*SCOPES, "public_metadata"),
+        groups_claim="public_metadata.groups",
+        notes=(
+            "Make an OAuth application with the scope public_metadata, and keep a list called "
+            "groups in people's public metadata.",
+        ),
+        sources=("https://clerk.com/docs/advanced-usage/clerk-idp",),
+    ),
+)
+
+PRESETS: dict[str, Preset] = {preset.key: preset for preset in (GENERIC, *_PRESETS)}
+
+
+def preset_of(key: str) -> Preset:
+    """Return a preset; an unknown key gets the generic one."""
+    return PRESETS.get(key, GENERIC)

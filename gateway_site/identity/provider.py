@@ -1,0 +1,99 @@
+"""The OpenID provider that the sign-in library finds in the place of its own (same id).
+
+What differs: a nonce, PKCE always, the issuer compared with what was configured, ID tokens
+required and their signature checked, UserInfo only of the same subject, no parameters taken
+from whoever wrote the link, addresses below ``PUBLIC_URL``.
+"""
+
+import secrets
+from typing import Any
+
+from allauth.account.models import EmailAddress
+from allauth.socialaccount.providers.oauth2.provider import OAuth2Provider
+from allauth.socialaccount.providers.openid_connect.provider import OpenIDConnectProvider
+from django.http import HttpRequest, HttpResponse
+
+from gateway_site.identity import claims
+from gateway_site.identity.openid_adapter import OpenIdAdapter
+from gateway_site.identity.provider_facts import ProviderFacts, facts_of
+
+
+class OpenIdProvider(OpenIDConnectProvider):  # type: ignore[misc]
+    """An identity provider as an administrator configured it."""
+
+    oauth2_adapter_class = OpenIdAdapter
+    pkce_enabled_default = True
+
+    @property
+    def facts(self) -> ProviderFacts:
+        """Return the settings as values."""
+        return facts_of(self.app)
+
+    def get_scope(self) -> list[str]:
+        """Return the scopes to ask for, in their order."""
+        return list(self.facts.scopes)
+
+    def get_scope_from_request(self, request: HttpRequest) -> list[str]:
+        """A link does not add scopes."""
+        return self.get_scope()
+
+    def get_auth_params_from_request(self, request: HttpRequest, action: str) -> dict[str, str]:
+        """Pass on who is to sign in (``login_hint``), and nothing else from a link."""
+        parameters: dict[str, str] = self.get_auth_params()
+        hint = request.POST.get("login_hint", "")
+        if hint and len(hint) <= 254:
+            parameters["login_hint"] = hint
+        return parameters
+
+    def redirect(
+        self,
+        request: HttpRequest,
+        process: str,
+        next_url: Any = None,
+        data: Any = None,
+        **more: Any,
+    ) -> HttpResponse:
+        """Send the browser to the provider, with a nonce kept in this browser's session."""
+        nonce = secrets.token_urlsafe(24)
+        parameters = {**(more.pop("auth_params", None) or self.get_auth_params()), "nonce": nonce}
+        answer: HttpResponse = super().redirect(
+            request, process, next_url, data, auth_params=parameters, nonce=nonce, **more
+        )
+        return answer
+
+    def stash_redirect_state(self, request: HttpRequest, *args: Any, **kwargs: Any) -> str:
+        """Keep the state under a name long enough not to be guessed (RFC 6749 10.10)."""
+        kwargs.setdefault("state_id", secrets.token_urlsafe(24))
+        return str(OAuth2Provider.stash_redirect_state(self, request, *args, **kwargs))
+
+    def extract_uid(self, data: dict[str, Any]) -> str:
+        """Return the subject, which never changes."""
+        return str(data["id_token"]["sub"])
+
+    def extract_common_fields(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Return name and address as the library calls them."""
+        said = together(data)
+        return {
+            "email": claims.address_in(said, self.facts.preset.email_claims),
+            "username": said.get("preferred_username") or said.get("upn"),
+            "name": said.get("name"),
+            "first_name": said.get("given_name"),
+            "last_name": said.get("family_name"),
+        }
+
+    def extract_email_addresses(self, data: dict[str, Any]) -> list[EmailAddress]:
+        """Return the address; it is verified only if the provider says so."""
+        said = together(data)
+        address = claims.address_in(said, self.facts.preset.email_claims)
+        if not address:
+            return []
+        verified = claims.address_is_verified(said)
+        return [EmailAddress(email=address, verified=verified, primary=True)]
+
+
+def together(data: dict[str, Any]) -> dict[str, Any]:
+    """Return all claims about the person; UserInfo is newer where both speak."""
+    return {**data.get("id_token", {}), **data.get("userinfo", {})}
+
+
+provider_classes = [OpenIdProvider]

@@ -1,0 +1,10 @@
+"""Addresses of OpenID providers: /accounts/oidc/<id>/login/ and its callback."""
+
+from django.urls import path
+
+from gateway_site.identity import views
+
+urlpatterns = [
+    path("oidc/<str:provider_id>/login/", views.login, name="openid_connect_login"),
+    path("oidc/<str:provider_id>/login/callback/", views.callback, name="openid_connect_callback"),
+]

@@ -1,0 +1,177 @@
+"""Identity providers in the admin: set up by preset, checked and tested step by step."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from allauth.socialaccount.models import SocialApp
+from django.conf import settings
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404
+from django.urls import path, reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.views.decorators.http import require_POST
+
+from gateway_site import people_actions
+from gateway_site.identity import provider_trial
+from gateway_site.identity.errors import ProviderFault
+from gateway_site.identity.presets import PRESETS
+from gateway_site.identity.provider_facts import facts_of
+from gateway_site.models import GroupMapping
+from gateway_site.provider_forms import GroupMappingForm, IdentityProviderForm
+from gateway_site.sign_in import SocialAccountAdapter
+
+# The classes are generic for the type checker only.
+if TYPE_CHECKING:
+    _ProviderAdmin = admin.ModelAdmin[SocialApp]
+    _MappingInline = admin.TabularInline[GroupMapping, SocialApp]
+else:
+    _ProviderAdmin = admin.ModelAdmin
+    _MappingInline = admin.TabularInline
+
+
+class GroupMappingInline(_MappingInline):
+    """Which of the provider's groups give which of the gateway's."""
+
+    model = GroupMapping
+    form = GroupMappingForm
+    extra = 0
+    autocomplete_fields = ["group"]
+    verbose_name = "group mapping"
+    verbose_name_plural = "Group mapping: at each sign-in people get exactly these groups"
+
+
+@admin.register(SocialApp)
+class IdentityProviderAdmin(_ProviderAdmin):
+    """OpenID Connect providers; the client secret can be written and never read."""
+
+    form = IdentityProviderForm
+    inlines = [GroupMappingInline]
+    change_form_template = "admin/gateway_site/provider_form.html"
+    list_display = ["name", "provider_id", "server_url", "client_id"]
+    readonly_fields = ["redirect_uri", "about_kinds"]
+    fieldsets = [
+        (
+            None,
+            {
+                "fields": [
+                    "preset",
+                    "server_url",
+                    "client_id",
+                    "client_secret",
+                    "name",
+                    "provider_id",
+                    "redirect_uri",
+                    "about_kinds",
+                ]
+            },
+        ),
+        (
+            "Who may come in",
+            {"fields": ["allowed_domains", "allowed_groups", "only_known_people"]},
+        ),
+        ("Groups", {"fields": ["groups_claim", "groups_by_name"]}),
+        (
+            "Further settings",
+            {
+                "classes": ["collapse"],
+                "fields": ["trust_addresses", "scopes", "sign_in_domains", "sign_out_there"],
+            },
+        ),
+    ]
+
+    @admin.display(description="Issuer")
+    def server_url(self, app: SocialApp) -> str:
+        """Return the provider's address."""
+        return str(app.settings.get("server_url", ""))
+
+    @admin.display(description="Redirect URI to register at the provider")
+    def redirect_uri(self, app: SocialApp) -> str:
+        """Return the callback address, once the provider has its id."""
+        if not app.provider_id:
+            form = f"{settings.PUBLIC_URL}/accounts/oidc/<id>/login/callback/"
+            return format_html("<code>{}</code>", form)
+        address = reverse("openid_connect_callback", kwargs={"provider_id": app.provider_id})
+        return format_html("<code>{}</code>", settings.PUBLIC_URL + address)
+
+    @admin.display(description="What each kind asks for")
+    def about_kinds(self, app: SocialApp) -> str:
+        """Say what to enter as the issuer; of a stored provider, what is to know of its kind."""
+        if app.pk:
+            notes = facts_of(app).preset.notes
+            return _list([(note,) for note in notes], "{}") if notes else "Nothing special."
+        rows = [(p.title, p.asks_for, p.example) for p in PRESETS.values()]
+        return _list(rows, "{}: {} <code>{}</code>")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[SocialApp]:
+        """Show only what sign-in uses."""
+        return super().get_queryset(request).filter(provider="openid_connect")
+
+    def save_model(self, request: HttpRequest, obj: SocialApp, form: Any, change: bool) -> None:
+        """Save through the action."""
+        values = {n: form.cleaned_data[n] for n in ("name", "provider_id", "client_id")}
+        values["settings"] = form.new_settings()
+        people_actions.save_identity_provider(
+            obj, values, secret=form.cleaned_data["client_secret"] or None, actor=request.user
+        )
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        """Store the mapping through the action."""
+        pairs = {
+            (row.cleaned_data["claim_value"], row.cleaned_data["group"])
+            for formset in formsets
+            for row in formset.forms
+            if row.cleaned_data.get("group") and row not in formset.deleted_forms
+        }
+        people_actions.set_group_mapping(form.instance, pairs, actor=request.user)
+
+    def construct_change_message(
+        self, request: HttpRequest, form: Any, formsets: Any, add: bool = False
+    ) -> list[dict[str, Any]]:
+        """Say little here: the details are in the audit trail."""
+        return [{"added": {}}] if add else [{"changed": {"fields": form.changed_data}}]
+
+    def delete_model(self, request: HttpRequest, obj: SocialApp) -> None:
+        """Delete through the action."""
+        people_actions.delete_identity_provider(obj, actor=request.user)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[SocialApp]) -> None:
+        """Delete each through the action."""
+        for app in queryset:
+            people_actions.delete_identity_provider(app, actor=request.user)
+
+    def get_urls(self) -> list[Any]:
+        """Add the address of the test."""
+        view = self.admin_site.admin_view(require_POST(self.test))
+        own = path("<int:app_id>/test/", view, name="identity_provider_test")
+        return [own, *super().get_urls()]
+
+    def test(self, request: HttpRequest, app_id: int) -> HttpResponse:
+        """Check the provider, or go there for a sign-in that signs nobody in.
+
+        Raises:
+            PermissionDenied: not for this person.
+        """
+        if not self.has_change_permission(request):
+            raise PermissionDenied("Only an administrator can test an identity provider.")
+        app = get_object_or_404(self.get_queryset(request), pk=app_id)
+        if request.POST.get("step") != "sign-in":
+            return provider_trial.show_steps(request, app)
+        provider = SocialAccountAdapter(request).get_provider(request, app.provider_id)
+        try:
+            answer: HttpResponse = provider.redirect(request, provider_trial.PROCESS)
+        except ProviderFault as fault:
+            return provider_trial.failure(request, app, str(fault))
+        return answer
+
+
+def _list(rows: Sequence[tuple[str, ...]], form: str) -> SafeString:
+    items = format_html_join("", f"<li>{form}</li>", rows)
+    return format_html("<ul>{}</ul>", items)
+
+
+SocialApp._meta.verbose_name = "identity provider"
+SocialApp._meta.verbose_name_plural = "identity providers"

@@ -1,0 +1,185 @@
+"""The form of an identity provider in the admin: a preset and few fields, the rest if needed."""
+
+from typing import Any
+
+from allauth.socialaccount.models import SocialApp
+from django import forms
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_slug
+
+from gateway_site.identity.presets import PRESETS, preset_of
+from gateway_site.identity.provider_facts import check_settings
+from gateway_site.models import GroupMapping
+from gateway_site.sign_in import SEALED_SECRET
+
+_CHOICE = [("", "As the preset says"), ("yes", "Yes"), ("no", "No")]
+_LISTS = {
+    "scopes": "scope",
+    "allowed_domains": "allowed_domains",
+    "allowed_groups": "allowed_groups",
+    "sign_in_domains": "sign_in_domains",
+}
+_SWITCHES = ("only_known_people", "groups_by_name", "sign_out_there")
+
+
+class IdentityProviderForm(forms.ModelForm):  # type: ignore[type-arg]
+    """An OpenID Connect provider; the secret is only ever written."""
+
+    preset = forms.ChoiceField(
+        label="Kind",
+        required=False,
+        choices=[(preset.key, preset.title) for preset in PRESETS.values()],
+        help_text="Fills in what is known of it. What to enter as the issuer is listed below.",
+    )
+    server_url = forms.CharField(
+        label="Issuer",
+        required=False,
+        max_length=500,
+        help_text="The provider's address, or what its kind asks for, such as the tenant ID.",
+    )
+    provider_id = forms.CharField(
+        label="Id",
+        required=False,
+        max_length=60,
+        validators=[validate_slug],
+        help_text="Letters, digits and hyphens; part of the redirect URI. Empty: its kind.",
+    )
+    client_secret = forms.CharField(
+        required=False,
+        strip=True,
+        widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
+        help_text="Leave empty to keep the one that is stored. It is never shown.",
+    )
+    allowed_domains = forms.CharField(
+        label="Let in only these domains",
+        required=False,
+        help_text="Such as contoso.com, contoso.de. Empty: everybody whom the provider lets in.",
+    )
+    allowed_groups = forms.CharField(
+        label="Let in only these groups",
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 2}),
+        help_text="As the provider calls them, one a line. One of them is enough.",
+    )
+    only_known_people = forms.BooleanField(
+        required=False, help_text="Let in only people who have an account here already."
+    )
+    trust_addresses = forms.ChoiceField(
+        required=False,
+        choices=_CHOICE,
+        help_text="Treat every address it names as verified. Only for a provider that your "
+        "company alone controls and that does not say so itself, such as Entra ID.",
+    )
+    groups_claim = forms.CharField(
+        label="Claim with groups",
+        required=False,
+        max_length=200,
+        help_text="Such as groups or realm_access.roles. Empty: what its kind says.",
+    )
+    groups_by_name = forms.BooleanField(
+        label="Groups of the same name",
+        required=False,
+        help_text="A group that is called the same at the provider and here needs no mapping.",
+    )
+    scopes = forms.CharField(
+        required=False,
+        max_length=300,
+        help_text="Separated by spaces. Empty: what its kind says.",
+    )
+    sign_in_domains = forms.CharField(
+        label="Domains that sign in here",
+        required=False,
+        help_text="People who enter an address of these domains are sent straight to it.",
+    )
+    sign_out_there = forms.BooleanField(
+        label="Sign out at the provider too",
+        required=False,
+        help_text="Signing out here then ends the session there, and with it those of other "
+        "applications where the provider does that.",
+    )
+
+    class Meta:
+        model = SocialApp
+        fields = ["name", "provider_id", "client_id"]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        stored = self.instance.settings or {}
+        self.fields["name"].required = False
+        self.fields["client_id"].required = True
+        for name in ("preset", "server_url", "groups_claim"):
+            self.fields[name].initial = stored.get(name, "generic" if name == "preset" else "")
+        for name, key in _LISTS.items():
+            joint = {"scopes": " ", "allowed_groups": "\n"}.get(name, ", ")
+            self.fields[name].initial = joint.join(stored.get(key) or ())
+        for name in _SWITCHES:
+            self.fields[name].initial = stored.get(name, False)
+        trusts = stored.get("verified_email")
+        self.fields["trust_addresses"].initial = "" if trusts is None else "yes" if trusts else "no"
+        if stored.get(SEALED_SECRET):
+            self.fields["client_secret"].help_text = "One is stored. Enter another to replace it."
+        if self.instance.pk:
+            # Accounts refer to the provider by this id.
+            self.fields["provider_id"].disabled = True
+
+    def clean(self) -> dict[str, Any]:
+        """Fill in what the kind says, and check the whole as the action will.
+
+        Raises:
+            ValidationError: by field.
+        """
+        cleaned = super().clean() or {}
+        preset = preset_of(cleaned.get("preset") or "generic")
+        cleaned["server_url"] = preset.issuer_for(cleaned.get("server_url") or "")
+        cleaned["name"] = cleaned.get("name") or preset.title
+        cleaned["provider_id"] = cleaned.get("provider_id") or preset.key
+        taken = SocialApp.objects.filter(provider_id=cleaned["provider_id"])
+        if taken.exclude(pk=self.instance.pk).exists():
+            self.add_error("provider_id", "Another provider has this id.")
+        try:
+            check_settings(self.new_settings())
+        except ValidationError as failure:
+            for field, problems in failure.message_dict.items():
+                self.add_error(field, problems)
+        return cleaned
+
+    def new_settings(self) -> dict[str, Any]:
+        """Return the provider's settings with what the form says."""
+        said = self.cleaned_data
+        settings = {
+            **(self.instance.settings or {}),
+            "preset": said.get("preset") or "generic",
+            "server_url": said.get("server_url", ""),
+        }
+        settings |= {name: bool(said.get(name)) for name in _SWITCHES}
+        for name, key in _LISTS.items():
+            _put(settings, key, _listed(said.get(name, ""), by_line=name == "allowed_groups"))
+        _put(settings, "groups_claim", said.get("groups_claim", "").strip())
+        trusts = {"yes": True, "no": False}.get(said.get("trust_addresses", ""))
+        settings.pop("verified_email", None)
+        if trusts is not None:
+            settings["verified_email"] = trusts
+        return settings
+
+
+def _listed(text: str, *, by_line: bool) -> list[str]:
+    parts = text.splitlines() if by_line else text.replace(",", " ").split()
+    return list(dict.fromkeys(part.strip() for part in parts if part.strip()))
+
+
+def _put(settings: dict[str, Any], key: str, value: Any) -> None:
+    settings.pop(key, None)
+    if value:
+        settings[key] = value
+
+
+class GroupMappingForm(forms.ModelForm):  # type: ignore[type-arg]
+    """One pair: the provider's name of a group, and the gateway's group."""
+
+    class Meta:
+        model = GroupMapping
+        fields = ["claim_value", "group"]
+
+    def clean_claim_value(self) -> str:
+        """Take the name as the provider writes it, without blanks around it."""
+        return str(self.cleaned_data["claim_value"]).strip()
