@@ -40,7 +40,9 @@ LOADS = {
 LOOP = "event loop"
 PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (LOOP, ("/uvicorn/_compat.py", "/uvicorn/server.py", "/granian/_loops.py", "/asyncio/runners")),
-    ("server and HTTP toward the client", ("/uvicorn/", "/granian/", "/daphne/", "/twisted/")),
+    ("server and HTTP toward the client", (
+        "/uvicorn/", "/granian/", "/daphne/", "/twisted/", "client_connections.py",
+    )),
     ("routing to the endpoint", ("/channels/", "gateway_site/asgi.py", "trusted_proxy.py")),
     ("gate: host, origin, headers, body", ("transport/request_gate.py", "transport/endpoint.py")),
     ("token and access", ("/oauthserver/", "virtualmcp/access_policy.py", "tool_policy")),

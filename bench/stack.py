@@ -112,25 +112,14 @@ def nginx(upstream_port: int) -> Iterator[tuple[int, int] | None]:
 
 
 def server_command(server: str, port: int, workers: int = 1) -> list[str]:
-    """Return the command line of one of the supported ASGI servers."""
-    application = "gateway_site.asgi:application"
-    if server == "daphne":
-        options = ["-b", "127.0.0.1", "-p", str(port), "-v", "0"]
-        return [sys.executable, "-m", "daphne", *options, application]
-    options = [
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--loop",
-        "uvloop",
-        "--http",
-        "httptools",
-    ]
-    options += ["--no-access-log", "--log-level", "warning", "--workers", str(workers)]
-    # As gateway_site.serving starts it.
-    options += ["--no-proxy-headers", "--no-server-header"]
-    return [sys.executable, "-m", "uvicorn", *options, application]
+    """Return the command line of one of the supported ASGI servers, as the product starts it."""
+    where = ["--host", "127.0.0.1", "--port", str(port)]
+    if server == "granian":
+        options = ["--interface", "asgi", "--loop", "uvloop", "--workers", str(workers)]
+        options += ["--no-ws", "--no-access-log", "--log-level", "warning"]
+        application = "gateway_site.asgi:application"
+        return [sys.executable, "-m", "granian", *where, *options, application]
+    return [sys.executable, "-m", f"gateway_site.{server}_server", *where]
 
 
 @contextmanager

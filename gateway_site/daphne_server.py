@@ -40,8 +40,10 @@ class DrainingServer(Server):  # type: ignore[misc]
     async def _end(self) -> None:
         from gateway_site.asgi import background_work
         from gateway_site.health_views import stop_being_ready
+        from virtualmcp.transport import draining
 
         stop_being_ready()
+        draining.begin()
         for port in self._ports:
             port.stopListening()
         if running := self._running():

@@ -8,9 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway_site import data_directory, public_address
+from gateway_site import data_directory, production, public_address
 
 DEFAULT_PORT = 8000
+MOST_WORKERS = 64
+# Connections that may wait for a worker to take them.
+BACKLOG = 2048
 _OWN_ADDRESS = re.compile(r"http://localhost:\d+")
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -30,6 +33,7 @@ class ServingPlan:
     server: str
     workers: int
     demo: bool
+    production: bool = False
 
     @property
     def local_url(self) -> str:
@@ -42,6 +46,11 @@ class ServingPlan:
         """Seconds that running answers get when the server ends (security.md 3)."""
         return 3 if public_address.is_loopback(self.public_url) else 25
 
+    @property
+    def linger(self) -> int:
+        """Seconds of these in which new calls are taken, until a load balancer has noticed."""
+        return 2 if self.production else 0
+
     def environment(self) -> dict[str, str]:
         """Return the environment of every process of this gateway."""
         return {
@@ -53,20 +62,16 @@ class ServingPlan:
             "PYTHONPATH": str(ROOT),
         }
 
-    def server_command(self) -> list[str]:
-        """Return the command of the web server."""
+    def server_command(self, socket_number: int | None = None) -> list[str]:
+        """Return the command of one server process; on an inherited socket, if one is given."""
         where = ["--host", self.host, "--port", str(self.port)]
+        drain = ["--drain", str(self.drain)]
         if self.server == "daphne":
-            drain = ["--drain", str(self.drain)]
             return [sys.executable, "-m", "gateway_site.daphne_server", *where, *drain]
-        return [
-            *(sys.executable, "-m", "uvicorn", "gateway_site.asgi:application", *where),
-            *("--workers", str(self.workers), "--loop", "uvloop", "--http", "httptools"),
-            *("--lifespan", "on", "--ws", "none", "--no-access-log", "--log-level", "warning"),
-            # The gateway decides itself which proxy it believes (trusted_proxy.py).
-            *("--no-proxy-headers", "--no-server-header"),
-            *("--timeout-graceful-shutdown", str(self.drain)),
-        ]
+        if socket_number is not None:
+            where += ["--fd", str(socket_number)]
+        linger = ["--linger", str(self.linger)]
+        return [sys.executable, "-m", "gateway_site.uvicorn_server", *where, *drain, *linger]
 
 
 def decide(options: Mapping[str, object], environment: Mapping[str, str]) -> ServingPlan:
@@ -80,10 +85,13 @@ def decide(options: Mapping[str, object], environment: Mapping[str, str]) -> Ser
         folder = data_directory.default_path(
             {**environment, "GATEWAY_DATA_DIR": chosen} if chosen else environment
         )
+        if options.get("production"):
+            production.require_keys(data_directory.read_stored(folder), environment)
         data_directory.prepare(folder)
         stored = data_directory.ensure_keys(folder, environment)
-    except data_directory.DataDirectoryUnusable as failure:
+    except (data_directory.DataDirectoryUnusable, production.NotReadyForProduction) as failure:
         raise CannotServe(str(failure)) from failure
+    for_production = bool(options.get("production"))
     port = int(str(options.get("port") or stored.get("GATEWAY_PORT") or DEFAULT_PORT))
     public_url = _public_url(str(options.get("public_url") or ""), environment, stored, port)
     plan = ServingPlan(
@@ -91,10 +99,15 @@ def decide(options: Mapping[str, object], environment: Mapping[str, str]) -> Ser
         host=str(options.get("host") or "127.0.0.1"),
         port=port,
         public_url=public_url,
-        server=str(options.get("server") or "daphne"),
-        workers=int(str(options.get("workers") or 1)),
-        demo=not options.get("no_demo"),
+        server=str(options.get("server") or ("uvicorn" if for_production else "daphne")),
+        workers=int(str(options.get("workers") or (production.cores() if for_production else 1))),
+        demo=not options.get("no_demo") and not for_production,
+        production=for_production,
     )
+    if for_production and (problem := production.problem_with(plan.server, public_url)):
+        raise CannotServe(problem)
+    if not 1 <= plan.workers <= MOST_WORKERS:
+        raise CannotServe(f"--workers {plan.workers}: choose a number from 1 to {MOST_WORKERS}.")
     if plan.workers > 1 and plan.server != "uvicorn":
         raise CannotServe("Several workers need --server uvicorn; Daphne runs as one process.")
     check_port(plan.host, plan.port)
@@ -144,3 +157,35 @@ def check_port(host: str, port: int) -> None:
                     f"bin/serve --port {port + 10}"
                 ) from failure
             raise CannotServe(f"Cannot listen on {host}:{port}: {failure.strerror}.") from failure
+
+
+def open_sockets(plan: ServingPlan) -> list[socket.socket]:
+    """Open one listening socket per worker, which each of them inherits.
+
+    On Linux every worker has a queue of its own, among which the kernel shares connections out.
+    The queue outlives its worker: what came while one is started again waits for it.
+
+    Raises:
+        CannotServe: the port was taken in the meantime.
+    """
+    family = socket.AF_INET6 if ":" in plan.host else socket.AF_INET
+    own_queues = sys.platform == "linux" and plan.workers > 1
+    opened: list[socket.socket] = []
+    for _ in range(plan.workers):
+        if opened and not own_queues:
+            opened.append(opened[0].dup())
+            continue
+        listener = socket.socket(family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if own_queues:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            listener.bind((plan.host, plan.port))
+        except OSError as failure:
+            raise CannotServe(
+                f"Cannot listen on {plan.host}:{plan.port}: {failure.strerror}."
+            ) from failure
+        listener.listen(BACKLOG)
+        listener.set_inheritable(True)
+        opened.append(listener)
+    return opened

@@ -97,6 +97,13 @@ GATEWAY_CALLS_IN_FLIGHT_PER_USER: int = env.int("GATEWAY_CALLS_IN_FLIGHT_PER_USE
 GATEWAY_CALLS_PER_SECOND_PER_USER: float = env.float(
     "GATEWAY_CALLS_PER_SECOND_PER_USER", default=0.0
 )
+# Connections of clients that one server process keeps; seconds in which a request's head and the
+# whole request must have arrived; and how long an unused connection stays open. That is longer
+# than a reverse proxy keeps it, or calls would meet a connection that is just being closed.
+GATEWAY_MAX_CONNECTIONS: int = env.int("GATEWAY_MAX_CONNECTIONS", default=5_000)
+GATEWAY_HEADER_SECONDS: float = env.float("GATEWAY_HEADER_SECONDS", default=10.0)
+GATEWAY_REQUEST_SECONDS: float = env.float("GATEWAY_REQUEST_SECONDS", default=30.0)
+GATEWAY_KEEP_ALIVE_SECONDS: float = env.float("GATEWAY_KEEP_ALIVE_SECONDS", default=75.0)
 GATEWAY_ALLOWED_ORIGINS: list[str] = env.list("GATEWAY_ALLOWED_ORIGINS", default=[])
 GATEWAY_EXTRA_CA_BUNDLE: str = env.str("GATEWAY_EXTRA_CA_BUNDLE", default="")
 # Development only; refused by a system check when PUBLIC_URL is not a loopback address.

@@ -22,13 +22,19 @@ def _die_with_parent() -> None:
 
 @dataclass
 class Child:
-    """One process; ``vital`` means that everything ends with it, else it is started again."""
+    """One process.
+
+    ``vital``: everything ends with it, else it is started again. ``needed``: it is started
+    again, but everything ends when it keeps ending. ``sockets`` are file descriptors it inherits.
+    """
 
     name: str
     command: Sequence[str]
     environment: dict[str, str]
     folder: Path
     vital: bool = False
+    needed: bool = False
+    sockets: tuple[int, ...] = ()
     # Asked while it runs: whether it is no longer wanted.
     unwanted: Callable[[], bool] = lambda: False
     process: subprocess.Popen[bytes] | None = None
@@ -41,6 +47,7 @@ class Child:
             env=self.environment,
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
+            pass_fds=self.sockets,
             start_new_session=True,
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
@@ -69,15 +76,17 @@ class Supervisor:
         self._children.append(child)
         child.start()
 
-    def wait_until(self, ready: Callable[[], bool], child: Child, seconds: float) -> bool:
-        """Wait until ``ready()``; False when the child ended or the time is over."""
+    def wait_until(
+        self, ready: Callable[[], bool], children: Sequence[Child], seconds: float
+    ) -> bool:
+        """Wait until ``ready()``; False when one of the children ended or the time is over."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if ready():
                 return True
-            if not child.running():
+            if not all(child.running() for child in children):
                 return False
-            time.sleep(0.1)
+            time.sleep(0.05)
         return False
 
     def watch(self) -> int:
@@ -94,7 +103,8 @@ class Supervisor:
                 if child.vital:
                     self._say(f"{child.name} ended with status {code}.")
                     return code if code > 0 else 1
-                self._restart(child, code)
+                if not self._restart(child, code):
+                    return code if code > 0 else 1
 
     def stop(self, grace: float) -> None:
         """End every child, vital ones first; kill what still runs after ``grace`` seconds."""
@@ -111,17 +121,22 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 self._kill(child)
 
-    def _restart(self, child: Child, code: int) -> None:
+    def _restart(self, child: Child, code: int) -> bool:
+        """Start a child again; False if it is needed and keeps ending."""
         now = time.monotonic()
         child.crashes = [at for at in child.crashes if now - at < CRASH_WINDOW] + [now]
+        if len(child.crashes) > CRASHES_ALLOWED and child.needed:
+            self._say(f"{child.name} keeps ending (status {code}); the gateway ends with it.")
+            return False
         if len(child.crashes) > CRASHES_ALLOWED:
             self._say(
                 f"{child.name} keeps ending (status {code}); it stays off until the next start."
             )
             self._children.remove(child)
-            return
+            return True
         self._say(f"{child.name} ended with status {code}; starting it again.")
         child.start()
+        return True
 
     def _end(self, child: Child) -> None:
         self._children.remove(child)

@@ -177,6 +177,35 @@ def running_gateway(
 
 
 @contextmanager
+def production_gateway(
+    configuration: Mapping[str, Any], *, workers: int = 2
+) -> Iterator[RunningGateway]:
+    """Run ``gateway_serve --production`` for an address with https, until the block ends.
+
+    It listens without TLS at ``listening``; requests must carry the host of ``url``.
+    """
+    folder = Path(mkdtemp(prefix="gateway-production-"))
+    url = "https://mcp.gateway.test"
+    environment = _environment(folder, url, {})
+    # Development switches are refused at such an address.
+    for name in ("GATEWAY_ALLOW_LOOPBACK_UPSTREAMS", "GATEWAY_ALLOW_LOOPBACK_CLIENT_METADATA"):
+        environment.pop(name)
+    port = free_port()
+    gateway = RunningGateway(url, folder, environment, log_file=folder / "gateway.log")
+    gateway.listening = f"http://127.0.0.1:{port}"
+    shutil.copy(_migrated_database(), folder / "gateway.sqlite3")
+    command = [sys.executable, str(ROOT / "manage.py"), "gateway_serve", "--production"]
+    command += ["--workers", str(workers), "--port", str(port)]
+    try:
+        gateway.apply(configuration)
+        _run(gateway, command)
+        yield gateway
+    finally:
+        gateway.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
 def another_node(gateway: RunningGateway, *, server: str = "uvicorn") -> Iterator[RunningGateway]:
     """Run one more process of the same gateway, as behind a load balancer, until the block ends.
 
@@ -203,9 +232,13 @@ def start(gateway: RunningGateway, *, server: str = "uvicorn") -> None:
         workers=1,
         demo=False,
     )
+    _run(gateway, plan.server_command())
+
+
+def _run(gateway: RunningGateway, command: list[str]) -> None:
     with gateway.log_file.open("ab") as log:
         gateway.process = subprocess.Popen(
-            plan.server_command(),
+            command,
             env=gateway.environment,
             cwd=ROOT,
             stdin=subprocess.DEVNULL,

@@ -4,18 +4,19 @@ import fcntl
 import json
 import os
 import shlex
+import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from argparse import ArgumentParser
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from gateway_site import public_address, serving
+from gateway_site import production, public_address, serving
 from gateway_site.demo import processes as demo_processes
 from gateway_site.supervision import Child, Ended, Supervisor
 
@@ -38,8 +39,17 @@ class Command(BaseCommand):
             "--public-url", help="address people use, such as https://mcp.example.com"
         )
         parser.add_argument("--no-demo", action="store_true", help="start without the demo")
-        parser.add_argument("--server", choices=["daphne", "uvicorn"], default="daphne")
-        parser.add_argument("--workers", type=int, default=1, help="processes, with uvicorn")
+        parser.add_argument(
+            "--production",
+            action="store_true",
+            help="several workers on uvicorn, no demo; needs https, and keys that you keep",
+        )
+        parser.add_argument(
+            "--server", choices=["daphne", "uvicorn"], help="daphne, in production uvicorn"
+        )
+        parser.add_argument(
+            "--workers", type=int, help="processes, with uvicorn: 1, in production one per core"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Start everything and stay until it is ended."""
@@ -50,18 +60,26 @@ class Command(BaseCommand):
         with self._only_one(plan.folder):
             supervisor = Supervisor(self._say)
             status = 0
+            sockets: list[socket.socket] = []
             try:
-                self._start(plan, supervisor)
+                self._start(plan, supervisor, sockets)
                 status = supervisor.watch()
+            except serving.CannotServe as failure:
+                raise CommandError(str(failure)) from failure
             except Ended:
                 self._say("\nStopping ...")
             finally:
+                # Else they would go on taking connections that no worker answers.
+                for listener in sockets:
+                    listener.close()
                 supervisor.stop(grace=plan.drain + 5)
             self._say("Stopped. Everything is kept; bin/serve starts it again.")
         if status:
             raise SystemExit(status)
 
-    def _start(self, plan: serving.ServingPlan, supervisor: Supervisor) -> None:
+    def _start(
+        self, plan: serving.ServingPlan, supervisor: Supervisor, sockets: list[socket.socket]
+    ) -> None:
         self._say(f"Data directory: {plan.folder}")
         self._say("Preparing the database ...")
         ports: dict[str, int] = {}
@@ -72,12 +90,22 @@ class Command(BaseCommand):
             self._say("Starting the demo's upstreams ...")
             for child in demo_processes.children(plan.folder, ports, plan.environment()):
                 supervisor.start(child)
-        self._say(f"Starting {plan.server} ...")
-        web = Child(
-            "The web server", plan.server_command(), plan.environment(), serving.ROOT, vital=True
+        environment = plan.environment()
+        if hint := production.advice(
+            plan.workers, environment.get("DATABASE_URL", ""), environment.get("REDIS_URL", "")
+        ):
+            self._say(hint)
+        if plan.server == "uvicorn":
+            sockets += serving.open_sockets(plan)
+        workers = web_servers(plan, sockets)
+        self._say(
+            f"Starting {plan.server} ({len(workers)} of it) ..."
+            if len(workers) > 1
+            else f"Starting {plan.server} ..."
         )
-        supervisor.start(web)
-        if not supervisor.wait_until(lambda: is_ready(plan.local_url), web, START_SECONDS):
+        for worker in workers:
+            supervisor.start(worker)
+        if not supervisor.wait_until(lambda: is_ready(plan.local_url), workers, START_SECONDS):
             raise CommandError(
                 "The web server did not become ready; its messages are above. "
                 f"{plan.folder / 'gateway.sqlite3'} and the keys are as they were."
@@ -121,13 +149,32 @@ class Command(BaseCommand):
         self.stdout.flush()
 
 
+def web_servers(plan: serving.ServingPlan, sockets: Sequence[socket.socket]) -> list[Child]:
+    """Return the processes that answer, each on a socket of its own where there are sockets."""
+    environment, root = plan.environment(), serving.ROOT
+    if not sockets:
+        return [Child("The web server", plan.server_command(), environment, root, vital=True)]
+    alone = len(sockets) == 1 and not plan.production
+    return [
+        Child(
+            "The web server" if alone else f"Worker {number}",
+            plan.server_command(listener.fileno()),
+            environment,
+            root,
+            vital=alone,
+            needed=not alone,
+            sockets=(listener.fileno(),),
+        )
+        for number, listener in enumerate(sockets, start=1)
+    ]
+
+
 def is_ready(local_url: str) -> bool:
     """Whether the server answers ``/readyz`` with 200."""
     try:
         with urllib.request.urlopen(f"{local_url}/readyz", timeout=2) as answer:  # noqa: S310
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError, ValueError):
-        time.sleep(0.05)
         return False
 
 

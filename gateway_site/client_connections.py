@@ -1,0 +1,360 @@
+"""One client's connection to a server process: uvicorn's HTTP protocol, with limits and less work.
+
+uvicorn waits without an end for a request that trickles, takes any number of connections and
+headers of any size (security.md 8). Here every connection is in one of four phases, and a sweep
+once a second closes those that are too long in one: no timer per request. The rest of the class
+is what every request pays for, so it does nothing twice that can be done once.
+
+Written against uvicorn 0.54; ``tests/gateway_site/test_production_server.py`` holds it to that.
+"""
+
+import asyncio
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+from urllib.parse import unquote
+
+import httptools
+import msgspec
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+
+# What the connection waits for: a request's head, its body, the answer, the next request.
+HEAD, BODY, ANSWER, IDLE = range(4)
+MOST_HEAD_BYTES = 32 * 1024
+MOST_URL_BYTES = 8 * 1024
+MOST_HEADERS = 100
+# Connections above the limit are told so; this many may wait for that.
+MOST_REFUSED = 256
+
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_NOT_IN_VALUES = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """Seconds, and how many connections one process keeps open."""
+
+    head_seconds: float = 10.0
+    body_seconds: float = 30.0
+    idle_seconds: float = 75.0
+    connections: int = 5_000
+
+
+def _header_line(name: bytes, value: bytes) -> bytes:
+    """Write a header.
+
+    Raises:
+        RuntimeError: the name or value would break the head apart.
+    """
+    if _NAME.fullmatch(name) is None or _NOT_IN_VALUES.search(value) is not None:
+        raise RuntimeError(f"{name!r} is no valid header.")
+    return b"%b: %b\r\n" % (name.lower(), value)
+
+
+_known_header_line = lru_cache(maxsize=1024)(_header_line)
+
+
+@lru_cache(maxsize=1024)
+def _path_of(url: bytes) -> tuple[str, bytes]:
+    """Return path, decoded and raw, of a URL that carries no query."""
+    raw: bytes = httptools.parse_url(url).path
+    return unquote(raw.decode("ascii")), raw
+
+
+class Refused:
+    """ASGI application that answers one thing and closes the connection."""
+
+    def __init__(self, status: int, error: str, message: str, retry_after: int = 0) -> None:
+        self.status = status
+        self.body = msgspec.json.encode({"error": error, "message": message})
+        self.headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(self.body)),
+            (b"cache-control", b"no-store"),
+            (b"connection", b"close"),
+        ]
+        if retry_after:
+            self.headers.append((b"retry-after", b"%d" % retry_after))
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Send the answer."""
+        await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
+        await send({"type": "http.response.body", "body": self.body})
+
+    def as_bytes(self) -> bytes:
+        """Return the answer as it goes over the wire, for requests that never got whole."""
+        lines = [STATUS_LINE[self.status], *(_header_line(*header) for header in self.headers)]
+        return b"".join([*lines, b"\r\n", self.body])
+
+
+TOO_SLOW = Refused(
+    408, "request_too_slow", "The request did not arrive in time. Send it again, faster."
+)
+HEADERS_TOO_LARGE = Refused(431, "headers_too_large", "Send fewer or shorter headers.")
+URL_TOO_LONG = Refused(414, "url_too_long", f"An address may have {MOST_URL_BYTES} bytes.")
+NOT_HTTP = Refused(400, "not_http", "This is no valid HTTP/1.1 request.")
+TOO_MANY = Refused(
+    503,
+    "too_many_connections",
+    "The gateway has as many connections open as it may. Try again in a few seconds.",
+    retry_after=5,
+)
+
+
+FAILED = Refused(500, "internal_error", "Something went wrong here; the log says what.")
+RESTARTING = Refused(
+    503,
+    "restarting",
+    "The gateway was restarted before the answer was there. Send the request again.",
+    retry_after=1,
+)
+
+
+def _nothing() -> None:
+    """Takes the place of a callback that would keep its connection alive."""
+
+
+class Answer(RequestResponseCycle):  # type: ignore[misc]
+    """One request and its answer; writes head and body together where the length is known."""
+
+    head = b""
+    # The end of the connection ends the body: what HTTP/1.0 has for an unknown length.
+    until_close = False
+
+    async def run_asgi(self, app: Any) -> None:
+        """Run the application; whatever it does, the client gets an answer or a closed stream."""
+        try:
+            await app(self.scope, self.receive, self.send)
+        except asyncio.CancelledError:
+            # Nothing but the end of the drain cancels here.
+            await self._end_with(RESTARTING)
+        except Exception:
+            self.logger.exception("a request failed")
+            await self._end_with(FAILED)
+        else:
+            if not self.response_complete and not self.disconnected:
+                self.logger.error("an answer was not completed: %s", self.scope["path"])
+                await self._end_with(FAILED)
+        finally:
+            self.on_response = _nothing
+
+    async def _end_with(self, answer: "Refused") -> None:
+        if self.response_started:
+            self.transport.close()
+        else:
+            await answer(self.scope, self.receive, self.send)
+
+    async def send(self, message: Any) -> None:
+        """Send a part of the answer (ASGI), waiting while the client does not take it."""
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        if not self.response_started:
+            if message["type"] != "http.response.start":
+                raise RuntimeError(f"{message['type']} before http.response.start")
+            self._start(message["status"], message.get("headers", ()))
+            return
+        if self.response_complete or message["type"] != "http.response.body":
+            raise RuntimeError(f"{message['type']} does not belong here")
+        self._write(message.get("body", b""), message.get("more_body", False))
+
+    def _start(self, status: int, headers: Any) -> None:
+        self.response_started = True
+        self.waiting_for_100_continue = False
+        closing = chunked = False
+        length: int | None = None
+        lines = [STATUS_LINE[status]]
+        for name, value in (*self.default_headers, *headers):
+            line = _known_header_line if len(value) <= 40 else _header_line
+            lines.append(line(name, value))
+            if name == b"content-length":
+                length = int(value)
+            elif name == b"connection":
+                closing = b"close" in value.lower()
+            elif name == b"transfer-encoding":
+                chunked = value.lower() == b"chunked"
+        if closing:
+            self.keep_alive = False
+        elif not self.keep_alive:
+            lines.append(b"connection: close\r\n")
+        self.chunked_encoding = chunked or length is None
+        if self.chunked_encoding:
+            if self.scope["method"] == "HEAD" or status in (204, 304):
+                self.chunked_encoding = False
+            elif self.scope["http_version"] != "1.1":
+                self.chunked_encoding, self.until_close = False, True
+            elif not chunked:
+                lines.append(b"transfer-encoding: chunked\r\n")
+        self.expected_content_length = 0 if chunked else length or 0
+        lines.append(b"\r\n")
+        self.head = b"".join(lines)
+        if self.chunked_encoding or self.until_close:
+            # A stream may keep the client waiting for its first event, but not for its head.
+            self.transport.write(self.head)
+            self.head = b""
+
+    def _write(self, body: bytes, more_body: bool) -> None:
+        if self.scope["method"] == "HEAD":
+            self.expected_content_length = 0
+            data = b""
+        elif self.chunked_encoding:
+            data = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            if not more_body:
+                data += b"0\r\n\r\n"
+        elif self.until_close:
+            data = body
+        else:
+            self.expected_content_length -= len(body)
+            if self.expected_content_length < 0:
+                raise RuntimeError("The body is longer than its Content-Length.")
+            data = body
+        if self.head:
+            data, self.head = self.head + data, b""
+        if data:
+            self.transport.write(data)
+        if not more_body:
+            if self.expected_content_length:
+                raise RuntimeError("The body is shorter than its Content-Length.")
+            self.response_complete = True
+            self.message_event.set()
+            if not self.keep_alive:
+                self.transport.close()
+            self.on_response()
+
+
+class ClientConnection(HttpToolsProtocol):  # type: ignore[misc]
+    """One connection, in one phase since a moment of the loop's clock."""
+
+    limits = ConnectionLimits()
+    # Set for the whole process once it is told to stop: every answer closes its connection.
+    stopping = False
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin; above the limit the first request is refused, and far above it nothing is read."""
+        super().connection_made(transport)
+        self.access_log = False
+        self.phase, self.since = HEAD, self.loop.time()
+        self.head_bytes = self.chunk_bytes = 0
+        over = len(self.connections) - self.limits.connections
+        self.refused = over > 0
+        if over > MOST_REFUSED:
+            self.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Read a part of a request."""
+        waited_for_head = self.phase in (HEAD, IDLE)
+        self.chunk_bytes = len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # Nothing here speaks another protocol: the request is answered as HTTP/1.1 allows.
+            return
+        except httptools.HttpParserError:
+            self._refuse(NOT_HTTP)
+            return
+        if self.phase == HEAD and waited_for_head:
+            self.head_bytes += len(data)
+            if self.head_bytes > 2 * MOST_HEAD_BYTES:
+                self._refuse(HEADERS_TOO_LARGE)
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self.phase, self.since = HEAD, self.loop.time()
+
+    def on_headers_complete(self) -> None:
+        """Start the application on a request, or queue it behind the one before."""
+        parser, scope, url = self.parser, self.scope, self.url
+        version = parser.get_http_version()
+        scope["method"] = parser.get_method().decode("ascii")
+        scope["http_version"] = version
+        app = self._application()
+        if b"?" in url or b"#" in url:
+            parsed = httptools.parse_url(url)
+            scope["path"], scope["raw_path"] = unquote(parsed.path.decode("ascii")), parsed.path
+            scope["query_string"] = parsed.query or b""
+        else:
+            scope["path"], scope["raw_path"] = _path_of(url)
+            scope["query_string"] = b""
+        self.head_bytes = 0
+        self.phase, self.since = BODY, self.loop.time()
+        before = self.cycle
+        self.cycle = Answer(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version == "1.1" and not self.stopping and parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, app))
+
+    def on_message_complete(self) -> None:
+        """The request is there; what is awaited now is its answer."""
+        super().on_message_complete()
+        self.phase = ANSWER
+        if self.cycle.response_complete:
+            self.phase, self.since = IDLE, self.loop.time()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, or answer the one that waits already."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+        elif self.phase == ANSWER:
+            self.phase, self.since = IDLE, self.loop.time()
+
+    def sweep(self, now: float) -> None:
+        """Close the connection if its client has let it wait for too long."""
+        waited = now - self.since
+        if self.phase == IDLE:
+            if waited > self.limits.idle_seconds:
+                self.transport.close()
+        elif self.phase == HEAD:
+            if waited > self.limits.head_seconds:
+                # Who has said nothing at all asked for nothing, as browsers that connect ahead.
+                self._refuse(TOO_SLOW) if self.head_bytes else self.transport.close()
+        elif self.phase == BODY and waited > self.limits.body_seconds:
+            self._refuse(TOO_SLOW)
+
+    def _application(self) -> Any:
+        """Return what answers this request."""
+        if self.refused:
+            return TOO_MANY
+        if len(self.url) > MOST_URL_BYTES:
+            return URL_TOO_LONG
+        headers = self.headers
+        if len(headers) > MOST_HEADERS or (
+            self.head_bytes + self.chunk_bytes > MOST_HEAD_BYTES
+            and sum(len(name) + len(value) for name, value in headers) > MOST_HEAD_BYTES
+        ):
+            return HEADERS_TOO_LARGE
+        return self.app
+
+    def _refuse(self, answer: Refused) -> None:
+        """Answer what is no whole request, unless another answer is under way, and close."""
+        if self.transport.is_closing():
+            return
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or not cycle.response_started:
+            self.transport.write(answer.as_bytes())
+        self.transport.close()

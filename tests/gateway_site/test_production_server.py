@@ -1,0 +1,379 @@
+"""The server of production over real sockets: it drains, it cuts off who dawdles, it is bounded."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from gateway_site import production, serving
+from tests.fakes.asgi_server import free_port
+from tests.fakes.browser import Browser
+from tests.fakes.mcp_upstream import FakeUpstream
+from tests.journeys.test_servers_and_nodes import NAME, gateway_over
+from tests.journeys.wire_client import WireClient
+from tests.journeys.world import PATIENCE, STOPS, Person, within
+from tests.running_gateway import RunningGateway, production_gateway
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+pytestmark = pytest.mark.timeout(120)
+MOST = 12
+LIMITS = {
+    "GATEWAY_MAX_CONNECTIONS": str(MOST),
+    "GATEWAY_HEADER_SECONDS": "1",
+    "GATEWAY_REQUEST_SECONDS": "1",
+    "GATEWAY_KEEP_ALIVE_SECONDS": "1",
+}
+
+
+def open_connection(gateway: RunningGateway, begin: bytes = b"") -> socket.socket:
+    """Connect and send the beginning of something."""
+    connection = socket.create_connection(("127.0.0.1", int(gateway.url.rpartition(":")[2])))
+    connection.settimeout(20)
+    if begin:
+        connection.sendall(begin)
+    return connection
+
+
+def until_closed(connection: socket.socket) -> bytes:
+    """Return what comes until the server closes."""
+    got = b""
+    try:
+        while part := connection.recv(65536):
+            got += part
+    except ConnectionResetError:
+        pass
+    connection.close()
+    return got
+
+
+def host_line(gateway: RunningGateway) -> bytes:
+    return b"host: " + gateway.url.removeprefix("http://").encode() + b"\r\n"
+
+
+@pytest.fixture(scope="module")
+def limited() -> Iterator[RunningGateway]:
+    with FakeUpstream().serve() as upstream, gateway_over(upstream, **LIMITS) as gateway:
+        yield gateway
+
+
+def test_a_head_that_trickles_is_cut_off(limited):
+    begin = b"POST /v1/mcp/one HTTP/1.1\r\n" + host_line(limited)
+    got = until_closed(open_connection(limited, begin))
+    assert got.startswith(b"HTTP/1.1 408 ")
+    assert b"request_too_slow" in got
+
+
+def test_a_connection_that_says_nothing_is_closed_without_a_word(limited):
+    assert until_closed(open_connection(limited)) == b""
+
+
+def test_a_body_that_trickles_is_cut_off_on_pages_too(limited):
+    begin = b"POST /oauth/token HTTP/1.1\r\n" + host_line(limited)
+    begin += b"content-type: application/x-www-form-urlencoded\r\ncontent-length: 100\r\n\r\na="
+    got = until_closed(open_connection(limited, begin))
+    assert b" 408 " in got.splitlines()[0]
+
+
+def test_an_unused_connection_is_closed_and_a_used_one_is_kept(limited):
+    connection = open_connection(limited)
+    request = b"GET /healthz HTTP/1.1\r\n" + host_line(limited) + b"\r\n"
+    for _ in range(3):
+        connection.sendall(request)
+        got = b""
+        while not got.endswith(b"0\r\n\r\n"):
+            got += connection.recv(65536)
+        assert got.startswith(b"HTTP/1.1 200 ")
+    assert until_closed(connection) == b""
+
+
+def test_connections_above_the_limit_are_told_so_and_free_ones_serve_again(limited):
+    kept = [open_connection(limited) for _ in range(MOST)]
+    request = b"GET /healthz HTTP/1.1\r\n" + host_line(limited) + b"\r\n"
+    got = until_closed(open_connection(limited, request))
+    assert got.startswith(b"HTTP/1.1 503 ")
+    assert b"retry-after: 5" in got
+    assert b"too_many_connections" in got
+    for connection in kept:
+        connection.close()
+
+    def serves() -> bool:
+        return httpx.get(f"{limited.url}/healthz", trust_env=False).status_code == 200
+
+    within(10, serves)
+
+
+@pytest.mark.parametrize(
+    ("request_head", "status"),
+    [
+        (b"GET /healthz?" + b"x" * 9_000 + b" HTTP/1.1\r\n", 414),
+        (b"GET /healthz HTTP/1.1\r\nx-long: " + b"x" * 40_000 + b"\r\n", 431),
+        (b"GET /healthz HTTP/1.1\r\n" + b"x-many: 1\r\n" * 120, 431),
+        (b"GET /healthz HTTP/1.1\r\nx-endless: " + b"x" * 400_000, 431),
+        (b"NONSENSE\r\n", 400),
+        (b"GET /healthz HTTP/1.1\r\ntransfer-encoding: chunked\r\ncontent-length: 3\r\n", 400),
+    ],
+)
+def test_heads_without_measure_or_sense_are_refused(limited, request_head, status):
+    connection = open_connection(limited)
+    with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+        connection.sendall(request_head + host_line(limited) + b"connection: close\r\n\r\n")
+    first = until_closed(connection).partition(b"\r\n")[0]
+    # Who is cut off while sending may lose the answer to the reset of the connection.
+    assert first == b"" or first.startswith(b"HTTP/1.1 %d " % status)
+    assert first or len(request_head) > 100_000
+
+
+def test_ordinary_http_is_served_as_ever(limited):
+    host = host_line(limited)
+    # Two requests at once, in order; the second is the last one.
+    both = b"GET /healthz HTTP/1.1\r\n" + host + b"\r\n"
+    both += b"HEAD /healthz HTTP/1.1\r\n" + host + b"connection: close\r\n\r\n"
+    got = until_closed(open_connection(limited, both))
+    first, second = got.split(b"HTTP/1.1 ")[1:]
+    assert first.startswith(b"200 ")
+    assert first.endswith(b"\r\n\r\n3\r\nok\n\r\n0\r\n\r\n")
+    assert second.startswith(b"200 ")
+    assert second.endswith(b"\r\n\r\n")
+    assert b"\r\nserver:" not in got.lower()
+    assert b"\r\ndate:" in got.lower()
+    # HTTP/1.0 closes; a request to speak something else is answered in HTTP/1.1.
+    old = until_closed(open_connection(limited, b"GET /healthz HTTP/1.0\r\n" + host + b"\r\n"))
+    assert old.endswith(b"ok\n")
+    upgrade = b"connection: upgrade, close\r\nupgrade: h2c\r\n\r\n"
+    got = until_closed(open_connection(limited, b"GET /healthz HTTP/1.1\r\n" + host + upgrade))
+    assert got.startswith(b"HTTP/1.1 200 ")
+    # A body in chunks, announced with Expect.
+    body = b"POST /oauth/token HTTP/1.1\r\n" + host + b"transfer-encoding: chunked\r\n"
+    body += b"expect: 100-continue\r\ncontent-type: application/x-www-form-urlencoded\r\n"
+    connection = open_connection(limited, body + b"connection: close\r\n\r\n")
+    assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    connection.sendall(b"6\r\nclient\r\n7\r\n_id=nob\r\n0\r\n\r\n")
+    got = until_closed(connection)
+    assert b"invalid_client" in got
+    assert b"does not say which client" not in got
+    assert "Traceback" not in limited.log()
+
+
+def calling(client: WireClient, tool: str, arguments: dict[str, object]) -> "Calling":
+    """Start a call beside the test."""
+    body = client.body("tools/call", {"name": tool, "arguments": arguments})
+    call = Calling(client, body)
+    call.start()
+    return call
+
+
+class Calling(threading.Thread):
+    """One call, made in a thread."""
+
+    def __init__(self, client: WireClient, body: dict[str, object]) -> None:
+        super().__init__()
+        self.client, self.body = client, body
+        self.response: httpx.Response | None = None
+        self.failure: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            self.response = httpx.post(
+                self.client.endpoint,
+                json=self.body,
+                headers=self.client.headers(self.body),
+                timeout=40,
+                trust_env=False,
+            )
+        except httpx.HTTPError as failure:
+            self.failure = failure
+
+
+@pytest.mark.parametrize("server", ["uvicorn", "daphne"])
+def test_told_to_stop_it_lets_calls_end_and_answers_what_would_never_end(server):
+    with (
+        FakeUpstream().serve() as upstream,
+        gateway_over(upstream, server=server) as gateway,
+    ):
+        client = Person(NAME, gateway, Browser(STOPS)).client_of("one")
+        ending = calling(client, "slow", {"steps": 4, "pause": 0.25})
+        endless = calling(client, "hang", {})
+        assert upstream.wait(lambda up: {"started:slow", "started:hang"} <= set(up.events))
+        assert gateway.process is not None
+        began = time.monotonic()
+        gateway.process.send_signal(signal.SIGTERM)
+        within(10, lambda: refuses(gateway))
+        ending.join(30)
+        assert ending.failure is None
+        assert '"done"' in ending.response.text
+        gateway.process.wait(30)
+        took = time.monotonic() - began
+        endless.join(10)
+        if server == "uvicorn":
+            assert endless.response.status_code == 503
+            assert "restarted" in endless.response.json()["message"]
+        assert endless.failure or endless.response.status_code >= 500
+        # Three seconds for calls on a local address, and as much again for a busy machine.
+        assert took < 12
+        assert upstream.wait(lambda up: "cancelled:hang" in up.events)
+        gateway.process = None
+
+
+MAKE_TOKEN = """
+from datetime import timedelta
+from django.contrib.auth.models import User
+from django.utils import timezone
+from oauth2_provider.models import get_access_token_model
+from oauthserver.models import OAuthClient
+from oauthserver.token_values import new_access_token
+client = OAuthClient.objects.create(
+    client_id="client-1", name="A client", client_type="public",
+    authorization_grant_type="authorization-code", redirect_uris="https://client.example/callback")
+token = new_access_token()
+get_access_token_model().objects.create(
+    user=User.objects.get(username="ada"), application=client, token=token, scope="mcp:tools",
+    expires=timezone.now() + timedelta(hours=1), resource=["{resource}"])
+print(token)
+"""
+REVOKE = """
+import time
+from django.contrib.auth.models import User
+from oauthserver.actions import revoke_tokens
+revoke_tokens(actor=None, user=User.objects.get(username="ada"))
+print(time.time())
+"""
+
+
+def workers_of(gateway: RunningGateway) -> dict[int, int]:
+    """Return the worker processes and how many sockets each has open."""
+    assert gateway.process is not None
+    task = Path(f"/proc/{gateway.process.pid}/task/{gateway.process.pid}")
+    counted = {}
+    for pid in (task / "children").read_text().split():
+        links = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir() if link.exists()]
+        counted[int(pid)] = sum(link.startswith("socket:") for link in links)
+    return counted
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it looks at processes in /proc")
+def test_two_workers_are_one_gateway_and_a_lost_one_is_replaced():
+    configuration = {
+        "upstreams": [{"key": "x", "title": "X", "url": "https://upstream.gateway.test/mcp"}],
+        "virtual_mcps": [
+            {"slug": "one", "title": "One", "audience": "everyone", "upstreams": ["x"]}
+        ],
+        "users": [{"username": "ada"}],
+    }
+    with production_gateway(configuration) as gateway:
+        assert "2 workers share one SQLite file" in gateway.log()
+        before = workers_of(gateway)
+        assert len(before) == 2
+        resource = gateway.endpoint("one")
+        token = gateway.manage("shell", "-c", MAKE_TOKEN.format(resource=resource)).split()[-1]
+        client = WireClient(resource)
+        body = client.body("server/discover", {})
+        headers = {**client.headers(body), "Authorization": f"Bearer {token}"}
+        headers["Host"] = "mcp.gateway.test"
+        clients = [httpx.Client(trust_env=False, timeout=20) for _ in range(16)]
+
+        def statuses() -> set[int]:
+            url = f"{gateway.listening}/v1/mcp/one"
+            return {one.post(url, json=body, headers=headers).status_code for one in clients}
+
+        try:
+            assert statuses() == {200}
+            # The kernel has shared the sixteen connections out between the two.
+            after = workers_of(gateway)
+            assert all(after[pid] > before[pid] for pid in before)
+            revoking = threading.Thread(
+                target=lambda: seen.append(gateway.manage("shell", "-c", REVOKE))
+            )
+            seen: list[str] = []
+            revoking.start()
+            while statuses() != {401}:
+                assert revoking.is_alive() or time.time() - float(seen[0].split()[-1]) < PATIENCE
+            revoking.join()
+            assert gateway.log().count("ended with status") == 0
+            # A worker that is killed is replaced; the other one and its connections go on.
+            lost, kept = before
+            os.kill(lost, signal.SIGKILL)
+            within(20, lambda: len(set(workers_of(gateway)) - {lost}) == 2)
+            assert kept in workers_of(gateway)
+            for one in clients:
+                one.close()
+            with httpx.Client(trust_env=False, timeout=20) as http:
+                for _ in range(8):
+                    got = http.get(f"{gateway.listening}/healthz", headers={"connection": "close"})
+                    assert got.status_code == 200
+        finally:
+            for one in clients:
+                one.close()
+        assert gateway.process is not None
+        gateway.process.send_signal(signal.SIGTERM)
+        assert gateway.process.wait(30) == 0
+        gateway.process = None
+        assert "Stopped. Everything is kept" in gateway.log()
+        assert "Traceback" not in gateway.log()
+
+
+def serve_in_production(folder: Path, *options: str, **environment: str) -> str:
+    """Return what ``gateway_serve --production`` says when it refuses."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    command = [sys.executable, str(ROOT / "manage.py"), "gateway_serve", "--production"]
+    command += ["--data-dir", str(folder), "--port", str(free_port()), *options]
+    done = subprocess.run(
+        command, env={**kept, **environment}, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1, done.stdout
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+KEYS = {"SECRET_KEY": "k" * 25 + "abcdefghijklmnopqrstuvwxy", "GATEWAY_ENCRYPTION_KEYS": "y" * 44}
+
+
+def test_production_makes_no_keys_by_the_way(tmp_path):
+    said = serve_in_production(tmp_path / "data", "--public-url", "https://mcp.example.com")
+    assert "SECRET_KEY and GATEWAY_ENCRYPTION_KEYS are not set" in said
+    assert not (tmp_path / "data" / "gateway.env").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "needs the address people use, with https"),
+        ({"public_url": "https://localhost:8443"}, "needs the address people use"),
+        ({"public_url": "https://mcp.example.com", "server": "daphne"}, "runs on uvicorn"),
+        ({"public_url": "https://mcp.example.com", "workers": 65}, "from 1 to 64"),
+    ],
+)
+def test_production_says_what_is_missing(tmp_path, options, words):
+    chosen = {"port": free_port(), "data_dir": str(tmp_path), "production": True, **options}
+    with pytest.raises(serving.CannotServe, match=words):
+        serving.decide(chosen, KEYS)
+
+
+def test_production_takes_a_worker_for_each_core_and_no_demo(tmp_path):
+    chosen = {"port": free_port(), "data_dir": str(tmp_path), "production": True}
+    plan = serving.decide({**chosen, "public_url": "https://mcp.example.com"}, KEYS)
+    assert (plan.server, plan.workers, plan.demo) == ("uvicorn", production.cores(), False)
+    assert (plan.drain, plan.linger) == (25, 2)
+
+
+def test_several_workers_are_told_about_their_stores():
+    assert production.advice(1, "", "") == ""
+    assert "DATABASE_URL" in production.advice(2, "", "")
+    assert "REDIS_URL" in production.advice(2, "postgres://x", "")
+    assert production.advice(2, "postgres://x", "redis://x") == ""
+
+
+def refuses(gateway: RunningGateway) -> bool:
+    try:
+        open_connection(gateway).close()
+    except ConnectionRefusedError:
+        return True
+    return False
