@@ -9,6 +9,7 @@ from gateway_site.change_feed import follow_changes
 from gateway_site.housekeeping import keep_house
 from upstreams import mcp_client, token_refresh, token_upkeep
 from virtualmcp.call_log import call_log
+from virtualmcp.routing import parked_calls
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ class BackgroundWork:
         await asyncio.gather(*tasks, return_exceptions=True)
         await token_refresh.finish_running(FINISH_SECONDS)
         try:
+            await parked_calls.close_all()
             await asyncio.wait_for(mcp_client.close_all(), timeout=5)
         except Exception:
             logger.exception("connections to upstreams were not closed properly")

@@ -4,10 +4,11 @@ An upstream's 401 or 403 ends here: above this module it is a result, or a
 ``NeedsConnection`` that leads the person to the connect page (protocol.md D8, #151).
 """
 
-from upstreams import credentials, mcp_client
+from upstreams import credentials, legacy_takeover, mcp_client
 from upstreams.canonical_call import CallSink, CanonicalCall, ClientFacts, Outcome
 from upstreams.credentials import Credential
 from upstreams.errors import CredentialRefused, NeedsConnection, ScopeInsufficient
+from upstreams.legacy_takeover import HeldCall
 from upstreams.models import CredentialKind
 from upstreams.upstream_facts import UpstreamFacts
 
@@ -36,6 +37,28 @@ async def call_as(
         return await mcp_client.call(facts, credential, call, sink)
     except CredentialRefused as refused:
         raise _given_up(facts, refused) from refused
+
+
+async def take_over_as(
+    user_id: int, facts: UpstreamFacts, call: CanonicalCall, sink: CallSink, held: HeldCall
+) -> Outcome:
+    """Go on with a call of a process that died; as ``legacy_takeover.take_over``.
+
+    Raises:
+        NeedsConnection, UpstreamError: as for ``call_as``.
+    """
+    credential = await credentials.credential_for(user_id, facts)
+    return await legacy_takeover.take_over(facts, credential, call, sink, held)
+
+
+async def give_up_as(user_id: int, facts: UpstreamFacts, held: HeldCall) -> None:
+    """Cancel a call of a process that died.
+
+    Raises:
+        NeedsConnection, UpstreamError: it could not be cancelled.
+    """
+    credential = await credentials.credential_for(user_id, facts)
+    await legacy_takeover.give_up(facts, credential, held)
 
 
 async def opening_as(user_id: int, facts: UpstreamFacts, client: ClientFacts) -> bytes:

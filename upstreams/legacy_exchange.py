@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SIDE_SECONDS: Final = 5.0
-PERSON_SECONDS: Final = 600.0
+# The sides that ask the person wait ten minutes; this only ends what they forget.
+PERSON_SECONDS: Final = 630.0
 MOST_QUESTIONS: Final = 16
 MOST_RESUMES: Final = 20
 LONGEST_PAUSE: Final = 10.0
@@ -137,6 +138,15 @@ class LegacyCall:
                 task.cancel()
 
     async def _send(self) -> Outcome:
+        outcome = await self._first_answer()
+        pauses = 0
+        while outcome is None:
+            outcome = await self._resume(pauses)
+            pauses += 1
+        return outcome
+
+    async def _first_answer(self) -> Outcome | None:
+        """Send the request; returns None when its stream ends before the response."""
         awaited, call = self._awaited, self._call
         body = json_rpc.request(awaited.request_id, call.method, legacy_params(call, awaited.token))
         async with relay_client.post(
@@ -148,12 +158,7 @@ class LegacyCall:
             resend=call.method in REPEATABLE,
         ) as answer:
             self._stream = answer
-            outcome = await awaited.read(answer)
-        pauses = 0
-        while outcome is None:
-            outcome = await self._resume(pauses)
-            pauses += 1
-        return outcome
+            return await awaited.read(answer)
 
     async def _resume(self, pauses: int) -> Outcome | None:
         """Go on with a stream the upstream ended before the answer (b8)."""

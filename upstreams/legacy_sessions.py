@@ -244,15 +244,21 @@ def session_of(
     if len(session_id) > _LONGEST_ID or not all(0x21 <= octet <= 0x7E for octet in session_id):
         message = f"{title} gave an answer that is not MCP."
         raise UpstreamAnswerInvalid(message, detail="the session id is not visible ASCII")
+    headers = headers_for(session_id, revision)
+    can_log = isinstance(capabilities, dict) and "logging" in capabilities
+    return LegacySession(
+        key, facts, credential, session_id, revision, opened, headers, can_log=can_log
+    )
+
+
+def headers_for(session_id: bytes, revision: str) -> Headers:
+    """Return what goes on every request of a session."""
     headers: Headers = JSON_HEADERS
     if session_id:
         headers += ((b"Mcp-Session-Id", session_id),)
     if revision not in _WITHOUT_VERSION_HEADER:
         headers += ((b"MCP-Protocol-Version", revision.encode()),)
-    can_log = isinstance(capabilities, dict) and "logging" in capabilities
-    return LegacySession(
-        key, facts, credential, session_id, revision, opened, headers, can_log=can_log
-    )
+    return headers
 
 
 def client_info(client: ClientFacts) -> dict[str, Any]:

@@ -10,6 +10,9 @@ Tools and their arguments:
     hang()                     never ends; records "started:hang" and "cancelled:hang"
     log(level, text)           one notifications/message, then "logged"
     ask(question)              elicitation: legacy asks on its stream, modern ends input_required
+    interview(rounds, hang)    asks the questions of each round at once, in either era, and answers
+                               with all answers; records "started:", "asked:" and
+                               "finished:interview". ``hang`` (legacy) waits at the end for ever
     refuse(code, message, status)   a JSON-RPC error
     fail(text)                 an isError result
     blob(size)                 a text of ``size`` characters
@@ -91,6 +94,7 @@ def tools() -> list[dict[str, Any]]:
         tool("hang", "Never finish", {}),
         tool("log", "Write one log message", {"level": text, "text": text}),
         tool("ask", "Ask the person something", {"question": text}),
+        tool("interview", "Ask the person much", {"rounds": {"type": "array"}}),
         tool("refuse", "Fail with a JSON-RPC error", {"code": number, "message": text}),
         tool("fail", "Answer with isError", {"text": text}, annotations={"destructiveHint": True}),
         tool("blob", "Answer with much text", {"size": number}),
@@ -290,6 +294,50 @@ async def ask(call: ToolCall) -> Any:
     return said(f"they said {json.dumps(responses['q1'], sort_keys=True)}")
 
 
+async def interview(call: ToolCall) -> Any:
+    """Ask several questions, in one round after the other."""
+    rounds = call.arguments.get("rounds") or [[elicitation("Your name?")]]
+    if not call.modern:
+        call.upstream.note("started:interview")
+        given = []
+        for questions in rounds:
+            call.upstream.note("asked:interview")
+            asking = [call.ask(one["method"], one.get("params", {})) for one in questions]
+            given += [reply.get("result", reply) for reply in await asyncio.gather(*asking)]
+        if call.arguments.get("hang"):
+            return await hang(call)
+        call.upstream.note("finished:interview")
+        return said(json.dumps(given, sort_keys=True))
+    given = json.loads(call.params.get("requestState") or "[]")
+    responses = call.params.get("inputResponses") or {}
+    if responses:
+        given += [responses[key] for key in sorted(responses)]
+    done = sum(len(questions) for questions in rounds)
+    if len(given) >= done:
+        call.upstream.note("finished:interview")
+        return said(json.dumps(given, sort_keys=True))
+    if not given:
+        call.upstream.note("started:interview")
+    call.upstream.note("asked:interview")
+    asked = 0
+    for questions in rounds:
+        if asked == len(given):
+            return {
+                "resultType": "input_required",
+                "inputRequests": {f"k{n}": one for n, one in enumerate(questions)},
+                "requestState": json.dumps(given),
+            }
+        asked += len(questions)
+    raise WireFault(-32602, "not as many answers as questions")
+
+
+def elicitation(message: str) -> dict[str, Any]:
+    """Return a question for one text."""
+    schema = {"type": "object", "properties": {"answer": {"type": "string"}}}
+    params = {"mode": "form", "message": message, "requestedSchema": schema}
+    return {"method": "elicitation/create", "params": params}
+
+
 async def refuse(call: ToolCall) -> Any:
     """Fail with a JSON-RPC error."""
     given = call.arguments
@@ -363,6 +411,7 @@ TOOLS = {
     "hang": hang,
     "log": log,
     "ask": ask,
+    "interview": interview,
     "refuse": refuse,
     "fail": fail,
     "blob": blob,

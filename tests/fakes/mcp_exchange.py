@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.fakes import mcp_catalogue
 from tests.fakes.mcp_catalogue import ToolCall, WireFault
+from tests.fakes.resumable_streams import StreamLog
 
 MODERN = "2026-07-28"
 LEGACY = ("2025-11-25", "2025-06-18", "2025-03-26")
@@ -70,6 +71,7 @@ class Exchange:
         self.headers, self.message = headers, message
         self.streaming = False
         self.session: Session | None = None
+        self.log: StreamLog | None = None
         self.id = message.get("id") if isinstance(message, dict) else None
         self._write = asyncio.Lock()
 
@@ -285,6 +287,8 @@ class Exchange:
         message = b'{"jsonrpc":"2.0","id":%s,%s}' % (json.dumps(self.id).encode(), payload)
         if self.streaming or (self.upstream.answers == "sse" and status == 200):
             await self.stream(event(message))
+            if self.log is not None:
+                self.log.end()
             await self.send({"type": "http.response.body", "body": b""})
         else:
             await self.give(Canned(status, message))
@@ -292,6 +296,9 @@ class Exchange:
     async def stream(self, data: bytes) -> None:
         """Send one event, opening the stream with the first."""
         async with self._write:
+            if self.upstream.resumable and self.session is not None:
+                self.log = self.log or self.upstream.streams.begin()
+                data = self.log.add(self.upstream.streams.number(), data)
             if not self.streaming:
                 self.streaming = True
                 headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
@@ -319,7 +326,24 @@ class Exchange:
         if self.upstream.era == "modern" or not self.upstream.get_stream:
             raise Refused(405)
         self.find_session()
+        last = self.headers.get("last-event-id")
+        if last is not None:
+            await self.resume(last)
+            return
         await self.pump(f"get:{uuid.uuid4().hex}", None)
+
+    async def resume(self, last: str) -> None:
+        """Go on with a stream after one of its events."""
+        log = self.upstream.streams.find(int(last)) if self.upstream.resumable else None
+        if log is None:
+            raise Refused(405)
+        self.upstream.note("resumed")
+        headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
+        await self.send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self.send({"type": "http.response.body", "body": b": resumed\n\n", "more_body": True})
+        async for data in log.after(int(last)):
+            await self.send({"type": "http.response.body", "body": data, "more_body": True})
+        await self.send({"type": "http.response.body", "body": b""})
 
     async def listen_modern(self) -> None:
         """subscriptions/listen: acknowledge the filter, then announce."""

@@ -14,6 +14,7 @@ Knobs (set before or while it runs):
     need_scope    {tool name: scope}: calling it gives 403 insufficient_scope
     canned        {JSON-RPC method: Canned(...)}: answer that method with exactly this, always
     script        list of Canned: each answers one POST, before anything else is looked at
+    resumable     legacy: events have ids and GET with Last-Event-ID goes on with a stream
     page_size     list pages of this many entries, 0 = all at once
     tools, prompts, resources, templates   lists of dicts as they go out
     refused_uris  URIs that cannot be subscribed to, in either era
@@ -34,8 +35,8 @@ What it saw:
     listening                              how many of those streams are open
     subscribed                             URIs as resources/subscribe took and gave them back
 
-Tools: echo, headers, exact, slow, hang, log, ask, refuse, fail, blob, show_board (MCP App),
-regional (x-mcp-header). See ``tests.fakes.mcp_catalogue`` for their arguments.
+Tools: echo, headers, exact, slow, hang, log, ask, interview, refuse, fail, blob, show_board (MCP
+App), regional (x-mcp-header). See ``tests.fakes.mcp_catalogue`` for their arguments.
 """
 
 import asyncio
@@ -49,6 +50,7 @@ from typing import Any
 from tests.fakes import mcp_catalogue
 from tests.fakes.asgi_server import serve
 from tests.fakes.mcp_exchange import META, Canned, Exchange, Session, event
+from tests.fakes.resumable_streams import StreamLogs
 
 __all__ = ["Canned", "FakeUpstream", "Seen"]
 
@@ -79,6 +81,7 @@ class FakeUpstream:
     canned: dict[str, Canned] = field(default_factory=dict)
     script: list[Canned] = field(default_factory=list)
     page_size: int = 0
+    resumable: bool = False
     instructions: str = "A server for tests."
     tools: list[dict[str, Any]] = field(default_factory=mcp_catalogue.tools)
     prompts: list[dict[str, Any]] = field(default_factory=mcp_catalogue.prompts)
@@ -100,6 +103,7 @@ class FakeUpstream:
             str, tuple[asyncio.AbstractEventLoop, asyncio.Queue[bytes | None]]
         ] = {}
         self._changed = threading.Condition()
+        self.streams = StreamLogs()
 
     # What tests use -----------------------------------------------------------------------
     @property

@@ -592,8 +592,7 @@ async def test_between_stateful_sides_an_aggregate_says_who_asks(alpha, beta):
 
 async def test_a_stateful_upstreams_question_to_a_client_that_cannot_be_asked_is_declined(beta):
     await single(beta)
-    capabilities = {"elicitation": {"form": {}}}
-    result = await Client(capabilities=capabilities).call("ask", question="Who?")
+    result = await Client(capabilities={"roots": {}}).call("ask", question="Who?")
     assert result["isError"] is True
 
 

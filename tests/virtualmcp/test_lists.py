@@ -337,7 +337,7 @@ async def test_pages_of_ours_follow_each_other_by_sealed_cursors(alpha, beta, mo
         result = await Client().result("tools/list", {"cursor": cursor})
         seen += [t["name"] for t in result["tools"]]
         cursor, rounds = result.get("nextCursor"), rounds + 1
-    assert rounds == 5
+    assert rounds == -(-len(seen) // 5)
     assert len(seen) == len(set(seen)) == len(alpha.tools) + len(beta.tools)
 
 

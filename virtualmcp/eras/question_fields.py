@@ -78,6 +78,17 @@ def _missing_for_elicitation(
     return {"elicitation": {mode: {}}}
 
 
+def answers(method: str, answer: bytes) -> bool:
+    """Tell whether an answer has what such a question asks for; else it is asked again (a44)."""
+    try:
+        members = raw_members.read(answer)
+    except NotAnObject:
+        return False
+    if method == ELICIT:
+        return raw_members.text(members.get("action")) in ("accept", "decline", "cancel")
+    return ("roots" if method == ROOTS else "content") in members
+
+
 def for_stateful(method: str, params: bytes, revision: str) -> bytes:
     """Return a question's params as a stateful client of ``revision`` reads them.
 

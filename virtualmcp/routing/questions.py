@@ -23,6 +23,7 @@ from virtualmcp.route_table import ChoiceFacts
 from virtualmcp.routing import question_policy
 from virtualmcp.routing.client_request import ClientRequest
 from virtualmcp.routing.connect_prompts import OWN_KEY, CallMade
+from virtualmcp.routing.parked_mail import Question
 from virtualmcp.routing.question_policy import CapabilityMissing
 from virtualmcp.routing.relay_bindings import StateTooLarge, open_state, seal_state
 from virtualmcp.server_identity import raw_server_info
@@ -43,10 +44,15 @@ class QuestionUnanswered(Exception):
 
 @dataclass(slots=True, frozen=True)
 class Retry:
-    """A retry as the upstream is to see it. ``declined``: our own question was answered no."""
+    """A retry as the upstream is to see it.
+
+    ``declined``: our own question was answered no. ``parked``: the id of the call that is held for
+    these answers, which is not made again.
+    """
 
     members: Members
     declined: bool = False
+    parked: str = ""
 
 
 def resume(request: ClientRequest, members: Members, call: CallMade) -> Retry:
@@ -63,6 +69,8 @@ def resume(request: ClientRequest, members: Members, call: CallMade) -> Retry:
     if sealed is None:
         raise ParamsInvalid("requestState must be a string.")
     resumed = open_state(request, sealed, call.upstream_id, call.name, call.arguments)
+    if resumed.parked:
+        return Retry(members, parked=resumed.parked)
     rest = dict(members)
     del rest["requestState"]
     if resumed.state is not None:
@@ -112,6 +120,25 @@ def relayed(
     members["requestState"] = raw_members.raw(sealed)
     members["_meta"] = signed(members.get("_meta"), raw_server_info(request.server))
     return raw_members.write(members)
+
+
+def held(
+    request: ClientRequest, call: CallMade, call_id: str, open_questions: dict[str, Question]
+) -> bytes:
+    """Return the ``input_required`` result of a call that is held for the answers (2.4.3)."""
+    state = seal_state(request, call.upstream_id, call.name, call.arguments, parked=call_id)
+    asked = {
+        key: {"method": question.method, "params": msgspec.Raw(question.params)}
+        for key, question in open_questions.items()
+    }
+    return raw_members.write(
+        {
+            "resultType": raw_members.raw("input_required"),
+            "inputRequests": raw_members.raw(asked),
+            "requestState": raw_members.raw(state),
+            "_meta": signed(None, raw_server_info(request.server)),
+        }
+    )
 
 
 def _check(request: ClientRequest, choice: ChoiceFacts, question: msgspec.Raw) -> None:

@@ -26,7 +26,8 @@ LIFETIME = 600
 
 
 class _Sealed(msgspec.Struct):
-    """``own`` marks a question the gateway asked itself; ``state`` is the upstream's."""
+    """``own`` marks a question the gateway asked itself; ``state`` is the upstream's; ``parked``
+    names a call that is held for its answers."""
 
     upstream: int
     method: str
@@ -34,15 +35,18 @@ class _Sealed(msgspec.Struct):
     digest: str
     own: bool
     state: str | None
+    parked: str = ""
 
 
 @dataclass(slots=True, frozen=True)
 class Resumed:
-    """A retry's state, opened: the upstream's own (``None`` if it gave none)."""
+    """A retry's state, opened: the upstream's own (``None`` if it gave none), or the held call's
+    id (``""`` if none is held)."""
 
     upstream_id: int
     own: bool
     state: str | None
+    parked: str = ""
 
 
 class StateTooLarge(Exception):
@@ -57,13 +61,14 @@ def seal_state(
     *,
     state: str | None = None,
     own: bool = False,
+    parked: str = "",
 ) -> str:
     """Seal what the retry of this request needs; ``name`` is in the upstream's terms.
 
     Raises:
         StateTooLarge: what comes of it could not be opened again.
     """
-    content = _Sealed(upstream_id, request.method, name, _digest(arguments), own, state)
+    content = _Sealed(upstream_id, request.method, name, _digest(arguments), own, state, parked)
     payload = msgspec.json.encode(content)
     if len(payload) > LARGEST_CONTENT:
         raise StateTooLarge
@@ -89,7 +94,7 @@ def open_state(
     wanted = (upstream_id, request.method, name, _digest(arguments))
     if (content.upstream, content.method, content.name, content.digest) != wanted:
         raise StateInvalid(_WRONG)
-    return Resumed(content.upstream, content.own, content.state)
+    return Resumed(content.upstream, content.own, content.state, content.parked)
 
 
 _WRONG = "This requestState does not belong to this request, or is too old. Make the request anew."

@@ -1,6 +1,8 @@
 """One call to one upstream and its way back, in the form the client understands."""
 
 import functools
+from collections.abc import Coroutine
+from typing import Any
 
 import msgspec
 
@@ -17,6 +19,8 @@ from virtualmcp.result_mapping import ResultMapping
 from virtualmcp.routing import (
     connect_prompts,
     parameter_headers,
+    parked_calls,
+    parked_retries,
     question_policy,
     questions,
     resource_routes,
@@ -28,6 +32,7 @@ from virtualmcp.routing.client_request import Answer, ClientRequest
 from virtualmcp.routing.connect_prompts import CallMade, PageToOpen
 from virtualmcp.routing.list_reading import error_code
 from virtualmcp.routing.parameter_headers import Headers
+from virtualmcp.routing.parked_calls import ParkedCall
 from virtualmcp.routing.question_policy import CapabilityMissing
 from virtualmcp.routing.questions import QuestionUnanswered
 from virtualmcp.routing.relay_sink import RelaySink
@@ -54,13 +59,67 @@ async def relay(
     """
     facts = target.choice.upstream
     call = CallMade(facts.id, facts.key, target.name, target.arguments)
-    declined = False
-    try:
-        params = target.params
-        if target.retry:
+    params, declined = target.params, False
+    if target.retry:
+        try:
             retry = questions.resume(request, raw_members.read(params), call)
-            params, declined = raw_members.write(retry.members), retry.declined
-        return await _rounds(request, _sink(request, target, sink), target, params, headers, call)
+            if retry.parked:
+                return await _retry(request, sink, target, call, retry)
+        except RequestRefused as refused:
+            return upstream_failures.refusal(refused)
+        params, declined = raw_members.write(retry.members), retry.declined
+    if parked_calls.may_be_asked(request, facts):
+        parked = ParkedCall(request, functools.partial(questions.held, request, call))
+        return await parked.first_round(
+            lambda held: _made(request, held, target, params, headers, call, declined=declined),
+            sink,
+        )
+    return await _made(request, sink, target, params, headers, call, declined=declined)
+
+
+async def _retry(
+    request: ClientRequest, sink: CallSink, target: Target, call: CallMade, retry: questions.Retry
+) -> Answer:
+    """Go on with a call that is held, here or on another node, for the answers in this retry.
+
+    Raises:
+        ParamsInvalid: the answers are not an object.
+    """
+    answers = parked_retries.answers_in(retry.members.get("inputResponses"))
+
+    def made(inner: CallSink, send: parked_retries.Send) -> Coroutine[Any, Any, Answer]:
+        return _made(request, inner, target, target.params, (), call, send=send)
+
+    return await parked_retries.go_on(
+        parked_retries.Retry(
+            request,
+            target,
+            retry.parked,
+            _canonical(request, target, target.params, ()),
+            made,
+            functools.partial(questions.held, request, call),
+        ),
+        answers,
+        sink,
+    )
+
+
+async def _made(
+    request: ClientRequest,
+    sink: CallSink,
+    target: Target,
+    params: bytes,
+    headers: Headers,
+    call: CallMade,
+    *,
+    declined: bool = False,
+    send: parked_retries.Send | None = None,
+) -> Answer:
+    """Make the call, or with ``send`` go on with one that is under way, and word what comes."""
+    facts = target.choice.upstream
+    try:
+        inner = _sink(request, target, sink)
+        return await _rounds(request, inner, target, params, headers, call, send)
     except RequestRefused as refused:
         return upstream_failures.refusal(refused)
     except NeedsConnection as needed:
@@ -87,11 +146,15 @@ async def _rounds(
     params: bytes,
     headers: Headers,
     call: CallMade,
+    send: parked_retries.Send | None = None,
 ) -> Answer:
     """Call until there is something final for this client."""
     facts = target.choice.upstream
     for number in range(questions.MOST_ROUNDS):
-        outcome = await _send(request, target, params, headers, sink)
+        if send is not None and not number:
+            outcome = await send(sink)
+        else:
+            outcome = await _send(request, target, params, headers, sink)
         if outcome.error:
             if error_code(outcome.error) == HEADER_MISMATCH and not number:
                 headers = await parameter_headers.after_refresh(request, target)
@@ -119,20 +182,25 @@ def _may_ask(request: ClientRequest) -> bool:
 async def _send(
     request: ClientRequest, target: Target, params: bytes, headers: Headers, sink: CallSink
 ) -> Outcome:
-    client = question_policy.declared_to(request, target.choice)
-    call = CanonicalCall(
+    call = _canonical(request, target, params, headers)
+    return await authorized_call.call_as(request.holder.user_id, target.choice.upstream, call, sink)
+
+
+def _canonical(
+    request: ClientRequest, target: Target, params: bytes, headers: Headers
+) -> CanonicalCall:
+    return CanonicalCall(
         method=request.method,
         params=params,
         params_are_modern=request.era is Era.MODERN
         and not question_policy.says_too_much(request, target.choice, params),
-        facts=client,
+        facts=question_policy.declared_to(request, target.choice),
         name=target.name,
         progress_token=request.progress_token,
         log_level=request.log_level,
         principal=str(request.holder.user_id),
         param_headers=headers,
     )
-    return await authorized_call.call_as(request.holder.user_id, target.choice.upstream, call, sink)
 
 
 def _sink(request: ClientRequest, target: Target, sink: CallSink) -> RelaySink:

@@ -1,0 +1,133 @@
+"""Going on with a call of a process that died, or ending it (protocol.md 2.4.3).
+
+The order matters: the upstream's stream is resumed first, and only when it is there are answers
+posted. An answer that is posted into a call whose result nobody can collect runs the tool for
+nothing.
+"""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from upstreams import json_rpc, legacy_sessions, relay_client
+from upstreams.canonical_call import CallSink, CanonicalCall, Outcome
+from upstreams.errors import UpstreamAnswerInvalid, UpstreamError
+from upstreams.json_rpc import Message
+from upstreams.legacy_exchange import SIDE_SECONDS, LegacyCall
+from upstreams.legacy_sessions import LegacySession, SessionKey
+from upstreams.upstream_facts import UpstreamFacts
+
+if TYPE_CHECKING:
+    from upstreams.credentials import Credential
+
+RESUME_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class HeldQuestion:
+    """A question that the upstream asked and nobody answered; ``id`` is raw."""
+
+    id: bytes
+    method: str
+    params: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldCall:
+    """A call in a session that another process opened."""
+
+    request_id: str
+    session_id: bytes = field(repr=False)
+    revision: str
+    last_event_id: bytes
+    questions: tuple[HeldQuestion, ...]
+
+
+class _TakenOver(LegacyCall):
+    """The rest of a call: its stream from the last event that was seen."""
+
+    def __init__(
+        self,
+        session: LegacySession,
+        credential: "Credential",
+        call: CanonicalCall,
+        sink: CallSink,
+        held: HeldCall,
+    ) -> None:
+        super().__init__(session, credential, call, sink)
+        self._held = held
+        self._awaited.request_id = held.request_id
+        self._awaited.token = held.request_id if call.progress_token else ""
+        self._awaited.last_event_id = held.last_event_id
+
+    async def _first_answer(self) -> Outcome | None:
+        headers = (*self._session.headers[1:], (b"Last-Event-ID", self._held.last_event_id))
+        async with relay_client.get(
+            self._facts, self._credential, headers, timeout=self._awaited.seconds
+        ) as answer:
+            kind = answer.headers.get(b"content-type", b"").lower()
+            if answer.status != 200 or not kind.startswith(b"text/event-stream"):
+                raise UpstreamAnswerInvalid(
+                    f"{self._facts.title} could not go on with the call after a process of the "
+                    "gateway ended. The answer was not passed on.",
+                    detail=f"resuming the stream: HTTP {answer.status}",
+                )
+            self._stream = answer
+            for question in self._held.questions:
+                self._asked(
+                    Message(
+                        jsonrpc="2.0",
+                        id=json_rpc.plain(question.id),
+                        method=question.method,
+                        params=msgspec.Raw(question.params),
+                    )
+                )
+            return await self._awaited.read(answer)
+
+
+async def take_over(
+    facts: UpstreamFacts,
+    credential: "Credential",
+    call: CanonicalCall,
+    sink: CallSink,
+    held: HeldCall,
+) -> Outcome:
+    """Resume the call's stream, have its open questions answered, and see it to its end.
+
+    Raises:
+        UpstreamError: as ``legacy_exchange.exchange``. Where the stream is not resumed, the call
+            was cancelled and nothing was posted.
+    """
+    session = _session(facts, credential, call.principal, held)
+    try:
+        return (await _TakenOver(session, credential, call, sink, held).run())[0]
+    except UpstreamError:
+        await legacy_sessions.quietly(give_up(facts, credential, held))
+        raise
+
+
+async def give_up(facts: UpstreamFacts, credential: "Credential", held: HeldCall) -> None:
+    """Cancel the call at the upstream.
+
+    Raises:
+        UpstreamError: it could not be told.
+    """
+    session = _session(facts, credential, "", held)
+    params = json_rpc.object_of(
+        {"requestId": held.request_id, "reason": "the process that waited for it ended"}
+    )
+    body = json_rpc.notification("notifications/cancelled", params)
+    async with relay_client.post(
+        facts, credential, session.headers, body, timeout=SIDE_SECONDS
+    ) as answer:
+        await answer.read(64 * 1024)
+
+
+def _session(
+    facts: UpstreamFacts, credential: "Credential", principal: str, held: HeldCall
+) -> LegacySession:
+    """Return the dead process's session; it stays out of the pool."""
+    key = SessionKey(facts.id, facts.url, credential.id, principal, b"")
+    headers = legacy_sessions.headers_for(held.session_id, held.revision)
+    return LegacySession(key, facts, credential, held.session_id, held.revision, b"", headers)

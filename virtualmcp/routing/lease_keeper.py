@@ -1,0 +1,58 @@
+"""Renews the leases that this process holds, all in one statement, while it holds any."""
+
+import asyncio
+import logging
+
+from django.db import Error as DatabaseFailure
+
+from virtualmcp.routing import parked_mail, shared_notes
+
+logger = logging.getLogger(__name__)
+
+
+class LeaseKeeper:
+    """The leases of one event loop."""
+
+    def __init__(self) -> None:
+        self._keys: set[str] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    def keep(self, key: str) -> None:
+        """Renew this lease, which was just taken, until it is dropped."""
+        self._keys.add(key)
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._renew())
+
+    def drop(self, key: str) -> None:
+        """Renew it no more; it ends by itself."""
+        self._keys.discard(key)
+
+    async def _renew(self) -> None:
+        while self._keys:
+            await asyncio.sleep(parked_mail.RENEW_SECONDS)
+            keys = list(self._keys)
+            try:
+                kept = await shared_notes.extend_leases(
+                    keys, shared_notes.PROCESS, parked_mail.LEASE_SECONDS
+                )
+            except DatabaseFailure:
+                logger.exception("leases could not be renewed")
+                continue
+            for key in set(keys) - kept:
+                if key in self._keys:
+                    logger.warning("a lease was lost to another process")
+                    self._keys.discard(key)
+
+
+_keepers: dict[asyncio.AbstractEventLoop, LeaseKeeper] = {}
+
+
+def keeper() -> LeaseKeeper:
+    """Return the running loop's keeper."""
+    loop = asyncio.get_running_loop()
+    found = _keepers.get(loop)
+    if found is None:
+        for other in [known for known in _keepers if known.is_closed()]:
+            del _keepers[other]
+        found = _keepers[loop] = LeaseKeeper()
+    return found
