@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from gateway_site.change_feed import follow_changes
 from gateway_site.housekeeping import keep_house
 from upstreams import mcp_client, token_refresh, token_upkeep
+from upstreams.health_watch import watch_health
 from virtualmcp.call_log import call_log
 from virtualmcp.routing import parked_calls
 
@@ -17,6 +18,12 @@ logger = logging.getLogger(__name__)
 FINISH_SECONDS = 5
 
 Job = Callable[[], Awaitable[None]]
+JOBS: tuple[Job, ...] = (
+    follow_changes,
+    keep_house,
+    token_upkeep.keep_tokens_alive,
+    watch_health,
+)
 
 
 class BackgroundWork:
@@ -26,14 +33,7 @@ class BackgroundWork:
     would leave revoked tokens alive in this process.
     """
 
-    def __init__(
-        self,
-        jobs: tuple[Job, ...] = (
-            follow_changes,
-            keep_house,
-            token_upkeep.keep_tokens_alive,
-        ),
-    ) -> None:
+    def __init__(self, jobs: tuple[Job, ...] = JOBS) -> None:
         # Whether ``ensure_started`` has been called and not ``stop``; for callers in a hurry.
         self.started = False
         self._jobs = jobs

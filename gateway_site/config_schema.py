@@ -114,6 +114,8 @@ class UpstreamEntry(Entry):
     private_network: str | None = None
     call_timeout: int | None = None
     list_timeout: int | None = None
+    max_in_flight: int | None = None
+    max_answer_mib: int | None = None
     state: State = State.PRESENT
 
 

@@ -97,6 +97,8 @@ def _upstream_fields(entry: UpstreamEntry) -> dict[str, Any]:
         private_network=entry.private_network,
         call_timeout=entry.call_timeout,
         list_timeout=entry.list_timeout,
+        max_in_flight=entry.max_in_flight,
+        max_answer_mib=entry.max_answer_mib,
     )
 
 

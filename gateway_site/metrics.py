@@ -25,6 +25,7 @@ registry = CollectorRegistry()
 ProcessCollector(registry=registry)
 PlatformCollector(registry=registry)
 GCCollector(registry=registry)
+upstreams_shown = False
 
 CALLS = Counter(
     "gateway_calls_total",

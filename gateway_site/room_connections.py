@@ -38,7 +38,7 @@ def connect() -> None:
 def connect_caches() -> None:
     """Have every cache of every room forget what a change says is no longer true."""
     from oauthserver import bearer_tokens
-    from upstreams import credentials, mcp_client
+    from upstreams import call_gate, credentials, mcp_client
     from virtualmcp import change_hearing, published_lists
     from virtualmcp.eras import era_in
     from virtualmcp.transport import calls_in_flight
@@ -55,6 +55,7 @@ def connect_caches() -> None:
     change_feed.on_change("token", forget_tokens)
     change_feed.on_change("access", forget_access)
     change_feed.on_change("credential", credentials.forget_key)
+    change_feed.on_change("health", call_gate.hear_health)
     change_feed.on_change("session", era_in.forget)
     for kind in ("session", calls_in_flight.CANCELLED):
         change_feed.on_change(kind, functools.partial(calls_in_flight.hear, kind))
@@ -70,8 +71,13 @@ def _whatever_the_key(forget: Callable[[], None]) -> Callable[[str], None]:
 
 
 def connect_metrics() -> None:
-    """Count the calls that the call log sees."""
+    """Count the calls that the call log sees, and show how the upstreams do."""
+    from gateway_site.upstream_metrics import UpstreamCollector
     from virtualmcp.call_log import Entry, call_log
+
+    if not metrics.upstreams_shown:
+        metrics.registry.register(UpstreamCollector())
+        metrics.upstreams_shown = True
 
     def count(entries: Sequence[Entry], lost: int) -> None:
         alike: dict[tuple[str, str, str], list[float]] = defaultdict(list)

@@ -10,6 +10,7 @@ from django.utils import timezone
 from gateway_site.audit_trail import sentence
 from gateway_site.models import AuditEvent
 from oauthserver.models import OAuthClient
+from upstreams.health_words import health_line
 from upstreams.models import Upstream, UpstreamAccount
 from virtualmcp.models import CallRecord, ToolDefinition, VirtualMcp
 
@@ -31,23 +32,17 @@ class VirtualMcpLine:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamLine:
-    """One upstream, how the last check went, and how many people have an account on it."""
+    """One upstream, how it does, and how many people have an account on it."""
 
     pk: int
     title: str
     state: str
+    state_words: str
     detail: str
     revision: str
     checked_at: datetime | None
     connected: int
     to_reconnect: int
-
-    @property
-    def state_words(self) -> str:
-        """The state as people read it."""
-        return {"ok": "works", "failing": "fails", "off": "switched off"}.get(
-            self.state, "not checked yet"
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,36 +111,23 @@ def _virtual_mcp_line(server: VirtualMcp, numbers: dict[str, int]) -> VirtualMcp
 
 def _upstream_lines() -> list[UpstreamLine]:
     status = UpstreamAccount.Status
-    rows = Upstream.objects.annotate(
+    rows = Upstream.objects.select_related("health").annotate(
         connected=Count("accounts", filter=Q(accounts__status=status.CONNECTED)),
         to_reconnect=Count("accounts", filter=Q(accounts__status=status.NEEDS_RECONNECT)),
     )
-    return [
-        UpstreamLine(
-            pk=row.pk,
-            title=row.title,
-            state=_state(row),
-            detail=_failure(row),
-            revision=row.detected_revision,
-            checked_at=row.last_checked_at,
-            connected=int(getattr(row, "connected", 0)),
-            to_reconnect=int(getattr(row, "to_reconnect", 0)),
-        )
-        for row in rows
-    ]
+    return [_upstream_line(row) for row in rows]
 
 
-def _failure(upstream: Upstream) -> str:
-    """Return where the last check failed and why, "" if it did not."""
-    for step in upstream.last_check.get("steps", []) if upstream.last_check else []:
-        if step.get("state") == "failed":
-            return f"{step.get('title', '')}: {step.get('text', '')}"
-    return ""
-
-
-def _state(upstream: Upstream) -> str:
-    if not upstream.enabled:
-        return "off"
-    if not upstream.last_check:
-        return "unchecked"
-    return "ok" if upstream.last_check.get("ok") else "failing"
+def _upstream_line(row: Upstream) -> UpstreamLine:
+    health = health_line(row)
+    return UpstreamLine(
+        pk=row.pk,
+        title=row.title,
+        state=health.state,
+        state_words=health.words,
+        detail=health.detail,
+        revision=row.detected_revision,
+        checked_at=health.checked_at,
+        connected=int(getattr(row, "connected", 0)),
+        to_reconnect=int(getattr(row, "to_reconnect", 0)),
+    )

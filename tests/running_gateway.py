@@ -125,6 +125,8 @@ def _environment(folder: Path, url: str, changes: Mapping[str, str]) -> dict[str
         "GATEWAY_ALLOW_LOOPBACK_UPSTREAMS": "true",
         "GATEWAY_ALLOW_LOOPBACK_CLIENT_METADATA": "true",
         "GATEWAY_EXTRA_CA_BUNDLE": str(authority().ca_file),
+        # Tests count what an upstream is asked.
+        "UPSTREAM_PROBE_SECONDS": "0",
         **changes,
     }
 

@@ -42,6 +42,8 @@ EDITABLE: Final = (
     "private_network",
     "call_timeout",
     "list_timeout",
+    "max_in_flight",
+    "max_answer_mib",
 )
 _SHOWN_IN_AUDIT: Final = (
     "url",

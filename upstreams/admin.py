@@ -1,5 +1,6 @@
 """Upstreams in the admin. Every change goes through ``actions``; no page shows a secret."""
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
@@ -9,7 +10,9 @@ from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import path, reverse
-from django.utils.html import format_html
+from django.utils.formats import date_format
+from django.utils.html import format_html_join
+from django.utils.safestring import mark_safe
 from django.utils.timesince import timesince
 from django.views.decorators.http import require_POST
 
@@ -18,6 +21,7 @@ from upstreams.admin_forms import UpstreamForm
 from upstreams.admin_onboarding import OnboardingPages
 from upstreams.client_documents import callback_url
 from upstreams.database_calls import in_thread
+from upstreams.health_words import health_facts, health_line
 from upstreams.models import Upstream, UpstreamAccount, UpstreamClient
 
 # The classes are generic for the type checker only.
@@ -42,15 +46,39 @@ class UpstreamAdmin(OnboardingPages):
 
     form = UpstreamForm
     change_form_template = "upstreams/admin/change_form.html"
-    list_display = ["title", "key", "url", "credential_kind", "enabled", "accounts_made", "health"]
+    list_display = [
+        "title",
+        "key",
+        "url",
+        "credential_kind",
+        "enabled",
+        "accounts_made",
+        "condition",
+    ]
     list_filter = ["enabled", "credential_kind", "detected_era"]
     search_fields = ["title", "key", "url"]
-    readonly_fields = ["redirect_uri", "health", "detected_era", "detected_revision"]
+    readonly_fields = [
+        "redirect_uri",
+        "condition",
+        "health_lately",
+        "detected_era",
+        "detected_revision",
+    ]
     actions = ["switch_on", "switch_off", "disconnect_everybody"]
     fieldsets = [
         (
             "The server",
-            {"fields": ["title", "key", "description", "url", "enabled", "health"]},
+            {
+                "fields": [
+                    "title",
+                    "key",
+                    "description",
+                    "url",
+                    "enabled",
+                    "condition",
+                    "health_lately",
+                ]
+            },
         ),
         (
             "How people are let in",
@@ -98,6 +126,8 @@ class UpstreamAdmin(OnboardingPages):
                     "detected_revision",
                     "call_timeout",
                     "list_timeout",
+                    "max_in_flight",
+                    "max_answer_mib",
                 ],
                 "classes": ["collapse"],
             },
@@ -105,8 +135,9 @@ class UpstreamAdmin(OnboardingPages):
     ]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Upstream]:
-        """Count the accounts in the same query."""
-        return super().get_queryset(request).annotate(account_count=Count("accounts"))
+        """Read the health and count the accounts in the same query."""
+        rows = super().get_queryset(request).select_related("health")
+        return rows.annotate(account_count=Count("accounts"))
 
     @admin.display(description="Accounts", ordering="account_count")
     def accounts_made(self, upstream: Upstream) -> int:
@@ -118,18 +149,22 @@ class UpstreamAdmin(OnboardingPages):
         """Return what an administrator copies to the authorization server."""
         return callback_url()
 
-    @admin.display(description="Last test")
-    def health(self, upstream: Upstream) -> str:
-        """Say how the last test went."""
-        if upstream.last_checked_at is None:
-            return "Not tested yet"
-        steps = upstream.last_check.get("steps", [])
-        failed = next((step for step in steps if step.get("state") == "failed"), None)
-        ago = timesince(upstream.last_checked_at)
-        if failed is not None:
-            return format_html("Failed at “{}” {} ago", failed.get("title", ""), ago)
-        tools = upstream.last_check.get("tools")
-        return f"Good {ago} ago" + (f", {tools} tools" if tools is not None else "")
+    @admin.display(description="Health")
+    def condition(self, upstream: Upstream) -> str:
+        """Say how it does, and on its own page since when and why."""
+        line = health_line(upstream)
+        ago = f" ({timesince(line.checked_at)} ago)" if line.checked_at else ""
+        said = f"{line.words.capitalize()}{ago}"
+        return f"{said}. {line.detail}" if line.detail else said
+
+    @admin.display(description="Lately")
+    def health_lately(self, upstream: Upstream) -> str:
+        """Return the last success and the last real error."""
+        lines = [
+            (name, date_format(value, "DATETIME_FORMAT") if isinstance(value, datetime) else value)
+            for name, value in health_facts(upstream)
+        ]
+        return format_html_join(mark_safe("<br>"), "{}: {}", lines) or "Nothing yet"
 
     def save_model(
         self, request: HttpRequest, obj: Upstream, form: _ModelForm, change: bool

@@ -56,6 +56,9 @@ class UpstreamForm(_Form):
             "Empty: the public internet only. Every change is in the audit trail.",
             "call_timeout": "Seconds a call may take.",
             "list_timeout": "Seconds a list may take.",
+            "max_in_flight": "Calls that may run at the same time, in each server process. "
+            "Further ones wait a second and are then told to come back.",
+            "max_answer_mib": "A larger answer is refused.",
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

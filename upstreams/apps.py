@@ -11,7 +11,8 @@ class UpstreamsConfig(AppConfig):
     def ready(self) -> None:
         """Register the checks, and hear this room's own changes in this process."""
         from upstreams import checks as checks
-        from upstreams import credentials
-        from upstreams.signals import changed
+        from upstreams import credentials, health_record
+        from upstreams.signals import changed, circuit_changed
 
         changed.connect(credentials.hear_change, dispatch_uid="upstreams.credentials")
+        circuit_changed.connect(health_record.hear_circuit, dispatch_uid="upstreams.health")

@@ -14,7 +14,7 @@ from upstreams.canonical_call import CallSink, CanonicalCall, Outcome
 from upstreams.errors import UpstreamAnswerInvalid, UpstreamError
 from upstreams.event_stream import MAX_EVENT_BYTES, EventStream, EventTooLarge
 from upstreams.json_rpc import Message, NotJsonRpc
-from upstreams.relay_client import MAX_ANSWER_BYTES, RelayExchange
+from upstreams.relay_client import RelayExchange
 from upstreams.upstream_facts import UpstreamFacts
 
 # security.md section 3: no call outlives this, whatever progress it reports.
@@ -125,7 +125,8 @@ class AwaitedAnswer:
             raise self._invalid(str(error)) from error
 
     def _most(self) -> int:
-        return MOST_OF_A_LIST if self._call.method.endswith("/list") else MAX_ANSWER_BYTES
+        most = self._facts.max_answer_bytes
+        return min(MOST_OF_A_LIST, most) if self._call.method.endswith("/list") else most
 
     def _invalid(self, detail: str) -> UpstreamAnswerInvalid:
         return UpstreamAnswerInvalid(

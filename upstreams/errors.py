@@ -5,6 +5,7 @@
     │   └── EgressRefused        the address is not one the gateway may connect to
     ├── UpstreamTimeout          connected, but no answer in time
     ├── UpstreamBusy             429, 503, or our own limit of calls in flight
+    │   └── CircuitOpen          it failed too often in a row; nothing was sent
     ├── UpstreamAnswerInvalid    HTML, malformed JSON, redirect, too large, wrong id
     ├── UpstreamIncompatible     speaks no revision that the gateway speaks
     ├── CredentialRefused        401: this credential is not accepted
@@ -65,6 +66,12 @@ class UpstreamBusy(UpstreamError):
     def __init__(self, message: str, *, detail: str = "", retry_after: float | None = None) -> None:
         super().__init__(message, detail=detail)
         self.retry_after = retry_after
+
+
+class CircuitOpen(UpstreamBusy):
+    """The upstream failed several times in a row and is left alone for a while."""
+
+    code = "circuit_open"
 
 
 class UpstreamAnswerInvalid(UpstreamError):

@@ -12,12 +12,13 @@ from urllib.parse import urlsplit
 import msgspec
 from django.utils import timezone
 
-from upstreams import credentials, oauth_discovery, oauth_registration
+from upstreams import credentials, health_record, oauth_discovery, oauth_registration
 from upstreams.canonical_call import CanonicalCall, SilentSink
 from upstreams.credentials import Credential
 from upstreams.database_calls import in_thread
 from upstreams.egress_guard import check_url_by, host_of, resolve_by, upstream_rules
 from upstreams.errors import NeedsConnection, SetupFailed, UpstreamError
+from upstreams.health_record import Finding
 from upstreams.models import CredentialKind, Upstream
 from upstreams.oauth_challenge import Challenge
 from upstreams.oauth_discovery import RESOURCE_STEP, SERVER_STEP, Discovered
@@ -104,7 +105,16 @@ async def probe(upstream: Upstream, user: "User | None" = None) -> ProbeReport:
     if report.ok:
         await _try_protocol(upstream, user, report)
     await in_thread(_store, upstream, report)
+    await in_thread(health_record.record, upstream.pk, _finding(report))
     return report
+
+
+def _finding(report: ProbeReport) -> Finding:
+    failed = next((step for step in report.steps if not step.ok), None)
+    if failed is None:
+        return Finding(tools=report.tools)
+    said = f"{failed.title}: {failed.text}"
+    return Finding(f"{said} ({failed.detail})" if failed.detail else said)
 
 
 def _store(upstream: Upstream, report: ProbeReport) -> None:
@@ -203,7 +213,7 @@ async def _try_protocol(upstream: Upstream, user: "User | None", report: ProbeRe
     family = "stateless" if era == Era.MODERN else "stateful"
     report.add("protocol", "Protocol", f"Speaks {revision} ({family}).")
     try:
-        report.tools = await _count_tools(facts, credential)
+        report.tools = await count_tools(facts, credential)
     except (UpstreamError, msgspec.DecodeError) as error:
         failure = (
             error
@@ -216,7 +226,13 @@ async def _try_protocol(upstream: Upstream, user: "User | None", report: ProbeRe
     report.add("tools", "Tools", f"{report.tools}{more}.")
 
 
-async def _count_tools(facts: UpstreamFacts, credential: Credential) -> int:
+async def count_tools(facts: UpstreamFacts, credential: Credential) -> int:
+    """Return how many tools a server lists, at most a thousand and a page more.
+
+    Raises:
+        UpstreamError: it does not list them.
+        msgspec.DecodeError: what it lists cannot be read.
+    """
     from upstreams import mcp_client
 
     total, cursor = 0, None

@@ -234,7 +234,7 @@ class LegacyCall:
             self._session.revision,
             self._awaited.last_event_id,
         )
-        gate = gate_for(self._facts.id)
+        gate = gate_for(self._facts)
         self._thinking += 1
         if self._thinking == 1:
             gate.leave()

@@ -46,16 +46,23 @@ async def call(
     Raises:
         UpstreamError: it could not be made, or its answer is not MCP; see ``errors``.
     """
-    gate = gate_for(facts.id)
+    gate = gate_for(facts)
+    if gate.breaker.troubled:
+        gate.check()
     if not gate.try_enter():
         await gate.enter(facts)
     try:
         era = upstream_era.known_era(facts)
         if era is None:
             era = await upstream_era.find_out(facts, credential, call.facts, call.principal)
-        if era is Era.MODERN:
-            return await _modern(facts, credential, call, sink)
-        return await _legacy(facts, credential, call, sink)
+        send = _modern if era is Era.MODERN else _legacy
+        outcome = await send(facts, credential, call, sink)
+        if gate.breaker.troubled:
+            gate.succeeded()
+        return outcome
+    except UpstreamError as error:
+        gate.failed(call.method, error)
+        raise
     except NotJsonRpc as error:
         raise UpstreamAnswerInvalid(
             f"The request could not be passed on to {facts.title}.", detail=str(error)
@@ -137,23 +144,41 @@ async def opening(
     cached = _openings.get(key)
     if cached is not None and time.monotonic() - cached[0] < OPENING_SECONDS:
         return cached[1]
+    gate = gate_for(facts)
+    if gate.breaker.troubled:
+        gate.check()
+    try:
+        result = await _opened(facts, credential, client_facts, principal)
+    except UpstreamError as error:
+        gate.failed("server/discover", error)
+        raise
+    _openings[key] = (time.monotonic(), result)
+    _openings.move_to_end(key)
+    while len(_openings) > MOST_OPENINGS:
+        _openings.popitem(last=False)
+    return result
+
+
+async def _opened(
+    facts: UpstreamFacts, credential: "Credential", client_facts: ClientFacts, principal: str
+) -> bytes:
+    """Ask for the opening in the upstream's era, making sure of the era if need be.
+
+    Raises:
+        UpstreamError: the upstream did not say.
+    """
     era = upstream_era.known_era(facts)
     if era is None:
         era = await upstream_era.find_out(facts, credential, client_facts, principal)
     try:
-        result = await _open(facts, credential, client_facts, principal, era)
+        return await _open(facts, credential, client_facts, principal, era)
     except UpstreamError as error:
         if not upstream_era.contradicts_opening(error):
             raise
         found = await upstream_era.find_out_again(facts, credential, client_facts, principal, era)
         if found is era:
             raise
-        result = await _open(facts, credential, client_facts, principal, found)
-    _openings[key] = (time.monotonic(), result)
-    _openings.move_to_end(key)
-    while len(_openings) > MOST_OPENINGS:
-        _openings.popitem(last=False)
-    return result
+        return await _open(facts, credential, client_facts, principal, found)
 
 
 async def _open(

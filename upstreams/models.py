@@ -71,6 +71,9 @@ class Upstream(models.Model):
     private_network = models.CharField(max_length=200, blank=True)
     call_timeout = models.PositiveIntegerField(default=50)
     list_timeout = models.PositiveIntegerField(default=5)
+    # Per server process: calls running at the same time, and the largest answer in MiB.
+    max_in_flight = models.PositiveIntegerField("calls at a time", default=200)
+    max_answer_mib = models.PositiveIntegerField("largest answer (MiB)", default=10)
 
     detected_era = models.CharField(max_length=8, blank=True, editable=False)
     detected_revision = models.CharField(max_length=10, blank=True, editable=False)
@@ -189,3 +192,31 @@ class PendingAuthorization(models.Model):
 
     def __str__(self) -> str:
         return f"{self.user} connecting {self.upstream}"
+
+
+class UpstreamHealth(models.Model):
+    """How an upstream does, as the scheduled probe and the calls through the gateway saw it."""
+
+    class Status(models.TextChoices):
+        UNKNOWN = "unknown", "Not checked yet"
+        WORKING = "working", "Works"
+        FAILING = "failing", "Fails"
+
+    upstream = models.OneToOneField(Upstream, on_delete=models.CASCADE, related_name="health")
+    status = models.CharField(max_length=8, choices=Status, default=Status.UNKNOWN)
+    checked_at = models.DateTimeField(null=True)
+    # Whoever moves this into the future does the next probe; so one node probes, not all.
+    next_probe_at = models.DateTimeField(db_index=True)
+    latency_ms = models.PositiveIntegerField(null=True)
+    tools = models.PositiveIntegerField(null=True)
+    last_success_at = models.DateTimeField(null=True)
+    failing_since = models.DateTimeField(null=True)
+    last_error = models.CharField(max_length=500, blank=True)
+    last_error_at = models.DateTimeField(null=True)
+    circuit_opened_at = models.DateTimeField(null=True)
+
+    class Meta:
+        verbose_name_plural = "upstream health"
+
+    def __str__(self) -> str:
+        return f"{self.upstream}: {self.get_status_display()}"

@@ -100,12 +100,8 @@ def canonical(url: str) -> str:
     return origin_of(url) + (parts.path if parts.path != "/" else "")
 
 
-async def read_challenge(upstream: Upstream, rules: EgressRules) -> Challenge | None:
-    """Ask the upstream without a credential and return its challenge.
-
-    None if it does not ask for a credential; a challenge without scheme if it refuses
-    without saying how.
-    """
+def opening_question() -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the question that no server carries out by mistake, and its headers."""
     request = {
         "jsonrpc": "2.0",
         "id": 1,
@@ -123,6 +119,16 @@ async def read_challenge(upstream: Upstream, rules: EgressRules) -> Challenge | 
         "mcp-protocol-version": MODERN,
         "mcp-method": "server/discover",
     }
+    return request, headers
+
+
+async def read_challenge(upstream: Upstream, rules: EgressRules) -> Challenge | None:
+    """Ask the upstream without a credential and return its challenge.
+
+    None if it does not ask for a credential; a challenge without scheme if it refuses
+    without saying how.
+    """
+    request, headers = opening_question()
     try:
         answer = await http_client.post_json(
             upstream.url, request, rules=rules, headers=headers, head_only=True

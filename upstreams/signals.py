@@ -8,6 +8,10 @@ from django.dispatch import Signal
 audit = Signal()
 
 # Something cached elsewhere is no longer true.
-# Arguments: kind (one of "token", "configuration", "credential", "session", "access"),
+# Arguments: kind (one of "token", "configuration", "credential", "session", "access", "health"),
 # key (str, "" = all).
 changed = Signal()
+
+# A circuit breaker of this process opened or closed. Sent on the event loop: receivers must
+# not block. Arguments: upstream_id, opened (bool), error (UpstreamError or None).
+circuit_changed = Signal()

@@ -24,6 +24,8 @@ class UpstreamFacts:
     private_network: str
     call_timeout: float
     list_timeout: float
+    max_in_flight: int = 200
+    max_answer_bytes: int = 10 * 1024 * 1024
 
     @classmethod
     def of(cls, upstream: Upstream) -> "UpstreamFacts":
@@ -44,4 +46,6 @@ class UpstreamFacts:
             private_network=upstream.private_network,
             call_timeout=float(upstream.call_timeout),
             list_timeout=float(upstream.list_timeout),
+            max_in_flight=upstream.max_in_flight,
+            max_answer_bytes=upstream.max_answer_mib * 1024 * 1024,
         )

@@ -107,6 +107,16 @@ def _check_list_timeout(upstream: Upstream) -> None:
         raise ValueError("Give 1 to 30 seconds.")
 
 
+def _check_in_flight(upstream: Upstream) -> None:
+    if not 1 <= upstream.max_in_flight <= 10_000:
+        raise ValueError("Give 1 to 10000 calls.")
+
+
+def _check_answer(upstream: Upstream) -> None:
+    if not 1 <= upstream.max_answer_mib <= 256:
+        raise ValueError("Give 1 to 256 MiB.")
+
+
 _CHECKS: Final[dict[str, Callable[[Upstream], None]]] = {
     "key": _check_key,
     "private_network": _check_networks,
@@ -118,4 +128,6 @@ _CHECKS: Final[dict[str, Callable[[Upstream], None]]] = {
     "oauth_allowed_hosts": _check_hosts,
     "call_timeout": _check_timeouts,
     "list_timeout": _check_list_timeout,
+    "max_in_flight": _check_in_flight,
+    "max_answer_mib": _check_answer,
 }

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from upstreams import authorized_call, credentials
+from upstreams import authorized_call, call_gate, credentials
 from upstreams.canonical_call import ClientFacts
-from upstreams.errors import UpstreamError
+from upstreams.errors import UpstreamError, UpstreamTimeout
 from upstreams.upstream_facts import UpstreamFacts
 from virtualmcp import raw_members
 from virtualmcp.raw_members import NotAnObject
@@ -93,7 +93,11 @@ class Openings:
             async with asyncio.timeout(facts.list_timeout):
                 raw = await authorized_call.opening_as(user_id, facts, client)
             opening = _understood(raw)
-        except (UpstreamError, NotAnObject, TimeoutError) as error:
+        except TimeoutError:
+            late = UpstreamTimeout(f"{facts.title} did not answer in time.")
+            call_gate.note_timeout(facts, "server/discover", late)
+            return None
+        except (UpstreamError, NotAnObject) as error:
             logger.info("%s could not be opened: %s", facts.key, type(error).__name__)
             return None
         if generation == self._generation:

@@ -14,6 +14,8 @@ from gateway_site import audit_trail, people_actions
 from gateway_site.models import AuditEvent, SiteProfile
 from oauthserver import actions as client_actions
 from upstreams import actions as upstream_actions
+from upstreams import health_record
+from upstreams.health_record import Finding
 from upstreams.models import Upstream
 from virtualmcp import actions as virtual_mcp_actions
 from virtualmcp.actions import Choice
@@ -107,10 +109,7 @@ def test_the_first_page_shows_how_things_are(administrator, planted):
             user_id=1,
         )
     keyed = Upstream.objects.get(key="keyed")
-    steps = [{"title": "Protocol", "state": "failed", "text": "It answered HTML."}]
-    Upstream.objects.filter(pk=keyed.pk).update(
-        last_check={"ok": False, "steps": steps}, last_checked_at=timezone.now()
-    )
+    health_record.record(keyed.pk, Finding("Protocol: It answered HTML."))
     text = administrator.get("/admin/").content.decode()
     assert "http://localhost:8000/v1/mcp/team" in text
     assert "Protocol: It answered HTML." in text

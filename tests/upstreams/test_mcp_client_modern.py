@@ -305,17 +305,18 @@ async def test_silence_after_some_progress_ends_the_call_all_the_same():
 
 async def test_a_full_upstream_turns_callers_away_after_a_second(monkeypatch):
     monkeypatch.setattr(call_gate, "QUEUE_SECONDS", 0.2)
-    gate = call_gate.gate_for(1)
     with FakeUpstream().serve() as upstream:
-        places = [gate.try_enter() for _ in range(call_gate.MOST_IN_FLIGHT + 1)]
-        assert places.count(True) == call_gate.MOST_IN_FLIGHT
+        facts = facts_for(upstream.url)
+        gate = call_gate.gate_for(facts)
+        places = [gate.try_enter() for _ in range(facts.max_in_flight + 1)]
+        assert places.count(True) == facts.max_in_flight
         with pytest.raises(UpstreamBusy):
             await call(upstream, tool_call("echo"))
         waiting = asyncio.create_task(call(upstream, tool_call("echo", {"text": "late"})))
         await asyncio.sleep(0.01)
         gate.leave()
         assert text_of(await waiting) == "late"
-        for _ in range(call_gate.MOST_IN_FLIGHT - 1):
+        for _ in range(facts.max_in_flight - 1):
             gate.leave()
         assert gate.in_flight == 0
 

@@ -19,7 +19,7 @@ from oauthserver.bearer_tokens import TokenHolder
 from tests.fakes.mcp_upstream import FakeUpstream
 from upstreams import credentials, mcp_client
 from upstreams.canonical_call import ClientFacts, Outcome, QuestionNotPossible
-from upstreams.models import Upstream, UpstreamAccount
+from upstreams.models import Upstream, UpstreamAccount, UpstreamHealth
 from upstreams.revisions import LEGACY_LATEST, META_CLIENT_CAPABILITIES, META_VERSION, MODERN, Era
 from virtualmcp import (
     definition_pins,
@@ -42,6 +42,7 @@ _WRITTEN: list[type[Model]] = [
     VirtualMcp.groups.through,
     VirtualMcp,
     UpstreamAccount,
+    UpstreamHealth,
     Upstream,
     AuditEvent,
     ChangeNotice,

@@ -9,12 +9,12 @@ import pytest
 from tests.fakes.mcp_upstream import Canned, FakeUpstream
 from tests.virtualmcp import routed
 from tests.virtualmcp.routed import Client, in_thread, legacy
-from upstreams import authorized_call
+from upstreams import authorized_call, circuit_breaker
 from upstreams.canonical_call import Outcome
 from upstreams.models import UpstreamAccount
 from virtualmcp import change_hearing, name_pins, published_lists, tool_catalogue
 from virtualmcp.models import PublicName, UpstreamChoice
-from virtualmcp.routing import list_reading
+from virtualmcp.routing import fan_out, list_reading
 from virtualmcp.tool_catalogue import catalogue
 
 PROBLEMS = "gateway/upstreams"
@@ -218,6 +218,33 @@ async def test_a_hanging_upstream_holds_nobody_up_beyond_its_deadline(alpha, bet
     assert time.monotonic() - started < 3
     assert result["tools"]
     assert result["_meta"][PROBLEMS][0]["problem"] == "timeout"
+
+
+async def test_an_upstream_that_keeps_hanging_costs_the_others_nothing_any_more(
+    alpha, beta, monkeypatch
+):
+    """The bound: one list deadline for the first failures, then nothing while the circuit is
+    open; what it last listed stands in, and is marked as old."""
+    upstreams = [
+        await in_thread(lambda fake=fake, key=key: routed.upstream(fake, key, list_timeout=1))
+        for fake, key in ((alpha, "alpha"), (beta, "beta"))
+    ]
+    await in_thread(lambda: routed.virtual_mcp(*upstreams))
+    before = await Client().names()
+    monkeypatch.setattr(tool_catalogue, "STALE", -1000.0)
+    beta.canned["tools/list"] = Canned(delay=30)
+    seconds = []
+    for _ in range(circuit_breaker.FAILURES + 2):
+        catalogue.expire()
+        started = time.monotonic()
+        result = await Client().result("tools/list")
+        seconds.append(time.monotonic() - started)
+        assert [tool["name"] for tool in result["tools"]] == before
+        (problem,) = result["_meta"][PROBLEMS]
+        assert (problem["key"], problem["stale"]) == ("beta", True)
+    assert max(seconds) < 1 + fan_out.GRACE + 2
+    assert max(seconds[circuit_breaker.FAILURES :]) < 0.9
+    assert problem["problem"] == "circuit_open"
 
 
 async def test_the_last_good_list_stands_in_for_a_failing_upstream(alpha, beta, monkeypatch):

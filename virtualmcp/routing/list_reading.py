@@ -4,7 +4,7 @@ import asyncio
 
 import msgspec
 
-from upstreams import authorized_call
+from upstreams import authorized_call, call_gate
 from upstreams.canonical_call import CanonicalCall, ClientFacts, Outcome, SilentSink
 from upstreams.errors import UpstreamAnswerInvalid, UpstreamTimeout
 from upstreams.upstream_facts import UpstreamFacts
@@ -31,7 +31,9 @@ async def read_list(
             return await _read_pages(user_id, facts, client, kind)
     except TimeoutError as error:
         message = f"{facts.title} did not answer {kind} within {facts.list_timeout:g} seconds."
-        raise UpstreamTimeout(message) from error
+        late = UpstreamTimeout(message)
+        call_gate.note_timeout(facts, str(kind), late)
+        raise late from error
     except ListUnreadable as error:
         message = f"{facts.title} answered {kind} with something that is not such a list."
         raise UpstreamAnswerInvalid(message, detail=str(error)) from error
