@@ -26,6 +26,24 @@ class ConsentRecordAdmin(_Admin):
     search_fields = ["user__username", "user__email", "client__name", "client__client_id"]
     date_hierarchy = "given_at"
     actions = ["revoke_selected"]
+    fields = [
+        *("user", "client", "virtual_mcp_slug", "scopes", "upstreams", "agreed_facts"),
+        *("redirect_uri", "given_at", "outgrown_at", "revoked_at"),
+    ]
+    readonly_fields = ["agreed_facts"]
+
+    @admin.display(description="What was agreed to")
+    def agreed_facts(self, record: ConsentRecord) -> str:
+        """Say it in lines."""
+        if not record.agreed:
+            return "Not recorded: agreed to before these facts were kept."
+        client, tools = record.agreed["client"], record.agreed["tools"]
+        return (
+            f"Client: {client['name']} ({client['source']}, {client['host'] or 'no host'})\n"
+            f"Sends people to: {', '.join(client['redirect_hosts'])}\n"
+            f"Upstreams: {', '.join(record.agreed['upstreams'])}\n"
+            f"Tools: {tools['count']}, digest {tools['digest'][:16]}"
+        )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ConsentRecord]:
         """Fetch what the list prints in one query."""

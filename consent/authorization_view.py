@@ -11,15 +11,19 @@ from django.contrib.auth.models import User
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
-from consent import decisions
+from consent import agreement, decisions
 from consent.decisions import Question
+from consent.models import ConsentRecord
 from consent.upstream_checklist import Checklist, checklist_for
 from oauthserver import scopes
 from oauthserver.audience import Resource
 from oauthserver.authorization import AuthorizationDetails, AuthorizationRequestView
 from oauthserver.authorization_request import AuthorizationRequest
 from oauthserver.errors import RedirectRefusal
+from virtualmcp.models import VirtualMcp
+from virtualmcp.tool_groups import groups_of
 
+MOST_TOOLS = 100
 PAGE = "consent/authorize.html"
 PICKER = "consent/choose_server.html"
 
@@ -48,16 +52,26 @@ class ConsentView(AuthorizationRequestView):
     def page_context(self, request: HttpRequest, details: AuthorizationDetails) -> dict[str, Any]:
         """Return what the page shows beside the checked request."""
         self.picking = details.resource is None
-        descriptions = scopes.known_scopes()
+        further = details.resource.further_scopes if details.resource else ()
         address = request.get_full_path()
         context: dict[str, Any] = {
             "client_name": details.client.name or "A program without a name",
             "source": str(details.client.registration_source),
-            "scope_descriptions": [descriptions[scope] for scope in details.scopes],
+            "scope_descriptions": scopes.descriptions(details.scopes, further),
             "here": address,
         }
         if details.resource is not None:
-            return context | {"checklist": self._checklist(request, details.resource)}
+            earlier = _earlier_yes(request, details)
+            if further:
+                context |= _tool_groups(details)
+            return context | {
+                "checklist": self._checklist(request, details.resource),
+                "agreed_at": earlier.given_at if earlier else None,
+                "news": agreement.news(earlier, details.client) if earlier else [],
+                "tool_count": agreement.offered(details.resource.slug, details.client)["tools"][
+                    "count"
+                ],
+            }
         joint = "&" if urlsplit(address).query else "?"
         return context | {"address_with": f"{address}{joint}resource="}
 
@@ -93,6 +107,31 @@ class ConsentView(AuthorizationRequestView):
         if resource.slug not in known:
             known[resource.slug] = checklist_for(_person(request), resource.slug)
         return known[resource.slug]
+
+
+def _tool_groups(details: AuthorizationDetails) -> dict[str, Any]:
+    """Name the tools that only read and, apart from them, those that change something."""
+    assert details.resource is not None
+    server = VirtualMcp.objects.filter(slug=details.resource.slug).first()
+    reading, changing = groups_of(server) if server else ([], [])
+    asks_to_change = scopes.WRITE_SCOPE in details.scopes
+    return {
+        "reading_tools": reading[:MOST_TOOLS],
+        "changing_tools": changing[:MOST_TOOLS],
+        "asks_to_change": asks_to_change,
+        "tools_apart": True,
+    }
+
+
+def _earlier_yes(request: HttpRequest, details: AuthorizationDetails) -> ConsentRecord | None:
+    if details.client.pk is None or details.resource is None:
+        return None
+    return ConsentRecord.objects.filter(
+        user=_person(request),
+        client=details.client,
+        resource=details.resource.uri,
+        revoked_at=None,
+    ).first()
 
 
 def _person(request: HttpRequest) -> User:

@@ -9,6 +9,7 @@ from django.contrib.auth.models import User
 from django.db import transaction
 from django.utils import timezone
 
+from consent import agreement
 from consent.models import ConsentRecord
 from consent.signals import audit
 from consent.upstream_checklist import Checklist
@@ -44,6 +45,7 @@ def grant(user: User, question: Question, checklist: Checklist, *, address: str)
     assert question.resource is not None
     if checklist.why_not:
         raise NotReadyError(checklist.why_not)
+    agreed = agreement.offered(question.resource.slug, question.client)
     with transaction.atomic():
         record, _ = ConsentRecord.objects.update_or_create(
             user=user,
@@ -53,11 +55,13 @@ def grant(user: User, question: Question, checklist: Checklist, *, address: str)
                 "virtual_mcp_slug": question.resource.slug,
                 "scopes": " ".join(question.scopes),
                 "upstreams": checklist.ready_keys,
+                "agreed": agreed,
                 "redirect_uri": question.redirect_uri,
                 "revoked_at": None,
+                "outgrown_at": None,
             },
         )
-        details = _details(question) | {"upstreams": checklist.ready_keys}
+        details = _details(question) | {"upstreams": checklist.ready_keys, "agreed": agreed}
         _tell("consent.given", user, question, details, address)
     return record
 

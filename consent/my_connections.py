@@ -13,7 +13,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_POST, require_safe
 
-from consent import decisions
+from consent import agreement, decisions
 from consent.models import ConsentRecord
 from consent.upstream_checklist import reachable_upstreams
 from upstreams import accounts
@@ -33,6 +33,7 @@ class AuthorizedClient:
     record: ConsentRecord
     server_title: str
     last_used: datetime | None
+    news: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +131,7 @@ def _authorized_clients(person: User) -> list[AuthorizedClient]:
             record,
             titles.get(record.virtual_mcp_slug, record.virtual_mcp_slug),
             used.get((record.client.client_id, record.virtual_mcp_slug)),
+            agreement.news(record),
         )
         for record in records
     ]

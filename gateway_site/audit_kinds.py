@@ -38,6 +38,7 @@ KINDS: dict[str, str] = {
     "client.revoked_for_user": "Signed a client out for one person",
     "consent.given": "Let a client use a Virtual MCP",
     "consent.declined": "Declined a client's request",
+    "consent.outgrown": "A person has to be asked again: what they agreed to has grown",
     "consent.revoked": "Took a consent back",
     "token.issued": "A client received tokens",
     "token.revoked": "Tokens were revoked",

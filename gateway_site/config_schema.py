@@ -123,6 +123,7 @@ class ChoiceEntry(Entry):
     """One upstream of a Virtual MCP; no ``tools`` means all of them.
 
     ``sampling`` and ``roots`` let it ask clients for these also beside other upstreams.
+    ``read_tools`` and ``write_tools`` say for step-up what upstreams do not, or say wrongly.
     """
 
     upstream: str
@@ -130,6 +131,8 @@ class ChoiceEntry(Entry):
     tools: list[str] | None = None
     sampling: bool = False
     roots: bool = False
+    read_tools: list[str] = []
+    write_tools: list[str] = []
 
 
 class AccessEntry(Entry):
@@ -154,6 +157,8 @@ class VirtualMcpEntry(Entry):
     changed_tools: Literal["alert", "hold"] | None = None
     upstreams: list[ChoiceEntry | str] | None = None
     access: list[AccessEntry] | None = None
+    step_up: bool | None = None
+    ask_again: Literal["never", "grown", "tools"] | None = None
     state: State = State.PRESENT
 
 

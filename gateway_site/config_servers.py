@@ -147,6 +147,8 @@ def apply_virtual_mcp(entry: VirtualMcpEntry, path: str, applying: Applying) -> 
         audience=entry.audience,
         new_definitions=entry.new_tools,
         changed_definitions=entry.changed_tools,
+        step_up=entry.step_up,
+        ask_again=entry.ask_again,
     )
     groups = None if entry.groups is None else _groups(entry.groups, f"{path}.groups")
     choices = None if entry.upstreams is None else _choices(entry.upstreams, f"{path}.upstreams")
@@ -189,6 +191,8 @@ def _present_choices(server: VirtualMcp) -> list[Choice]:
             row.chosen_tools if row.tool_mode == "chosen" else None,
             sampling=row.may_sample,
             roots=row.may_list_roots,
+            read_tools=row.read_tools,
+            write_tools=row.write_tools,
         )
         for row in server.choices.select_related("upstream").order_by("position", "pk")
     ]
@@ -228,7 +232,13 @@ def _choices(entries: list[ChoiceEntry | str], path: str) -> list[Choice]:
         upstream = _upstream(entry.upstream, f"{path}[{position}]")
         found.append(
             Choice(
-                upstream, entry.required, entry.tools, sampling=entry.sampling, roots=entry.roots
+                upstream,
+                entry.required,
+                entry.tools,
+                sampling=entry.sampling,
+                roots=entry.roots,
+                read_tools=entry.read_tools,
+                write_tools=entry.write_tools,
             )
         )
     return found

@@ -15,11 +15,15 @@ PATH = "/v1/mcp/"
 
 @dataclass(frozen=True)
 class Resource:
-    """A protected resource: its URI as published, its slug and its title for people."""
+    """A protected resource: its URI as published, its slug and its title for people.
+
+    ``further_scopes`` may be asked for beside the usual ones, at this resource only.
+    """
 
     uri: str
     slug: str
     title: str
+    further_scopes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -202,7 +202,7 @@ class AuthorizationRequestView(TemplateResponseMixin, View):
             client=client,
             redirect_uri=redirect_uri,
             redirect_host=redirect_uris.host_for_people(redirect_uri),
-            scopes=scopes.granted(asked.scopes),
+            scopes=scopes.granted(asked.scopes, resource.further_scopes if resource else ()),
             resource=resource,
             choices=choices,
             state=asked.state,
@@ -238,7 +238,8 @@ class AuthorizationRequestView(TemplateResponseMixin, View):
             found = [choice for choice in details.choices if choice.uri == picked]
             if not found:
                 return self._page(request, details, status=400)
-            details = replace(details, resource=found[0])
+            given = scopes.granted(asked.scopes, found[0].further_scopes)
+            details = replace(details, resource=found[0], scopes=given)
         if self.may_allow(request, details):
             return self._page(request, details, status=409)
         try:

@@ -19,7 +19,14 @@ from oauth2_provider.oauth2_validators import OAuth2Validator
 from oauthlib.common import Request
 from oauthlib.oauth2.rfc6749 import errors
 
-from oauthserver import authorization_codes, openid, rotation_answers, scopes, token_families
+from oauthserver import (
+    authorization_codes,
+    consent_check,
+    openid,
+    rotation_answers,
+    scopes,
+    token_families,
+)
 from oauthserver.authorization_codes import Redemption
 from oauthserver.models import OAuthClient
 from oauthserver.signals import audit
@@ -155,6 +162,10 @@ class GatewayOAuth2Validator(OAuth2Validator):  # type: ignore[misc]
             return False
         authorization_codes.check_resource(self._resources, token.resource)
         token_families.check_person(token.user, token.resource)
+        why = consent_check.why_ask_again(token.user, token.application, token.resource[0])
+        if why:
+            # The token stays good: an administrator or the person may change their mind.
+            raise errors.InvalidGrantError(why)
         self._presented = token
         request.user = token.user
         request.refresh_token = refresh_token
@@ -228,7 +239,8 @@ class GatewayOAuth2Validator(OAuth2Validator):  # type: ignore[misc]
             raise errors.ServerError("a token is for exactly one resource")
         if not request.client.wants_refresh_tokens:
             token.pop("refresh_token", None)
-        token["scope"] = " ".join(scopes.granted(token["scope"].split()))
+        # A code or refresh token holds what was granted for its resource.
+        token["scope"] = " ".join(scopes.granted(token["scope"].split(), [scopes.WRITE_SCOPE]))
         expires = timezone.now() + timedelta(seconds=ACCESS_SECONDS)
         access_token = self._create_access_token(
             expires, request, token, source_refresh_token=self._presented

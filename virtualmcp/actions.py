@@ -26,8 +26,12 @@ EDITABLE: Final = (
     "audience",
     "new_definitions",
     "changed_definitions",
+    "step_up",
+    "ask_again",
 )
-_TOLD_IN_AUDIT: Final = ("enabled", "audience", "new_definitions", "changed_definitions")
+_TOLD_IN_AUDIT: Final = (
+    *("enabled", "audience", "new_definitions", "changed_definitions", "step_up", "ask_again"),
+)
 MOST_CHOICES: Final = 50
 MOST_CHOSEN_TOOLS: Final = 1_000
 
@@ -36,6 +40,7 @@ MOST_CHOSEN_TOOLS: Final = 1_000
 class Choice:
     """One upstream to offer. ``tools`` are names as the upstream gives them, ``None`` for all.
 
+    ``read_tools`` and ``write_tools``: what the administrator says of tools for step-up.
     ``sampling`` and ``roots``: it may ask clients for these also beside other upstreams.
     """
 
@@ -44,6 +49,8 @@ class Choice:
     tools: Sequence[str] | None = None
     sampling: bool = False
     roots: bool = False
+    read_tools: Sequence[str] = ()
+    write_tools: Sequence[str] = ()
 
 
 @transaction.atomic
@@ -155,6 +162,8 @@ def _described(row: VirtualMcp) -> list[dict[str, Any]]:
             "tools": choice.chosen_tools if choice.tool_mode == "chosen" else "all",
             "sampling": choice.may_sample,
             "roots": choice.may_list_roots,
+            "read_tools": choice.read_tools,
+            "write_tools": choice.write_tools,
         }
         for choice in row.choices.select_related("upstream")
     ]
@@ -176,6 +185,8 @@ def _write_choices(row: VirtualMcp, choices: list[Choice]) -> None:
                 "chosen_tools": [] if choice.tools is None else list(choice.tools),
                 "may_sample": choice.sampling,
                 "may_list_roots": choice.roots,
+                "read_tools": list(choice.read_tools),
+                "write_tools": list(choice.write_tools),
             },
         )
 
@@ -193,7 +204,7 @@ def check_choices(choices: Sequence[Choice]) -> None:
     if len(choices) > MOST_CHOICES:
         raise ValidationError({"choices": f"Choose at most {MOST_CHOICES} upstreams."})
     for choice in choices:
-        tools = choice.tools or ()
+        tools = [*(choice.tools or ()), *choice.read_tools, *choice.write_tools]
         good = all(isinstance(name, str) and 0 < len(name) <= LONGEST_UPSTREAM for name in tools)
         if not good or len(tools) > MOST_CHOSEN_TOOLS:
             message = f"The chosen tools of {choice.upstream.key} must be a list of tool names."

@@ -62,6 +62,7 @@ class UpstreamChoiceInline(_ChoiceInline):
         "tool_mode",
         "picked_tools",
         "other_tools",
+        ("read_only_tools", "changing_tools"),
         ("may_sample", "may_list_roots"),
     ]
     verbose_name = "upstream"
@@ -102,6 +103,7 @@ class VirtualMcpAdmin(_ServerAdmin):
             "When upstreams add or change tools",
             {"fields": ["new_definitions", "changed_definitions"]},
         ),
+        ("What people are asked", {"fields": ["step_up", "ask_again"]}),
     ]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[VirtualMcp]:

@@ -77,10 +77,23 @@ class UpstreamChoiceForm(_ChoiceForm):
         help_text="Names that are not known yet, one a line.",
     )
 
+    read_only_tools = forms.CharField(
+        label="Tools that only read",
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 2, "cols": 30}),
+        help_text="For asking separately: your word against what the upstream says, one a line.",
+    )
+    changing_tools = forms.CharField(
+        label="Tools that change something",
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 2, "cols": 30}),
+        help_text="One a line; goes before the other list.",
+    )
+
     class Meta:
         model = UpstreamChoice
         fields: ClassVar[list[str]] = [
-            *("upstream", "position", "required", "tool_mode", "may_sample", "may_list_roots")
+            *("upstream", "position", "required", "tool_mode", "may_sample", "may_list_roots"),
         ]
         help_texts: ClassVar[dict[str, str]] = {
             "may_sample": "Beside other upstreams this is off unless you allow it: it spends what "
@@ -95,21 +108,28 @@ class UpstreamChoiceForm(_ChoiceForm):
         assert isinstance(picked, forms.MultipleChoiceField)
         picked.choices = [(name, name) for name in known_tools(self.instance)]
         picked.initial = self.instance.chosen_tools
+        self.fields["read_only_tools"].initial = "\n".join(self.instance.read_tools)
+        self.fields["changing_tools"].initial = "\n".join(self.instance.write_tools)
 
     def choice(self) -> Choice:
         """Return what the action takes."""
         data = self.cleaned_data
         tools = None
         if data["tool_mode"] == UpstreamChoice.ToolMode.CHOSEN:
-            further = [line.strip() for line in data["other_tools"].splitlines()]
-            tools = list(dict.fromkeys([*data["picked_tools"], *filter(None, further)]))
+            tools = list(dict.fromkeys([*data["picked_tools"], *_lines(data["other_tools"])]))
         return Choice(
             data["upstream"],
             data["required"],
             tools,
             sampling=data["may_sample"],
             roots=data["may_list_roots"],
+            read_tools=_lines(data["read_only_tools"]),
+            write_tools=_lines(data["changing_tools"]),
         )
+
+
+def _lines(text: str) -> list[str]:
+    return list(dict.fromkeys(filter(None, (line.strip() for line in text.splitlines()))))
 
 
 class UpstreamChoiceFormSet(_ChoiceFormSet):

@@ -111,7 +111,8 @@ def _hand_on(server: VirtualMcpFacts, unknown: Iterable[Seen]) -> None:
                 _noted.pop((server.id, seen.pinned, seen.definition.digest), None)
             _looked.clear()
             return
-        if written and server.review.can_hold:
+        told_apart = any(choice.reading is not None for choice in server.choices)
+        if written and (server.review.can_hold or told_apart):
             # Only then does anything depend on what is known.
             route_table.forget_one(server.slug)
 

@@ -5,6 +5,7 @@
     ├── NameUnknown            -32602: no such tool or prompt here, or none this person may use
     ├── NameAmbiguous          -32602: a bare name with several owners; names the candidates
     ├── DefinitionHeld         -32602: its definition waits for an administrator's approval
+    ├── ScopeInsufficient      -31003, HTTP 403: the tool changes something, the token only reads
     ├── ResourceUnknown        -32602 (modern) or -32002 (legacy): nobody here has this URI
     ├── CursorInvalid          -32602: not our cursor, or one for a list that has changed
     ├── StateInvalid           -32602: requestState that is not ours, not theirs, or too old
@@ -18,6 +19,8 @@ from typing import ClassVar
 INVALID_PARAMS = -32602
 INTERNAL_ERROR = -32603
 METHOD_NOT_FOUND = -32601
+# Ours, outside the range that JSON-RPC reserves (a4).
+INSUFFICIENT_SCOPE = -31003
 HEADER_MISMATCH = -32020
 MISSING_CLIENT_CAPABILITY = -32021
 UNSUPPORTED_VERSION = -32022
@@ -51,6 +54,20 @@ class NameAmbiguous(RequestRefused):
 
 class DefinitionHeld(RequestRefused):
     """What the upstream says of a tool or prompt is new or changed, and not approved yet."""
+
+
+class ScopeInsufficient(RequestRefused):
+    """The call needs more scopes than the token has (RFC 6750 3.1).
+
+    ``scope`` holds all that this client needs here: what it has and what it lacks (c8).
+    """
+
+    code = INSUFFICIENT_SCOPE
+    http_status = 403
+
+    def __init__(self, message: str, scope: str) -> None:
+        super().__init__(message)
+        self.scope = scope
 
 
 class ResourceUnknown(RequestRefused):

@@ -27,6 +27,11 @@ class VirtualMcp(models.Model):
         ALERT = "alert", "Go on offering them, and raise an alert"
         HOLD = "hold", "Hold them back until an administrator approves them"
 
+    class AskAgain(models.TextChoices):
+        NEVER = "never", "Never: what they agreed to holds until somebody ends it"
+        GROWN = "grown", "When it reaches more: an upstream more, another client name or host"
+        TOOLS = "tools", "Also when the definition of a tool has changed"
+
     slug = models.CharField(max_length=63, unique=True, validators=[SLUG])
     title = models.CharField(max_length=100)
     description = models.TextField(blank=True)
@@ -39,6 +44,19 @@ class VirtualMcp(models.Model):
     )
     changed_definitions = models.CharField(
         "changed tools", max_length=8, choices=ChangedDefinitions, default=ChangedDefinitions.ALERT
+    )
+    step_up = models.BooleanField(
+        "ask separately before tools that change something",
+        default=False,
+        help_text="Clients may at first only use tools that read; for the others they have to ask "
+        "the person again (scope mcp:tools.write).",
+    )
+    ask_again = models.CharField(
+        "ask people again",
+        max_length=8,
+        choices=AskAgain,
+        default=AskAgain.GROWN,
+        help_text="At the client's next token refresh, within an hour.",
     )
     upstreams = models.ManyToManyField(Upstream, through="UpstreamChoice")
     created_at = models.DateTimeField(auto_now_add=True)
@@ -66,6 +84,9 @@ class UpstreamChoice(models.Model):
     tool_mode = models.CharField(max_length=8, choices=ToolMode, default=ToolMode.ALL)
     # Names as the upstream gives them.
     chosen_tools = models.JSONField(default=list, blank=True)
+    # The administrator's word where ``step_up`` is on, against what the upstream says of them.
+    read_tools = models.JSONField(default=list, blank=True)
+    write_tools = models.JSONField(default=list, blank=True)
     # Only with several upstreams behind the URL; a single one may ask whatever the client offers.
     may_sample = models.BooleanField("may use the client's model", default=False)
     may_list_roots = models.BooleanField("may see the client's folders", default=False)

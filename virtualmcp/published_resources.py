@@ -3,6 +3,7 @@
 from typing import Any
 
 from oauthserver.audience import Resource
+from oauthserver.scopes import WRITE_SCOPE
 from virtualmcp.access_policy import visible_to
 from virtualmcp.models import VirtualMcp
 from virtualmcp.route_table import resource_of
@@ -13,7 +14,9 @@ def find(uri: str) -> Resource | None:
     slug = uri.rpartition("/")[2]
     if not slug or resource_of(slug) != uri:
         return None
-    row = VirtualMcp.objects.filter(slug=slug, enabled=True).only("slug", "title").first()
+    row = (
+        VirtualMcp.objects.filter(slug=slug, enabled=True).only("slug", "title", "step_up").first()
+    )
     return None if row is None else _resource(row)
 
 
@@ -28,4 +31,5 @@ def all_for(user: Any) -> list[Resource]:
 
 
 def _resource(row: VirtualMcp) -> Resource:
-    return Resource(uri=resource_of(row.slug), slug=row.slug, title=row.title)
+    further = (WRITE_SCOPE,) if row.step_up else ()
+    return Resource(resource_of(row.slug), row.slug, row.title, further)

@@ -19,6 +19,7 @@ from django.conf import settings
 from upstreams.upstream_facts import UpstreamFacts
 from virtualmcp.definitions import Known, Pinned, Review, Standing
 from virtualmcp.models import PublicName, UpstreamChoice, VirtualMcp
+from virtualmcp.tool_groups import reading_tools
 
 LIFETIME = 60.0
 ABSENT_LIFETIME = 2.0
@@ -51,6 +52,8 @@ class ChoiceFacts:
     hidden: frozenset[str] = frozenset()
     may_sample: bool = False
     may_list_roots: bool = False
+    # Tools that only read, where the others need ``mcp:tools.write``; None where all are alike.
+    reading: frozenset[str] | None = None
 
     def shows(self, tool: str) -> bool:
         """Tell whether the administrator offers this tool."""
@@ -237,8 +240,9 @@ def read_facts(slug: str) -> VirtualMcpFacts | None:
     if row is None:
         return None
     groups = frozenset(row.groups.values_list("pk", flat=True))
+    reading = reading_tools(row)
     choices = tuple(
-        _choice(choice)
+        _choice(choice, reading)
         for choice in row.choices.select_related("upstream").filter(upstream__enabled=True)
     )
     pins = list(
@@ -249,7 +253,8 @@ def read_facts(slug: str) -> VirtualMcpFacts | None:
     rules = _rules(row)
     review, definitions = _review(row)
     about = (row.pk, row.slug, row.title, row.instructions, row.audience)
-    policy = (row.new_definitions, row.changed_definitions, definitions)
+    apart = sorted((key, sorted(names)) for key, names in (reading or {}).items())
+    policy = (row.new_definitions, row.changed_definitions, definitions, row.step_up, apart)
     content = (*about, groups, choices, pins, sorted(map(_plain_rule, rules)), policy)
     return VirtualMcpFacts(
         id=row.pk,
@@ -310,7 +315,7 @@ def _review(row: VirtualMcp) -> tuple[Review, list[tuple[int, str, str, str, str
     return review, rows
 
 
-def _choice(row: UpstreamChoice) -> ChoiceFacts:
+def _choice(row: UpstreamChoice, reading: dict[int, frozenset[str]] | None) -> ChoiceFacts:
     chosen = row.chosen_tools if row.tool_mode == UpstreamChoice.ToolMode.CHOSEN else None
     return ChoiceFacts(
         upstream=UpstreamFacts.of(row.upstream),
@@ -319,6 +324,7 @@ def _choice(row: UpstreamChoice) -> ChoiceFacts:
         tools=None if chosen is None else frozenset(t for t in chosen if isinstance(t, str)),
         may_sample=row.may_sample,
         may_list_roots=row.may_list_roots,
+        reading=None if reading is None else reading.get(row.upstream_id, frozenset()),
     )
 
 

@@ -9,7 +9,7 @@ from django.contrib.auth.models import User
 from django.core.cache import cache
 from django.test import Client
 
-from oauthserver import audience, bearer_tokens, request_limits
+from oauthserver import audience, bearer_tokens, consent_check, request_limits
 from oauthserver.audience import Resource
 from oauthserver.models import OAuthClient
 from oauthserver.signals import audit
@@ -44,6 +44,7 @@ def resources(monkeypatch: pytest.MonkeyPatch) -> Iterator[Resources]:
         }
     )
     monkeypatch.setattr(audience, "_lookup", None)
+    monkeypatch.setattr(consent_check, "_rule", None)
     # Counting starts anew every five minutes; no test may fall across that moment.
     monkeypatch.setattr(request_limits, "WINDOW_SECONDS", 1_000_000_000)
     audience.register_resource_lookup(made.known.get, made.may_use, made.all_for)

@@ -125,6 +125,7 @@ def form_data(*choices, **more):
         "audience": "everyone",
         "new_definitions": "trust",
         "changed_definitions": "alert",
+        "ask_again": "grown",
         "choices-TOTAL_FORMS": str(len(choices)),
         "choices-INITIAL_FORMS": "0",
         "rules-TOTAL_FORMS": "0",

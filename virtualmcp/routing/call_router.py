@@ -6,10 +6,11 @@ at; the parameters go out as they came.
 
 import msgspec
 
+from oauthserver.scopes import WRITE_SCOPE
 from upstreams.canonical_call import CallSink
 from upstreams.revisions import Era
 from virtualmcp import raw_members
-from virtualmcp.errors import ParamsInvalid, RequestRefused, ResourceUnknown
+from virtualmcp.errors import ParamsInvalid, RequestRefused, ResourceUnknown, ScopeInsufficient
 from virtualmcp.listed_entries import Kind
 from virtualmcp.raw_members import NotAnObject
 from virtualmcp.routing import (
@@ -45,10 +46,24 @@ async def call_tool(request: ClientRequest, sink: CallSink) -> Answer:
     """Answer tools/call."""
     try:
         target, params = await _named(request, Kind.TOOLS)
+        _check_scope(request, target)
         headers = await parameter_headers.of_call(request, target, bytes(params.arguments))
     except RequestRefused as refused:
         return upstream_failures.refusal(refused)
     return await relay(request, sink, target, headers)
+
+
+def _check_scope(request: ClientRequest, target: Target) -> None:
+    """Refuse a tool that may change something to a client that may only read."""
+    reading, held = target.choice.reading, request.holder.scopes
+    if reading is None or target.name in reading or WRITE_SCOPE in held:
+        return
+    raise ScopeInsufficient(
+        f"The tool {target.asked[:128]!r} may change something, which this client was not "
+        "allowed to do so far. Authorize again with the scope of the challenge.",
+        # Scopes of the authorization server itself are never named in a challenge (c10).
+        " ".join([*sorted(scope for scope in held if scope.startswith("mcp:")), WRITE_SCOPE]),
+    )
 
 
 async def get_prompt(request: ClientRequest, sink: CallSink) -> Answer:

@@ -49,13 +49,14 @@ class WireError:
     """A JSON-RPC error as the client reads it.
 
     ``data`` is raw JSON or ``b""``. ``http_status`` is 200 for everything that is not a fault
-    of the request itself (protocol.md D11).
+    of the request itself (protocol.md D11). ``scope`` is what a 403 asks for.
     """
 
     code: int
     message: str
     data: bytes = b""
     http_status: int = 200
+    scope: str = ""
 
 
 @dataclass(slots=True, frozen=True)

@@ -19,6 +19,7 @@ from virtualmcp.errors import (
     RESOURCE_NOT_FOUND_LEGACY,
     UNSUPPORTED_VERSION,
     RequestRefused,
+    ScopeInsufficient,
 )
 from virtualmcp.raw_members import NotAnObject
 from virtualmcp.routing.client_request import Answer, ClientRequest, WireError
@@ -42,7 +43,10 @@ _NEXT_STEP = {
 
 def refusal(refused: RequestRefused) -> Answer:
     """Return the answer for a request that never went to an upstream."""
-    return Answer(error=WireError(refused.code, refused.message, refused.data, refused.http_status))
+    scope = refused.scope if isinstance(refused, ScopeInsufficient) else ""
+    return Answer(
+        error=WireError(refused.code, refused.message, refused.data, refused.http_status, scope)
+    )
 
 
 def from_exception(facts: UpstreamFacts, error: UpstreamError) -> Answer:

@@ -17,12 +17,11 @@ from django.conf import settings
 
 from oauthserver import bearer_tokens
 from oauthserver.bearer_tokens import TokenHolder, TokenRefusal
-from oauthserver.challenges import bearer_challenge
 from upstreams.revisions import MODERN
 from virtualmcp import access_policy, person_view, route_table
 from virtualmcp.eras.era_in import Session, SessionUnknown
 from virtualmcp.route_table import VirtualMcpFacts
-from virtualmcp.transport import message_dispatch
+from virtualmcp.transport import message_dispatch, token_challenges
 from virtualmcp.transport.connection_methods import end_session
 from virtualmcp.transport.exchange import Exchange
 from virtualmcp.transport.http_answers import (
@@ -161,13 +160,12 @@ async def _holder(
 
 def _challenge(refusal: TokenRefusal, server: VirtualMcpFacts) -> Refusal:
     """Compose the 401 that starts a client's authorization (c2, c3)."""
-    metadata = f"{settings.PUBLIC_URL}/.well-known/oauth-protected-resource/v1/mcp/{server.slug}"
-    challenge = bearer_challenge(metadata, error=refusal.error, description=refusal.description)
+    where = token_challenges.metadata_url(server)
     return Refusal(
         401,
         refusal.error or "unauthorized",
-        refusal.description or f"Authorize first. How is described at {metadata}",
-        ((b"www-authenticate", challenge.encode("ascii")),),
+        refusal.description or f"Authorize first. How is described at {where}",
+        (token_challenges.header(server, refusal.error, refusal.description),),
     )
 
 

@@ -28,11 +28,13 @@ from virtualmcp.transport.exchange import Exchange
 from virtualmcp.transport.http_answers import (
     PIECE_BYTES,
     SSE_HEADERS,
+    Header,
     error_body,
     event,
     result_body,
     send_json,
 )
+from virtualmcp.transport.token_challenges import wider_scope
 from virtualmcp.transport.wire_validation import LOG_LEVELS, Call
 
 # Calls that end sooner are never watched: a watcher costs more than most calls take.
@@ -228,9 +230,10 @@ class AnswerStream:
         else:
             status = error.http_status
             body = error_body(self._call.message.id, error.code, error.message, error.data)
-        await self._send_last(status, body)
+        scope = error.scope if error is not None else ""
+        await self._send_last(status, body, wider_scope(self._exchange.server, scope))
 
-    async def _send_last(self, status: int, body: bytes) -> None:
+    async def _send_last(self, status: int, body: bytes, headers: tuple[Header, ...] = ()) -> None:
         self._last_begun = True
         if self._open or (status == 200 and not self._accepts.json):
             await self._write(body)
@@ -239,7 +242,7 @@ class AnswerStream:
         self._sending_since = time.monotonic()
         # From here on the watcher must not open a stream.
         self._open = True
-        await send_json(self._send, status, body, self._exchange.extra)
+        await send_json(self._send, status, body, (*headers, *self._exchange.extra))
 
     async def _finish_early(self, ended: End) -> None:
         # Half an answer can't be completed with another one.
