@@ -6,7 +6,6 @@ and the page says what is new. The administrator decides per Virtual MCP what co
 """
 
 from datetime import datetime
-from hashlib import sha256
 from typing import Any
 
 from django.db.models import Exists, OuterRef, Q
@@ -17,6 +16,7 @@ from consent.signals import audit
 from oauthserver import redirect_uris
 from oauthserver.authorization import client_host
 from oauthserver.models import OAuthClient
+from virtualmcp.definition_review import approved
 from virtualmcp.models import ToolDefinition, UpstreamChoice, VirtualMcp
 
 LOOPBACK = "this computer"
@@ -30,16 +30,14 @@ def offered(slug: str, client: OAuthClient) -> dict[str, Any]:
     definitions.
     """
     choices = UpstreamChoice.objects.filter(virtual_mcp__slug=slug, upstream__enabled=True)
-    tools = (
-        ToolDefinition.objects.filter(
-            virtual_mcp__slug=slug,
-            subject=ToolDefinition.Subject.TOOL,
-            state=ToolDefinition.State.APPROVED,
-        )
-        .order_by("upstream__key", "name", "digest")
-        .values_list("upstream__key", "name", "digest")
+    server = VirtualMcp.objects.filter(slug=slug).only("pk").first()
+    digest, _ = approved(server.pk) if server is not None else ("", 0)
+    tools = ToolDefinition.objects.filter(
+        virtual_mcp=server,
+        subject=ToolDefinition.Subject.TOOL,
+        state=ToolDefinition.State.APPROVED,
     )
-    listed = list(tools)
+    count = tools.values("upstream_id", "name").distinct().order_by().count()
     return {
         "client": {
             "name": client.name,
@@ -48,10 +46,7 @@ def offered(slug: str, client: OAuthClient) -> dict[str, Any]:
             "redirect_hosts": _redirect_hosts(client),
         },
         "upstreams": sorted(choices.values_list("upstream__key", flat=True)),
-        "tools": {
-            "count": len({(key, name) for key, name, _ in listed}),
-            "digest": sha256(repr(listed).encode()).hexdigest(),
-        },
+        "tools": {"count": count, "digest": digest},
     }
 
 
