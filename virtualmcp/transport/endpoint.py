@@ -13,8 +13,6 @@ import logging
 import re
 from collections.abc import Mapping
 
-from django.conf import settings
-
 from oauthserver import bearer_tokens
 from oauthserver.bearer_tokens import TokenHolder, TokenRefusal
 from upstreams.revisions import MODERN
