@@ -9,6 +9,8 @@ members the gateway does not know survive byte for byte.
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 from upstreams.revisions import MODERN
 
 
@@ -26,8 +28,7 @@ class ClientFacts:
     fingerprint: str = ""
 
 
-@dataclass(slots=True)
-class CanonicalCall:
+class CanonicalCall(msgspec.Struct, eq=False):
     """One request to one upstream, in the upstream's own names and URIs.
 
     Attributes:
@@ -49,7 +50,7 @@ class CanonicalCall:
     method: str
     params: bytes = b""
     params_are_modern: bool = False
-    facts: ClientFacts = field(default_factory=ClientFacts)
+    facts: ClientFacts = ClientFacts()
     name: str = ""
     progress_token: bytes = b""
     log_level: str = ""
@@ -58,8 +59,7 @@ class CanonicalCall:
     param_headers: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(slots=True)
-class Outcome:
+class Outcome(msgspec.Struct):
     """How a call ended: exactly one of ``result`` and ``error``, each a raw JSON value.
 
     ``error`` is the upstream's JSON-RPC error object (application error). Failures of

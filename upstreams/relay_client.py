@@ -12,7 +12,7 @@ which is how a stateless upstream learns of a cancellation (protocol.md b15).
 """
 
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import lru_cache
 from types import TracebackType
@@ -29,7 +29,7 @@ from upstreams.upstream_facts import UpstreamFacts
 if TYPE_CHECKING:
     from upstreams.credentials import Credential
 
-Headers = Iterable[tuple[bytes, bytes]]
+Headers = tuple[tuple[bytes, bytes], ...]
 
 MAX_ANSWER_BYTES: Final = 10 * 1024 * 1024
 FIRST_BYTE_SECONDS: Final = 30.0
@@ -93,6 +93,10 @@ def header_lines(headers: tuple[tuple[bytes, bytes], ...]) -> bytes | None:
         if not _is_name(name):
             return None
     return b"".join([b"%s: %s\r\n" % header for header in headers])
+
+
+# Upstreams, methods, names and credentials repeat, and with them the lines.
+_lines_once = lru_cache(maxsize=8192)(header_lines)
 
 
 class RelayExchange:
@@ -227,8 +231,9 @@ class RelayExchange:
         path, query = target.path, self._credential.query
         if query:
             path += (b"&" if b"?" in path else b"?") + query
-        lines = header_lines((*self._headers, *self._credential.headers))
-        if lines is None:
+        lines = _lines_once(self._headers)
+        own = _lines_once(self._credential.headers)
+        if lines is None or own is None:
             raise UpstreamAnswerInvalid(
                 f"A header for {self._facts.title} cannot be sent.",
                 detail="a header's name or value holds characters that it may not hold",
@@ -239,8 +244,14 @@ class RelayExchange:
                 detail="the query credential holds characters a URL may not hold",
             )
         if self._method == b"POST":
-            lines += b"Content-Length: %d\r\n" % len(self._body)
-        return b"%s %s%s%s\r\n" % (self._method, path, target.fixed, lines)
+            return b"POST %s%s%s%sContent-Length: %d\r\n\r\n" % (
+                path,
+                target.fixed,
+                lines,
+                own,
+                len(self._body),
+            )
+        return b"%s %s%s%s%s\r\n" % (self._method, path, target.fixed, lines, own)
 
     async def read(self, limit: int = MAX_ANSWER_BYTES) -> bytes:
         """Return the whole body.

@@ -52,6 +52,7 @@ class KnownEra:
     at: float
 
 
+_ERAS: Final = {era.value: era for era in Era}
 _known: dict[int, KnownEra] = {}
 _reprobed: dict[int, float] = {}
 _probing: dict[tuple[Any, ...], asyncio.Task[KnownEra]] = {}
@@ -61,11 +62,11 @@ _background: set[asyncio.Task[None]] = set()
 def known_era(facts: UpstreamFacts) -> Era | None:
     """Return the era without asking anybody, None if it has to be found out."""
     if facts.era != EraChoice.AUTO:
-        return Era(facts.era)
+        return _ERAS[facts.era]
     known = _known.get(facts.id)
     if known is not None and known.url == facts.url:
         return known.era
-    return Era(facts.detected_era) if facts.detected_era else None
+    return _ERAS.get(facts.detected_era)
 
 
 def known_revision(facts: UpstreamFacts, era: Era) -> str:

@@ -10,11 +10,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
+import msgspec
 from django.db import close_old_connections, connection, transaction
 
 from virtualmcp.models import CallRecord
@@ -27,8 +27,7 @@ MOST_QUEUED = 20_000
 BATCH = 500
 
 
-@dataclass(slots=True)
-class Entry:
+class Entry(msgspec.Struct, eq=False):
     """One ended call. ``seconds`` is how long it took; ``at`` is in seconds since 1970."""
 
     server: VirtualMcpFacts
@@ -127,7 +126,8 @@ class CallLog:
         close_old_connections()
         try:
             with transaction.atomic(), connection.cursor() as cursor:
-                cursor.executemany(_insert(connection.vendor), [_row(entry) for entry in batch])
+                vendor = connection.vendor
+                cursor.executemany(_insert(vendor), [_row(vendor, entry) for entry in batch])
         except Exception as failure:
             # The database being away must not stop calls, nor fill the memory.
             self._dropped += len(batch)
@@ -170,10 +170,24 @@ def _insert(vendor: str) -> str:
     return f"INSERT INTO {quote(CallRecord._meta.db_table)} ({columns}) VALUES ({places})"  # noqa: S608
 
 
-def _row(entry: Entry) -> tuple[Any, ...]:
-    at = datetime.fromtimestamp(entry.at, UTC)
+@lru_cache(maxsize=8)
+def _second(vendor: str, second: int) -> Any:
+    """Return the beginning of a second in the database's form; most calls share theirs."""
+    return connection.ops.adapt_datetimefield_value(datetime.fromtimestamp(second, UTC))
+
+
+def _moment(vendor: str, at: float) -> Any:
+    second = int(at)
+    begun = _second(vendor, second)
+    if isinstance(begun, str):
+        # As SQLite's backend writes it: without a fraction where there is none.
+        return f"{begun}.{int((at - second) * 1_000_000):06d}"
+    return begun + timedelta(seconds=at - second)
+
+
+def _row(vendor: str, entry: Entry) -> tuple[Any, ...]:
     return (
-        connection.ops.adapt_datetimefield_value(at),
+        _moment(vendor, entry.at),
         entry.server.slug,
         entry.upstream[:31],
         entry.method[:64],

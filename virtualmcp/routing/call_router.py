@@ -108,8 +108,10 @@ async def complete(request: ClientRequest, sink: CallSink) -> Answer:
 
 
 async def _named(request: ClientRequest, kind: Kind) -> tuple[Target, _Params]:
-    params = _read(request.params)
-    name = _text(params.name, "name", LONGEST_NAME)
+    params = _params_of(request)
+    name = request.name
+    if name is None or len(name) > LONGEST_NAME:
+        name = _text(params.name, "name", LONGEST_NAME)
     choice, own = await name_routes.find(request, name, kind)
     await definition_gate.check(request, choice, own, kind)
     target = Target(
@@ -118,7 +120,7 @@ async def _named(request: ClientRequest, kind: Kind) -> tuple[Target, _Params]:
         params=request.params if own == name else _with(request.params, "name", own),
         asked=name,
         arguments=bytes(params.arguments),
-        retry=bool(bytes(params.state)) and request.era is Era.MODERN,
+        retry=params.state is not _ABSENT and request.era is Era.MODERN,
     )
     return target, params
 
@@ -146,6 +148,20 @@ async def _referred(request: ClientRequest) -> Target:
         members["ref"] = raw_members.raw(reference)
         sent = raw_members.write(members)
     return Target(choice=choice, name="", params=sent, asked=asked)
+
+
+def _params_of(request: ClientRequest) -> _Params:
+    """Return the members that say what is called; read only where that was not done before."""
+    if request.members is None:
+        return _read(request.params)
+    member = request.members.get
+    return _Params(
+        member("name", _ABSENT),
+        member("uri", _ABSENT),
+        member("ref", _ABSENT),
+        member("arguments", _ABSENT),
+        member("requestState", _ABSENT),
+    )
 
 
 def _read(params: bytes) -> _Params:

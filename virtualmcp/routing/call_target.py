@@ -1,12 +1,11 @@
 """One call with its destination known: which upstream, under which name, with which parameters."""
 
-from dataclasses import dataclass
+import msgspec
 
 from virtualmcp.route_table import ChoiceFacts
 
 
-@dataclass(slots=True, frozen=True)
-class Target:
+class Target(msgspec.Struct, frozen=True, eq=False):
     """Where a call goes.
 
     Attributes:

@@ -5,8 +5,9 @@ URIs; an answer holds what the client will read, already in the form of its revi
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from upstreams.canonical_call import ClientFacts
 from upstreams.revisions import Era
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
     from virtualmcp.route_table import VirtualMcpFacts
 
 
-@dataclass(slots=True, frozen=True)
-class ClientRequest:
+class ClientRequest(msgspec.Struct, frozen=True, eq=False):
     """One request of an authenticated client to one Virtual MCP.
 
     Attributes:
@@ -31,6 +31,8 @@ class ClientRequest:
         progress_token: raw JSON of the client's progress token, ``b""`` for none.
         log_level: least severe level the client wants to hear of, ``""`` for none.
         param_headers: ``Mcp-Param-*`` headers as they came; names are compared without case.
+        members: the first level of ``params`` where it has been read already.
+        name: the tool, prompt or resource called, where that has been read already.
     """
 
     server: "VirtualMcpFacts"
@@ -38,14 +40,15 @@ class ClientRequest:
     era: Era
     method: str
     params: bytes = b""
-    client: ClientFacts = field(default_factory=ClientFacts)
+    client: ClientFacts = ClientFacts()
     progress_token: bytes = b""
     log_level: str = ""
-    param_headers: Mapping[str, str] = field(default_factory=dict)
+    param_headers: Mapping[str, str] = {}
+    members: Mapping[str, msgspec.Raw] | None = None
+    name: str | None = None
 
 
-@dataclass(slots=True, frozen=True)
-class WireError:
+class WireError(msgspec.Struct, frozen=True):
     """A JSON-RPC error as the client reads it.
 
     ``data`` is raw JSON or ``b""``. ``http_status`` is 200 for everything that is not a fault
@@ -59,8 +62,7 @@ class WireError:
     scope: str = ""
 
 
-@dataclass(slots=True, frozen=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """Exactly one of a raw JSON ``result`` and an ``error``."""
 
     result: bytes = b""

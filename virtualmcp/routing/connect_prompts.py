@@ -8,6 +8,8 @@ D8, 2.3.9). A stateful upstream's own URL questions (-32042) go the same way.
 import secrets
 from dataclasses import dataclass
 
+import msgspec
+
 from upstreams.connect_links import link_for
 from upstreams.errors import NeedsConnection
 from upstreams.revisions import Era
@@ -32,8 +34,7 @@ class PageToOpen:
     id: str = ""
 
 
-@dataclass(slots=True, frozen=True)
-class CallMade:
+class CallMade(msgspec.Struct, frozen=True):
     """The call that has to wait, in the upstream's terms."""
 
     upstream_id: int

@@ -20,6 +20,8 @@ _LISTS = frozenset(
 class RelaySink:
     """Maps URIs in notices and questions of one upstream, and notes that its lists changed."""
 
+    __slots__ = ("_asker", "_choice", "_key", "_lists_changed", "_modern", "_request", "_sink")
+
     def __init__(
         self,
         request: ClientRequest,

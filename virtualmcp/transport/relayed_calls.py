@@ -86,6 +86,8 @@ def client_request(exchange: Exchange, call: Call, session: Session | None) -> C
         call.progress_token,
         log_level,
         call.param_headers,
+        message.members,
+        call.name or None,
     )
 
 

@@ -34,6 +34,7 @@ from virtualmcp.transport.http_answers import (
     result_body,
     send_json,
 )
+from virtualmcp.transport.overdue import Deadlines
 from virtualmcp.transport.token_challenges import wider_scope
 from virtualmcp.transport.wire_validation import LOG_LEVELS, Call
 
@@ -67,6 +68,9 @@ class _LogMessage(msgspec.Struct, gc=False):
 
 _progress = msgspec.json.Decoder(_Progress)
 _log_message = msgspec.json.Decoder(_LogMessage)
+
+
+_unwatched = Deadlines(every=0.025)
 
 
 class AnswerStream:
@@ -117,9 +121,8 @@ class AnswerStream:
 
         Cancels ``answering`` when the client goes away, cancels or stops reading.
         """
-        loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
-        timer = loop.call_later(WATCH_AFTER_SECONDS, self._start_watching)
+        _unwatched.add(self, WATCH_AFTER_SECONDS)
         try:
             answer = await answering
             await self._finish(answer)
@@ -129,7 +132,7 @@ class AnswerStream:
         else:
             return answer
         finally:
-            timer.cancel()
+            _unwatched.discard(self)
             if self._watch is not None:
                 self._watch.cancel()
         await self._finish_early(self._ended)
@@ -268,7 +271,8 @@ class AnswerStream:
             self._ended = why
             self._task.cancel()
 
-    def _start_watching(self) -> None:
+    def overdue(self) -> None:
+        """Begin to watch a call that takes longer."""
         self._started = time.monotonic() - WATCH_AFTER_SECONDS
         self._watch = asyncio.get_running_loop().create_task(self._keep_watch())
 

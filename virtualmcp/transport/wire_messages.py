@@ -12,7 +12,6 @@ import contextlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, TypeGuard
 
@@ -54,6 +53,9 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _items = msgspec.json.Decoder(list[msgspec.Raw])
 
 _NO_MEMBERS: Members = {}
+_LONGEST_REMEMBERED = 2_048
+_MOST_REMEMBERED = 2_048
+_said_before: dict[bytes, Members] = {}
 
 
 class MalformedMessage(Exception):
@@ -69,8 +71,7 @@ class MalformedMessage(Exception):
         self.id = id
 
 
-@dataclass(slots=True)
-class Message:
+class Message(msgspec.Struct, eq=False):
     """A request, a notification (no ``id``) or a response (no ``method``).
 
     Attributes:
@@ -158,8 +159,21 @@ def _with_members(raw_id: bytes, method: str, params: bytes, answer_id: bytes) -
         method,
         params,
         members,
-        _NO_MEMBERS if meta is None else _object(meta, "params._meta", answer_id),
+        _NO_MEMBERS if meta is None else _meta(meta, answer_id),
     )
+
+
+def _meta(raw: msgspec.Raw, answer_id: bytes) -> Mapping[str, msgspec.Raw]:
+    """A client says the same of itself in every request, but for the progress token."""
+    text = bytes(raw)
+    known = _said_before.get(text)
+    if known is None:
+        known = _object(raw, "params._meta", answer_id)
+        if len(text) <= _LONGEST_REMEMBERED and "progressToken" not in known:
+            if len(_said_before) >= _MOST_REMEMBERED:
+                _said_before.clear()
+            _said_before[text] = known
+    return known
 
 
 def is_object(raw: msgspec.Raw | None) -> TypeGuard[msgspec.Raw]:

@@ -8,7 +8,7 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 
 import msgspec
@@ -58,8 +58,7 @@ _NO_HEADERS: dict[str, str] = {}
 _REMEMBERED_BYTES = 8_192
 
 
-@dataclass(slots=True)
-class Call:
+class Call(msgspec.Struct, eq=False):
     """A message that may be handled.
 
     Attributes:
@@ -78,7 +77,7 @@ class Call:
     session: bytes = b""
     progress_token: bytes = b""
     log_level: str = ""
-    param_headers: Mapping[str, str] = field(default_factory=lambda: _NO_HEADERS)
+    param_headers: Mapping[str, str] = {}
     name: str = ""
 
 
