@@ -206,10 +206,10 @@ def _listed(kind: Kind, item: msgspec.Raw) -> Listed | None:
     if kind is not Kind.TOOLS:
         return Listed(identity, raw)
     if b"taskSupport" in raw:
-        without = _without_tasks(members)
-        if without is None:
+        try:
+            raw = _without_tasks(members)
+        except NotAnObject:
             return None
-        raw = without
     mirrored: tuple[Mirrored, ...] | None = ()
     if b"x-mcp-header" in raw:
         mirrored = _mirrored(members)
@@ -223,16 +223,12 @@ def _mirrored(members: Members) -> tuple[Mirrored, ...] | None:
         return None
 
 
-def _without_tasks(members: Members) -> bytes | None:
-    """Drop what tasks of 2025-11-25 left; ``None`` for a tool that runs as a task only (2.3.8)."""
-    try:
-        execution: Any = raw_members.value(members.get("execution", msgspec.Raw(b"null")))
-    except NotAnObject:
-        return None
+def _without_tasks(members: Members) -> bytes:
+    """Drop what says how a tool runs as a task of 2025-11-25, which clients do not see (2.3.8)."""
+    execution: Any = raw_members.value(members.get("execution", msgspec.Raw(b"null")))
     if not isinstance(execution, dict) or "taskSupport" not in execution:
         return raw_members.write(members)
-    if execution.pop("taskSupport") == "required":
-        return None
+    del execution["taskSupport"]
     rest = {**members, "execution": raw_members.raw(execution)}
     if not execution:
         del rest["execution"]

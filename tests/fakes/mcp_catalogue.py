@@ -26,6 +26,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tests.fakes import task_tools
+
 EXACT = (
     b'{"content":[{"type":"text","text":"exact","vendorBlock":null}],'
     b'"structuredContent":{"big":36893488147419103232,"long":0.1234567890123456789},'
@@ -170,7 +172,7 @@ async def answer(call: ToolCall) -> Any:
     }
     if method in lists:
         return page(call, *lists[method])
-    method_code = METHODS.get(method)
+    method_code = METHODS.get(method) or task_tools.METHODS.get(method)
     if method_code is None:
         raise WireFault(-32601, f"Method not found: {method}", status=404 if call.modern else 200)
     result = await method_code(call)
@@ -215,7 +217,7 @@ def said(text: str, **more: Any) -> dict[str, Any]:
 async def call_tool(call: ToolCall) -> Any:
     """Run one of the tools."""
     name = call.params.get("name", "")
-    code = TOOLS.get(name)
+    code = TOOLS.get(name) or task_tools.TOOLS.get(name)
     if code is None or all(entry["name"] != name for entry in call.upstream.tools):
         if any(entry["name"] == name for entry in call.upstream.tools):
             return said(f"called {name} with {json.dumps(call.arguments)}")

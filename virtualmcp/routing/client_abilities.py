@@ -8,6 +8,7 @@ from virtualmcp import raw_members
 from virtualmcp.raw_members import NotAnObject
 from virtualmcp.routing.client_request import ClientRequest
 
+TASKS = "io.modelcontextprotocol/tasks"
 # The only methods that may end with a question (a43).
 QUESTION_METHODS = frozenset({"tools/call", "prompts/get", "resources/read"})
 
@@ -20,6 +21,21 @@ def _opens_urls(capabilities: bytes) -> bool:
         return False
     elicitation = declared.get("elicitation") if isinstance(declared, dict) else None
     return isinstance(elicitation, dict) and isinstance(elicitation.get("url"), dict)
+
+
+@lru_cache(maxsize=1_024)
+def _has_extension(capabilities: bytes, name: str) -> bool:
+    try:
+        declared: Any = raw_members.value(capabilities)
+    except NotAnObject:
+        return False
+    extensions = declared.get("extensions") if isinstance(declared, dict) else None
+    return isinstance(extensions, dict) and isinstance(extensions.get(name), dict)
+
+
+def takes_tasks(request: ClientRequest) -> bool:
+    """Whether a call may end with a task: stateless clients that declared it for this request."""
+    return request.era is Era.MODERN and _has_extension(request.client.capabilities, TASKS)
 
 
 def takes_url_errors(request: ClientRequest) -> bool:

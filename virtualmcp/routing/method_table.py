@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from upstreams.canonical_call import CallSink
 from upstreams.revisions import Era
 from virtualmcp.errors import METHOD_NOT_FOUND
-from virtualmcp.routing import call_router, list_answers
+from virtualmcp.routing import call_router, list_answers, task_methods, task_results
 from virtualmcp.routing.client_request import Answer, ClientRequest, WireError
 
 _Answering = Callable[[ClientRequest, CallSink], Awaitable[Answer]]
@@ -23,12 +23,15 @@ _METHODS: dict[str, _Answering] = {
     "prompts/get": call_router.get_prompt,
     "resources/read": call_router.read_resource,
     "completion/complete": call_router.complete,
+    "tasks/get": task_methods.about_task,
+    "tasks/update": task_methods.about_task,
+    "tasks/cancel": task_methods.about_task,
 }
 
 
 def known(method: str, era: Era) -> bool:
-    """Tell whether ``answer`` serves this method; both eras have the same ones here."""
-    return method in _METHODS
+    """Tell whether ``answer`` serves this method; tasks are an extension of the stateless era."""
+    return method in _METHODS and (era is Era.MODERN or method not in task_results.METHODS)
 
 
 async def answer(request: ClientRequest, sink: CallSink) -> Answer:

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from upstreams.canonical_call import ClientFacts
+from upstreams.revisions import MODERN
 from virtualmcp import definition_pins, hidden_text
 from virtualmcp.route_table import ChoiceFacts, VirtualMcpFacts
+from virtualmcp.routing.client_abilities import TASKS
 from virtualmcp.server_identity import server_info
 from virtualmcp.upstream_openings import UpstreamOpening, openings
 
@@ -22,8 +24,8 @@ LONGEST_WAIT = 2.0
 MOST_FROM_ONE = 4_000
 MOST_ALL = 16_000
 APPS = "io.modelcontextprotocol/ui"
-# Their methods are not routed, so they must not be promised.
-_NOT_RELAYED = frozenset({"io.modelcontextprotocol/tasks"})
+# What the gateway relays from any number of upstreams.
+_RELAYED = frozenset({APPS, TASKS})
 _FEATURES = ("prompts", "resources", "completions", "logging")
 _PRESUMED: dict[str, Any] = {"prompts": {}, "resources": {}, "completions": {}}
 
@@ -44,7 +46,7 @@ async def opening(
     for upstreams."""
     said = await _said(server, holder.user_id, client)
     return OpeningFacts(
-        capabilities=_capabilities(server, said),
+        capabilities=_capabilities(server, client, said),
         server_info=server_info(server),
         instructions=_instructions(server, said),
     )
@@ -74,7 +76,9 @@ async def _said(
 
 
 def _capabilities(
-    server: VirtualMcpFacts, said: list[tuple[ChoiceFacts, UpstreamOpening | None]]
+    server: VirtualMcpFacts,
+    client: ClientFacts,
+    said: list[tuple[ChoiceFacts, UpstreamOpening | None]],
 ) -> dict[str, Any]:
     """Return the union. An upstream nobody could ask may have prompts and resources: lists are
     answered in any case, and a client asks for none that were not declared when it connected."""
@@ -84,7 +88,7 @@ def _capabilities(
         for feature in _FEATURES:
             if isinstance(declared.get(feature), dict):
                 capabilities[feature] = {}
-    extensions = _extensions(server, [opened for _, opened in said if opened is not None])
+    extensions = _extensions(server, client, [opened for _, opened in said if opened is not None])
     if extensions:
         capabilities["extensions"] = extensions
     if server.transparent and said and said[0][1] is not None:
@@ -94,13 +98,18 @@ def _capabilities(
     return capabilities
 
 
-def _extensions(server: VirtualMcpFacts, said: Iterable[UpstreamOpening]) -> dict[str, Any]:
-    """MCP Apps always; what the gateway does not know only where one upstream answers for it."""
+def _extensions(
+    server: VirtualMcpFacts, client: ClientFacts, said: Iterable[UpstreamOpening]
+) -> dict[str, Any]:
+    """What the gateway relays always; anything else only where one upstream answers for it."""
     extensions: dict[str, Any] = {}
     for opened in said:
         declared = opened.capabilities.get("extensions")
         for name, settings in declared.items() if isinstance(declared, dict) else ():
-            known = name == APPS or (server.transparent and name not in _NOT_RELAYED)
+            known = name in _RELAYED or server.transparent
+            if name == TASKS and client.revision != MODERN:
+                # Stateful clients know no such tasks; tools that need them are called as one.
+                continue
             if known and name not in extensions:
                 extensions[name] = settings
     return extensions

@@ -92,12 +92,10 @@ def _declined(answers: msgspec.Raw) -> bool:
     return any(isinstance(a, dict) and a.get("action") in ("decline", "cancel") for a in own)
 
 
-def relayed(
-    request: ClientRequest, result: bytes, call: CallMade, key: str, choice: ChoiceFacts
-) -> bytes:
+def relayed(request: ClientRequest, result: bytes, call: CallMade, choice: ChoiceFacts) -> bytes:
     """Return an ``input_required`` result for a stateless client.
 
-    ``key`` is ``""`` in a transparent Virtual MCP; elsewhere elicitations say who asks.
+    Elicitations say who asks, except in a transparent Virtual MCP.
 
     Raises:
         NotAnObject: the result is not what it should be.
@@ -106,12 +104,7 @@ def relayed(
     """
     members = raw_members.read(result)
     if "inputRequests" in members:
-        mapping = ResultMapping(key)
-        questions = raw_members.read(members["inputRequests"])
-        for name, question in questions.items():
-            _check(request, choice, question)
-            questions[name] = _question(question, mapping, choice.upstream.title if key else "")
-        members["inputRequests"] = raw_members.raw(questions)
+        members["inputRequests"] = mapped(request, choice, members["inputRequests"])
     state = raw_members.text(members.get("requestState"))
     try:
         sealed = seal_state(request, call.upstream_id, call.name, call.arguments, state=state)
@@ -139,6 +132,21 @@ def held(
             "_meta": signed(None, raw_server_info(request.server)),
         }
     )
+
+
+def mapped(request: ClientRequest, choice: ChoiceFacts, questions: msgspec.Raw) -> msgspec.Raw:
+    """Return questions, by their keys, as this stateless client may be asked them.
+
+    Raises:
+        NotAnObject, CapabilityMissing, QuestionUnanswered: as ``relayed``.
+    """
+    key = "" if request.server.transparent else choice.upstream.key
+    mapping = ResultMapping(key)
+    members = raw_members.read(questions)
+    for name, question in members.items():
+        _check(request, choice, question)
+        members[name] = _question(question, mapping, choice.upstream.title if key else "")
+    return raw_members.raw(members)
 
 
 def _check(request: ClientRequest, choice: ChoiceFacts, question: msgspec.Raw) -> None:

@@ -87,6 +87,12 @@ def capability_missing(
     return Answer(error=WireError(INTERNAL_ERROR, message, data))
 
 
+def lacks_capability(required: bytes) -> Answer:
+    """Return the answer for a request that needs what the client did not declare (a50)."""
+    message = "This needs a capability that your client did not declare with the request."
+    return Answer(error=WireError(MISSING_CLIENT_CAPABILITY, message, required, 400))
+
+
 def not_found(request: ClientRequest, uri: str) -> Answer:
     """Return the answer for a resource that does not exist, in the era's code (a38)."""
     code = INVALID_PARAMS if request.era is Era.MODERN else RESOURCE_NOT_FOUND_LEGACY

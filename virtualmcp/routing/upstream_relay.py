@@ -13,21 +13,28 @@ from upstreams.models import CredentialKind
 from upstreams.revisions import Era
 from virtualmcp import raw_members
 from virtualmcp.eras import conversion
-from virtualmcp.errors import HEADER_MISMATCH, URL_ELICITATION_REQUIRED, RequestRefused
+from virtualmcp.errors import (
+    HEADER_MISMATCH,
+    METHOD_NOT_FOUND,
+    URL_ELICITATION_REQUIRED,
+    RequestRefused,
+)
 from virtualmcp.raw_members import Members, NotAnObject
 from virtualmcp.result_mapping import ResultMapping
 from virtualmcp.routing import (
     connect_prompts,
+    long_tasks,
     parameter_headers,
     parked_calls,
     parked_retries,
     question_policy,
     questions,
     resource_routes,
+    task_results,
     upstream_failures,
 )
 from virtualmcp.routing.call_target import Target
-from virtualmcp.routing.client_abilities import takes_url_errors
+from virtualmcp.routing.client_abilities import takes_tasks, takes_url_errors
 from virtualmcp.routing.client_request import Answer, ClientRequest
 from virtualmcp.routing.connect_prompts import CallMade, PageToOpen
 from virtualmcp.routing.list_reading import error_code
@@ -159,20 +166,69 @@ async def _rounds(
             if error_code(outcome.error) == HEADER_MISMATCH and not number:
                 headers = await parameter_headers.after_refresh(request, target)
                 outcome = await _send(request, target, params, headers, sink)
+            if _runs_as_task_only(request, outcome):
+                outcome = await _as_task(request, target, params, headers, sink)
             if outcome.error:
                 return _error(request, target, outcome)
+        if request.method in task_results.METHODS:
+            return Answer(result=task_results.mapped(request, target, outcome))
         kind = conversion.result_type(outcome.result) if outcome.modern else "complete"
+        if kind == "task" and request.method == conversion.CALL:
+            if takes_tasks(request):
+                return Answer(result=task_results.mapped(request, target, outcome))
+            outcome = await long_tasks.drive(request, outcome, _about(request, target, sink), sink)
+            return _final(request, target, outcome)
         if kind == "complete":
             return _result(request, target, outcome)
         if kind != "input_required" or not _may_ask(request):
             break
         if request.era is Era.MODERN:
-            key = "" if request.server.transparent else facts.key
             raw = clean_json(outcome.result, secrets_of(request.holder.user_id, facts))
-            return Answer(result=questions.relayed(request, raw, call, key, target.choice))
+            return Answer(result=questions.relayed(request, raw, call, target.choice))
         following: Members = raw_members.read(params)
         params = raw_members.write(await questions.asked(outcome.result, following, sink, number))
     return upstream_failures.unusable(facts, "did not come to a result that can be passed on.")
+
+
+def _final(request: ClientRequest, target: Target, outcome: Outcome) -> Answer:
+    if outcome.error:
+        return _error(request, target, outcome)
+    return _result(request, target, outcome)
+
+
+def _runs_as_task_only(request: ClientRequest, outcome: Outcome) -> bool:
+    """Tell whether a stateful server refused a tool that it runs as a task only; nothing was
+    carried out then (2025-11-25, Tasks, Tool-Level Negotiation)."""
+    refused = bool(outcome.error) and error_code(outcome.error) == METHOD_NOT_FOUND
+    return refused and not outcome.modern and request.method == conversion.CALL
+
+
+async def _as_task(
+    request: ClientRequest, target: Target, params: bytes, headers: Headers, sink: CallSink
+) -> Outcome:
+    """Make the call as a task and see it to its end."""
+    made = await _send(request, target, long_tasks.as_task(params), headers, sink)
+    if made.error or "task" not in raw_members.read(made.result):
+        return made
+    return await long_tasks.drive(request, made, _about(request, target, sink), sink)
+
+
+def _about(request: ClientRequest, target: Target, sink: CallSink) -> long_tasks.Send:
+    """Return how the upstream is asked about a task of this call."""
+
+    async def send(method: str, params: bytes, task_id: str) -> Outcome:
+        call = CanonicalCall(
+            method=method,
+            params=params,
+            facts=question_policy.declared_to(request, target.choice),
+            name=task_id,
+            log_level=request.log_level,
+            principal=str(request.holder.user_id),
+        )
+        facts = target.choice.upstream
+        return await authorized_call.call_as(request.holder.user_id, facts, call, sink)
+
+    return send
 
 
 def _may_ask(request: ClientRequest) -> bool:

@@ -50,7 +50,14 @@ LOG_LEVELS = (
 
 _MODERN = MODERN.encode()
 _LEGACY = frozenset(revision.encode() for revision in LEGACY_ACCEPTED)
-_NAMED_BY = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+_NAMED_BY = {
+    "tools/call": "name",
+    "prompts/get": "name",
+    "resources/read": "uri",
+    "tasks/get": "taskId",
+    "tasks/update": "taskId",
+    "tasks/cancel": "taskId",
+}
 _SENTINEL, _SENTINEL_END = b"=?base64?", b"?="
 _HEADER_SAFE = bytes((0x09, *range(0x20, 0x7F)))
 _NO_HEADERS: dict[str, str] = {}

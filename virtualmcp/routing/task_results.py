@@ -1,0 +1,50 @@
+"""Tasks in results, as a stateless client is to read them: its own id, our names and URIs."""
+
+import msgspec
+
+from upstreams.canonical_call import Outcome
+from virtualmcp import raw_members
+from virtualmcp.eras.conversion import signed
+from virtualmcp.raw_members import NotAnObject
+from virtualmcp.result_mapping import ResultMapping
+from virtualmcp.routing import questions, sealed_tasks
+from virtualmcp.routing.call_target import Target
+from virtualmcp.routing.client_request import ClientRequest
+from virtualmcp.secret_redaction import clean_json, secrets_of
+from virtualmcp.server_identity import raw_server_info
+
+METHODS = frozenset({"tasks/get", "tasks/update", "tasks/cancel"})
+
+
+def mapped(request: ClientRequest, target: Target, outcome: Outcome) -> bytes:
+    """Return a created task, or the answer about one.
+
+    Raises:
+        NotAnObject: it is no task, or not readable.
+    """
+    facts = target.choice.upstream
+    members = raw_members.read(
+        clean_json(outcome.result, secrets_of(request.holder.user_id, facts))
+    )
+    key = "" if request.server.transparent else facts.key
+    if "taskId" in members:
+        own = raw_members.text(members["taskId"])
+        if not own or len(own) > sealed_tasks.LONGEST_OWN:
+            raise NotAnObject("a task without a usable id")
+        # About a known task the client gets the id that it asked for.
+        known = request.method in METHODS and own == target.name
+        public = target.asked if known else sealed_tasks.sealed(request, facts.id, own)
+        members["taskId"] = raw_members.raw(public)
+    elif request.method not in METHODS:
+        raise NotAnObject("a task without an id")
+    if "result" in members:
+        members["result"] = msgspec.Raw(ResultMapping(key).call_result(bytes(members["result"])))
+    if "inputRequests" in members:
+        members["inputRequests"] = questions.mapped(
+            request, target.choice, members["inputRequests"]
+        )
+    if request.method in METHODS:
+        # The draft's examples have another type here; its prose demands this one (6.3).
+        members["resultType"] = msgspec.Raw(b'"complete"')
+    members["_meta"] = signed(members.get("_meta"), raw_server_info(request.server))
+    return raw_members.write(members)
