@@ -51,7 +51,7 @@ async def test_capabilities_are_the_union_and_nothing_that_is_not_served():
     assert facts.server_info["name"] == "team"
 
 
-async def test_a_single_upstream_passes_extensions_and_experiments_but_no_tasks():
+async def test_a_single_upstream_passes_extensions_and_experiments_on():
     extensions = {UI: {}, "com.example/x": {"a": 1}, "io.modelcontextprotocol/tasks": {}}
     fake = FakeUpstream(capabilities={"experimental": {"e": {}}, "extensions": extensions})
     with fake.serve():
@@ -60,7 +60,7 @@ async def test_a_single_upstream_passes_extensions_and_experiments_but_no_tasks(
     assert facts.capabilities == {
         "tools": {},
         "experimental": {"e": {}},
-        "extensions": {UI: {}, "com.example/x": {"a": 1}},
+        "extensions": extensions,
     }
 
 
