@@ -5,6 +5,7 @@ A stateful client is sent requests while the call runs; a stateless one is told
 ways, so that a bridge between the eras has something to carry.
 """
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -46,7 +47,8 @@ async def ask(
 ) -> Answers | InputRequiredResult:
     """Return the answer to every question, or what a stateless client must be told instead."""
     if ctx.protocol_version != MODERN:
-        return {key: await _ask_on_stream(ctx, one) for key, one in questions.items()}
+        given = await asyncio.gather(*(_ask_on_stream(ctx, one) for one in questions.values()))
+        return dict(zip(questions, given, strict=True))
     given = params.input_responses or {}
     for key, one in questions.items():
         if key not in given:

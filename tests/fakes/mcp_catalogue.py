@@ -10,9 +10,10 @@ Tools and their arguments:
     hang()                     never ends; records "started:hang" and "cancelled:hang"
     log(level, text)           one notifications/message, then "logged"
     ask(question)              elicitation: legacy asks on its stream, modern ends input_required
-    interview(rounds, hang)    asks the questions of each round at once, in either era, and answers
+    interview(rounds, …)       asks the questions of each round at once, in either era, and answers
                                with all answers; records "started:", "asked:" and
-                               "finished:interview". ``hang`` (legacy) waits at the end for ever
+                               "finished:interview". Stateful: ``hang`` waits at the end for ever,
+                               ``pause`` so many seconds
     refuse(code, message, status)   a JSON-RPC error
     fail(text)                 an isError result
     blob(size)                 a text of ``size`` characters
@@ -308,6 +309,7 @@ async def interview(call: ToolCall) -> Any:
             given += [reply.get("result", reply) for reply in await asyncio.gather(*asking)]
         if call.arguments.get("hang"):
             return await hang(call)
+        await asyncio.sleep(float(call.arguments.get("pause", 0)))
         call.upstream.note("finished:interview")
         return said(json.dumps(given, sort_keys=True))
     given = json.loads(call.params.get("requestState") or "[]")

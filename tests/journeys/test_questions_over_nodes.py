@@ -1,0 +1,200 @@
+"""Two gateway processes behind a load balancer without stickiness, and the death of one (2.4).
+
+The invariant of the chaos below: no tool is executed twice, and none is executed with its answer
+lost without a word.
+"""
+
+import contextlib
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from tests.fakes.asgi_server import serve
+from tests.fakes.browser import Browser
+from tests.fakes.mcp_upstream import FakeUpstream
+from tests.journeys.round_robin import RoundRobin
+from tests.journeys.world import PASSWORD, STOPS, Person
+from tests.running_gateway import RunningGateway, another_node, running_gateway
+from tests.virtualmcp.answering_client import REPLIES, ROOTS, SAMPLE, Answering, form
+from tests.virtualmcp.wire_client import WireClient
+
+NAME = "ada"
+UPSTREAMS = ("legacy", "resumable", "modern")
+CELLS = [(client, up) for client in ("legacy", "modern") for up in ("legacy", "modern")]
+
+
+@dataclass
+class Nodes:
+    """One gateway of two processes, its upstreams, and a person's tokens for each."""
+
+    first: RunningGateway
+    second: RunningGateway
+    proxy: str
+    balancer: RoundRobin
+    upstreams: dict[str, FakeUpstream]
+    tokens: dict[str, str]
+
+    def http(self, base: str) -> httpx.Client:
+        """Return a client of one address that names the public host."""
+        host = urlsplit(self.first.url).netloc
+        return httpx.Client(base_url=base, headers={"host": host}, timeout=60, trust_env=False)
+
+    def client(self, era: str, upstream: str, base: str) -> Answering:
+        """Return a client at one address, with a session if it is stateful."""
+        client = WireClient(self.http(base), upstream, self.tokens[upstream])
+        made = Answering(client, era)
+        if era == "legacy":
+            client.initialize(capabilities=made.capabilities)
+        return made
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    """Run it all; SQLite is all that the processes share."""
+    with contextlib.ExitStack() as stack:
+        ups = {
+            key: stack.enter_context(
+                FakeUpstream(
+                    era="modern" if key == "modern" else "legacy",
+                    name=key,
+                    resumable=key == "resumable",
+                ).serve()
+            )
+            for key in UPSTREAMS
+        }
+        configuration: dict[str, Any] = {
+            "upstreams": [
+                {"key": key, "title": key.title(), "url": up.url, "era": up.era}
+                for key, up in ups.items()
+            ],
+            "virtual_mcps": [
+                {"slug": key, "title": key.title(), "audience": "everyone", "upstreams": [key]}
+                for key in ups
+            ],
+            "users": [{"username": NAME, "password": "env:PASSWORD_OF_ADA"}],
+        }
+        environment = {"PASSWORD_OF_ADA": PASSWORD}
+        first = stack.enter_context(running_gateway(configuration, environment=environment))
+        second = stack.enter_context(another_node(first))
+        person = Person(NAME, first, Browser(STOPS))
+        tokens = {}
+        for key in ups:
+            issued = person.client_of(key).tokens
+            assert issued is not None
+            tokens[key] = issued.access_token
+        balancer = RoundRobin([first.listening, second.listening])
+        proxy = stack.enter_context(serve(balancer))
+        yield Nodes(first, second, proxy, balancer, ups, tokens)
+
+
+def given(message: dict[str, Any]) -> Any:
+    """Return what the interview was told."""
+    assert "result" in message, message
+    return json.loads(message["result"]["content"][0]["text"])
+
+
+@pytest.mark.parametrize(("era", "upstream"), CELLS)
+def test_questions_and_cancellation_work_whichever_node_each_request_meets(
+    nodes: Nodes, era: str, upstream: str
+) -> None:
+    client, up = nodes.client(era, upstream, nodes.proxy), nodes.upstreams[upstream]
+    before = len(nodes.balancer.served)
+    began = up.events.count("started:interview")
+    answers = given(client.call("interview", {"rounds": [[form("One?"), SAMPLE], [ROOTS]]}))
+    assert len(answers) == 3
+    assert up.events.count("started:interview") == began + 1
+    assert len(set(nodes.balancer.served[before:])) == 2
+    if era == "legacy":
+        cancelled = up.events.count("cancelled:hang")
+        hanging = {"name": "hang", "arguments": {}}
+        hung = threading.Thread(target=lambda: _drain(client, hanging))
+        hung.start()
+        assert up.wait(lambda u: u.events.count("started:hang") > cancelled)
+        # It meets a node that does not run the call at least every second time.
+        note = {"jsonrpc": "2.0", "method": "notifications/cancelled"}
+        assert client.post({**note, "params": {"requestId": "h"}}).status_code == 202
+        assert up.wait(lambda u: u.events.count("cancelled:hang") > cancelled)
+        hung.join(10)
+        assert not hung.is_alive()
+
+
+def _drain(client: Answering, params: dict[str, Any]) -> None:
+    with client.stream(params, id="h") as arriving:
+        list(arriving)
+
+
+def test_when_the_process_that_holds_calls_is_killed_each_ends_as_promised(nodes: Nodes) -> None:
+    first, second = nodes.first.listening, nodes.second.listening
+    began = {key: len(up.events) for key, up in nodes.upstreams.items()}
+    params = {"name": "interview", "arguments": {"rounds": [[form("Name?")]]}}
+    answers = len(_posted(nodes.upstreams["resumable"]))
+
+    # In every cell a question is open; all of it is held by the second process.
+    stateless = {key: nodes.client("modern", key, second) for key in UPSTREAMS}
+    results = {key: one.send(params)["result"] for key, one in stateless.items()}
+    slow = {"name": "interview", "arguments": {"rounds": [[form("Name?")]], "pause": 1}}
+    posted = nodes.client("modern", "resumable", second)
+    waiting = posted.send(slow)["result"]
+    with contextlib.ExitStack() as streams:
+        stateful = {key: nodes.client("legacy", key, second) for key in ("legacy", "modern")}
+        arriving = {key: streams.enter_context(one.stream(params)) for key, one in stateful.items()}
+        asked = {key: next(one) for key, one in arriving.items()}
+
+        # One retry came in time: its answer is posted, its result is not there yet.
+        late: list[Any] = []
+        elsewhere = nodes.http(first)
+        thread = threading.Thread(
+            target=lambda: late.append(posted.send(posted.retry_of(slow, waiting), elsewhere))
+        )
+        thread.start()
+        assert nodes.upstreams["resumable"].wait(lambda up: len(_posted(up)) > answers)
+        assert nodes.second.process is not None
+        nodes.second.process.kill()
+        nodes.second.process.wait(10)
+        for one in arriving.values():
+            with contextlib.suppress(httpx.HTTPError):
+                assert not [m for m in one if "result" in m]
+
+    def retried(key: str) -> dict[str, Any]:
+        client = stateless[key]
+        answer: dict[str, Any] = client.send(
+            client.retry_of(params, results[key]), nodes.http(first)
+        )
+        return answer
+
+    # Stateless on both sides: nothing was held, the retry simply goes on.
+    assert given(retried("modern")) == [REPLIES["elicitation/create"]]
+    # The upstream resumes: the surviving process takes over, and answers only then.
+    assert given(retried("resumable")) == [REPLIES["elicitation/create"]]
+    thread.join(30)
+    assert given(late[0]) == [REPLIES["elicitation/create"]]
+    # It does not: the answer is not posted, the call is cancelled, and the person is told so.
+    lost = retried("legacy")
+    assert "was not passed on" in lost["error"]["message"]
+    assert retried("legacy")["error"] == lost["error"]
+    # A stateful client's answer to a dead process is taken and leads to nothing.
+    for key, one in stateful.items():
+        one.elsewhere = [nodes.http(first)]
+        assert one.respond(asked[key]).status_code == 202
+
+    events = {key: nodes.upstreams[key].events[began[key] :] for key in UPSTREAMS}
+    assert events["resumable"].count("started:interview") == 2
+    assert events["resumable"].count("finished:interview") == 2
+    assert len(_posted(nodes.upstreams["resumable"])) == answers + 2
+    assert events["legacy"].count("started:interview") == 2
+    assert "finished:interview" not in events["legacy"]
+    assert events["modern"].count("finished:interview") == 1
+    assert nodes.upstreams["legacy"].calls("notifications/cancelled")
+    # And the survivor serves on.
+    assert given(nodes.client("modern", "legacy", first).call("interview", params["arguments"]))
+
+
+def _posted(upstream: FakeUpstream) -> list[Any]:
+    """Return the answers that came."""
+    return [seen.message for seen in upstream.requests if "result" in seen.message]
