@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from gateway_site.models import AuditEvent
 from oauthserver import expiry
+from upstreams import oauth_trace
 from upstreams.models import PendingAuthorization
 from virtualmcp.models import CallRecord, EndedSession, NodeMail, SharedNote
 
@@ -60,6 +61,7 @@ CHORES: tuple[Callable[[], None], ...] = (
     remove_abandoned_connects,
     remove_old_mail,
     remove_expired_grants,
+    oauth_trace.remove_old_traces,
     remove_old_records,
 )
 

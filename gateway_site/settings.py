@@ -120,6 +120,8 @@ METRICS_TOKEN: str = env.str("METRICS_TOKEN", default="")
 # Days until records are removed; 0 keeps them for good.
 # Seconds between two looks at an upstream's health; 0 looks never.
 UPSTREAM_PROBE_SECONDS: float = env.float("UPSTREAM_PROBE_SECONDS", default=60.0)
+# How long traces of connects and token requests are kept; 0 is for good.
+OAUTH_TRACE_DAYS: int = env.int("OAUTH_TRACE_DAYS", default=7)
 CALL_RECORD_DAYS: int = env.int("CALL_RECORD_DAYS", default=30)
 AUDIT_EVENT_DAYS: int = env.int("AUDIT_EVENT_DAYS", default=0)
 EMAIL_URL: str = env.str("EMAIL_URL", default="")

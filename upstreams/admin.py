@@ -19,6 +19,7 @@ from django.views.decorators.http import require_POST
 from upstreams import accounts, actions, health_probe
 from upstreams.admin_forms import UpstreamForm
 from upstreams.admin_onboarding import OnboardingPages
+from upstreams.admin_traces import traces_link
 from upstreams.client_documents import callback_url
 from upstreams.database_calls import in_thread
 from upstreams.health_words import health_facts, health_line
@@ -61,6 +62,7 @@ class UpstreamAdmin(OnboardingPages):
         "redirect_uri",
         "condition",
         "health_lately",
+        "traces",
         "detected_era",
         "detected_revision",
     ]
@@ -77,6 +79,7 @@ class UpstreamAdmin(OnboardingPages):
                     "enabled",
                     "condition",
                     "health_lately",
+                    "traces",
                 ]
             },
         ),
@@ -156,6 +159,11 @@ class UpstreamAdmin(OnboardingPages):
         ago = f" ({timesince(line.checked_at)} ago)" if line.checked_at else ""
         said = f"{line.words.capitalize()}{ago}"
         return f"{said}. {line.detail}" if line.detail else said
+
+    @admin.display(description="OAuth traces")
+    def traces(self, upstream: Upstream) -> str:
+        """Return the link to what was sent and received lately."""
+        return traces_link(upstream) if upstream.pk else "None yet"
 
     @admin.display(description="Lately")
     def health_lately(self, upstream: Upstream) -> str:

@@ -18,10 +18,10 @@ from django.shortcuts import render
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_GET, require_http_methods
 
-from upstreams import accounts, connect_links, connect_steps, oauth_flow
+from upstreams import accounts, connect_links, connect_steps, oauth_flow, oauth_trace
 from upstreams.database_calls import in_thread
 from upstreams.errors import ConnectRefused, SetupFailed, UpstreamError
-from upstreams.models import CredentialKind, Upstream
+from upstreams.models import CredentialKind, OAuthTrace, Upstream
 from upstreams.oauth_flow import CallbackAnswer, Connected
 from upstreams.server_metadata import origin_of, scope_words
 from upstreams.signals import audit
@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 COOKIE_SECONDS: Final = 3600
 _SALT: Final = "upstreams.connect"
 _SEE_OTHER: Final = 303
+CONNECT: Final = oauth_trace.Purpose.CONNECT
 # What an authorization server answers that may be otherwise in a minute (RFC 6749 4.1.2.1).
 _PASSING: Final = frozenset({"server_error", "temporarily_unavailable"})
 
@@ -184,7 +185,11 @@ async def _begin(
         return await _show(request, user, upstream, return_to)
     secret = _browser_secret(request) or oauth_flow.new_browser_secret()
     try:
-        address = await oauth_flow.begin(user, upstream, browser=secret, return_to=return_to)
+        async with oauth_trace.recording(CONNECT, upstream.pk, user.pk) as trace:
+            address = await oauth_flow.begin(user, upstream, browser=secret, return_to=return_to)
+            trace.attempt = oauth_flow.attempt_of(address)
+            trace.outcome = OAuthTrace.Outcome.UNDER_WAY
+            trace.redirected(address)
     except UpstreamError as error:
         return await _failed(request, user, upstream, error, return_to)
     response = await _go(address)
@@ -232,13 +237,27 @@ async def callback(request: HttpRequest, key: str = "") -> HttpResponse:
         iss=request.GET.getlist("iss"),
     )
     try:
-        done = await oauth_flow.complete(answer, user, browser=_browser_secret(request))
+        done = await _completed(request, answer, user)
     except ConnectRefused as error:
         return await _refused(request, error)
     except oauth_flow.ExchangeFailed as error:
         return await _failed(request, user, error.upstream, error, error.return_to)
     _say_done(request, done)
     return await _go(done.return_to)
+
+
+async def _completed(request: HttpRequest, answer: CallbackAnswer, user: User) -> Connected:
+    """Finish a connect, and add it to the trace of the attempt if there is one."""
+    began = await in_thread(
+        oauth_trace.attempt_known, oauth_flow.attempt_of(request.get_full_path())
+    )
+    browser = _browser_secret(request)
+    if began is None:
+        return await oauth_flow.complete(answer, user, browser=browser)
+    async with oauth_trace.recording(CONNECT, began.upstream_id, began.user_id) as trace:
+        trace.attempt = began.attempt
+        trace.returned(request.path, request.GET.dict())
+        return await oauth_flow.complete(answer, user, browser=browser)
 
 
 def _say_done(request: HttpRequest, done: Connected) -> None:

@@ -12,14 +12,20 @@ from urllib.parse import urlsplit
 import msgspec
 from django.utils import timezone
 
-from upstreams import credentials, health_record, oauth_discovery, oauth_registration
+from upstreams import (
+    credentials,
+    health_record,
+    oauth_discovery,
+    oauth_registration,
+    oauth_trace,
+)
 from upstreams.canonical_call import CanonicalCall, SilentSink
 from upstreams.credentials import Credential
 from upstreams.database_calls import in_thread
 from upstreams.egress_guard import check_url_by, host_of, resolve_by, upstream_rules
 from upstreams.errors import NeedsConnection, SetupFailed, UpstreamError
 from upstreams.health_record import Finding
-from upstreams.models import CredentialKind, Upstream
+from upstreams.models import CredentialKind, OAuthTrace, Upstream
 from upstreams.oauth_challenge import Challenge
 from upstreams.oauth_discovery import RESOURCE_STEP, SERVER_STEP, Discovered
 from upstreams.revisions import Era
@@ -64,6 +70,7 @@ class ProbeReport:
     revision: str = ""
     tools: int | None = None
     at: str = ""
+    trace: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -85,7 +92,7 @@ class ProbeReport:
 
     def as_json(self) -> dict[str, Any]:
         """Return a form for the database."""
-        return {**asdict(self), "ok": self.ok}
+        return {**asdict(self), "ok": self.ok, "trace": []}
 
 
 class _Page(msgspec.Struct):
@@ -99,11 +106,19 @@ async def probe(upstream: Upstream, user: "User | None" = None) -> ProbeReport:
     ``user`` is the person whose account is used where the upstream wants one each.
     """
     report = ProbeReport(at=timezone.now().isoformat(timespec="seconds"))
-    challenge = await _try_address(upstream, report)
-    if report.ok and upstream.credential_kind == CredentialKind.USER_OAUTH:
-        await _try_oauth(upstream, challenge, report)
-    if report.ok:
-        await _try_protocol(upstream, user, report)
+    async with oauth_trace.recording(
+        oauth_trace.Purpose.TEST, upstream.pk, user.pk if user else None
+    ) as trace:
+        challenge = await _try_address(upstream, report)
+        if report.ok and upstream.credential_kind == CredentialKind.USER_OAUTH:
+            await _try_oauth(upstream, challenge, report)
+        if report.ok:
+            await _try_protocol(upstream, user, report)
+        failed = next((step for step in report.steps if not step.ok), None)
+        if failed is not None:
+            trace.outcome = OAuthTrace.Outcome.FAILED
+            trace.failed_step, trace.message = failed.name, failed.text
+    report.trace = trace.steps
     await in_thread(_store, upstream, report)
     await in_thread(health_record.record, upstream.pk, _finding(report))
     return report

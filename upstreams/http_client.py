@@ -10,6 +10,7 @@ import asyncio
 import functools
 import json
 import ssl
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -18,8 +19,14 @@ from urllib.parse import urlencode, urlsplit
 import httpx
 from django.conf import settings
 
+from upstreams import oauth_trace
 from upstreams.egress_guard import EgressRules, check_url_by, host_of, resolve_by
-from upstreams.errors import UpstreamAnswerInvalid, UpstreamTimeout, UpstreamUnreachable
+from upstreams.errors import (
+    UpstreamAnswerInvalid,
+    UpstreamError,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
 
 MAX_BYTES: Final = 64 * 1024
 TOTAL_SECONDS: Final = 5.0
@@ -141,6 +148,31 @@ async def fetch(
         UpstreamTimeout: no complete answer within ``total_seconds``.
         UpstreamAnswerInvalid: too large, encoded, or not HTTP.
     """
+    started = time.monotonic()
+    given, answer, failure = headers or {}, None, None
+    try:
+        answer = await _fetched(
+            method, url, rules, given, content, max_bytes, total_seconds, head_only
+        )
+        return answer
+    except UpstreamError as error:
+        failure = error
+        raise
+    finally:
+        taken = time.monotonic() - started
+        oauth_trace.exchanged(method, url, given, content, answer, failure, taken)
+
+
+async def _fetched(
+    method: str,
+    url: str,
+    rules: EgressRules,
+    headers: Mapping[str, str],
+    content: bytes,
+    max_bytes: int,
+    total_seconds: float,
+    head_only: bool,
+) -> FetchedAnswer:
     check_url_by(url, rules)
     parts = urlsplit(url)
     plain = parts.scheme == "http"
@@ -149,7 +181,7 @@ async def fetch(
         async with asyncio.timeout(total_seconds):
             addresses = await resolve_by(host, port, rules, plain=plain)
             return await _exchange(
-                _request(method, url, headers or {}, content, total_seconds),
+                _request(method, url, headers, content, total_seconds),
                 host,
                 addresses,
                 max_bytes,

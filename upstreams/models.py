@@ -220,3 +220,36 @@ class UpstreamHealth(models.Model):
 
     def __str__(self) -> str:
         return f"{self.upstream}: {self.get_status_display()}"
+
+
+class OAuthTrace(models.Model):
+    """What was sent and received in one attempt to get or renew a credential, without secrets."""
+
+    class Purpose(models.TextChoices):
+        CONNECT = "connect", "Connecting an account"
+        REFRESH = "refresh", "Renewing tokens"
+        TEST = "test", "Test of the connection"
+
+    class Outcome(models.TextChoices):
+        OK = "ok", "Good"
+        UNDER_WAY = "under_way", "The person has not come back"
+        FAILED = "failed", "Failed"
+
+    upstream = models.ForeignKey(Upstream, on_delete=models.CASCADE, related_name="traces")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL)
+    purpose = models.CharField(max_length=10, choices=Purpose)
+    # Joins the way to an authorization server with the way back; part of the state's digest.
+    attempt = models.CharField(max_length=32, blank=True, db_index=True)
+    outcome = models.CharField(max_length=10, choices=Outcome)
+    failed_step = models.CharField(max_length=60, blank=True)
+    message = models.CharField(max_length=500, blank=True)
+    steps = models.JSONField(default=list)
+    started_at = models.DateTimeField(auto_now_add=True)
+    finished_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["-pk"]
+        verbose_name = "OAuth trace"
+
+    def __str__(self) -> str:
+        return f"{self.get_purpose_display()} at {self.upstream}"

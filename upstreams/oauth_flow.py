@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 from django.conf import settings
 from django.utils import timezone
@@ -112,6 +112,12 @@ class ExchangeFailed(SetupFailed):
 def digest(value: str) -> str:
     """Return the form in which a state or browser secret is stored."""
     return hashlib.sha256(value.encode("utf-8", "replace")).hexdigest()
+
+
+def attempt_of(address: str) -> str:
+    """Return the name under which an attempt is traced, from an address that holds its state."""
+    state = parse_qs(urlsplit(address).query).get("state", [""])[0]
+    return digest(state)[:32] if state else ""
 
 
 def new_browser_secret() -> str:

@@ -27,6 +27,7 @@ from django.utils import timezone
 from upstreams import (
     account_endings,
     oauth_tokens,
+    oauth_trace,
     refresh_journal,
     refresh_lease,
     refresh_outcome,
@@ -218,11 +219,17 @@ async def _as_holder(
     leased = prepared
     async with _held(account_id, owner):
         try:
-            reply = await oauth_tokens.refresh(
-                leased.endpoint,
-                refresh_token=leased.tokens.refresh_token,
-                resource=leased.account.resource if leased.upstream.oauth_send_resource else "",
-            )
+            async with oauth_trace.recording(
+                oauth_trace.Purpose.REFRESH,
+                leased.upstream.pk,
+                leased.account.user_id,
+                in_background=True,
+            ):
+                reply = await oauth_tokens.refresh(
+                    leased.endpoint,
+                    refresh_token=leased.tokens.refresh_token,
+                    resource=leased.account.resource if leased.upstream.oauth_send_resource else "",
+                )
         except TokenRefused as error:
             return await in_thread(_after_refusal, leased, error)
         except SetupFailed as error:
