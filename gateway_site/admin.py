@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 from allauth.account.models import EmailAddress
 from allauth.mfa.models import Authenticator
 from allauth.socialaccount.models import SocialAccount, SocialApp, SocialToken
+from allauth.usersessions.models import UserSession
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.utils.html import format_html_join
 from oauth2_provider.models import (
     get_access_token_model,
     get_grant_model,
@@ -18,7 +20,8 @@ from oauth2_provider.models import (
     get_refresh_token_model,
 )
 
-from gateway_site import audit_trail, people_actions
+from gateway_site import audit_trail, people_actions, people_sessions
+from gateway_site.fresh_sign_in import FreshSignInMixin
 from gateway_site.models import AuditEvent, SiteProfile
 
 # The classes are generic for the type checker only.
@@ -32,10 +35,14 @@ else:
     _UserAdmin = UserAdmin
 
 # These libraries register pages of their own, which would show secrets and bypass the actions.
-for _library in ("allauth.account", "allauth.socialaccount", "allauth.mfa", "oauth2_provider"):
+for _library in (
+    *("allauth.account", "allauth.socialaccount", "allauth.mfa", "allauth.usersessions"),
+    "oauth2_provider",
+):
     import_module(f"{_library}.admin")
 for _model in (
     *(SocialApp, SocialToken, SocialAccount, EmailAddress, Authenticator, User, Group),
+    UserSession,
     *(get_access_token_model(), get_refresh_token_model(), get_grant_model()),
     get_id_token_model(),
 ):
@@ -43,7 +50,8 @@ for _model in (
         admin.site.unregister(_model)
 
 # Registers its pages, after those of the libraries are gone.
-import_module("gateway_site.provider_admin")
+for _pages in ("provider_admin", "scim_admin"):
+    import_module(f"gateway_site.{_pages}")
 
 
 @admin.register(AuditEvent)
@@ -100,11 +108,14 @@ class SiteProfileAdmin(_ProfileAdmin):
 
 
 @admin.register(User)
-class PersonAdmin(_UserAdmin):
+class PersonAdmin(FreshSignInMixin, _UserAdmin):
     """People who may sign in, with what they are connected to."""
 
     list_display = ("username", "email", "is_staff", "is_active", "sign_in_methods", "last_login")
     list_filter = ("is_active", "is_staff", "is_superuser", "groups")
+    actions = ["sign_out_everywhere"]
+    readonly_fields = ("browser_sessions",)
+    fieldsets = (*(UserAdmin.fieldsets or ()), ("Sessions", {"fields": ("browser_sessions",)}))
 
     @admin.display(description="Signs in with")
     def sign_in_methods(self, user: User) -> str:
@@ -119,10 +130,26 @@ class PersonAdmin(_UserAdmin):
             methods.append("second factor")
         return ", ".join(methods) or "nothing"
 
+    @admin.display(description="Signed in at")
+    def browser_sessions(self, user: User) -> str:
+        """List the person's browser sessions."""
+        listed = people_sessions.sessions_of(user)
+        rows = [(s.browser, s.address, f"{s.last_seen:%Y-%m-%d %H:%M} UTC") for s in listed]
+        return format_html_join("", "<p>{}, {}, last seen {}</p>", rows) or "nowhere"
+
+    @admin.action(description="Sign out everywhere: browsers and assistants")
+    def sign_out_everywhere(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
+        """End every session and token of these people."""
+        for person in queryset:
+            people_actions.end_access(person, actor=request.user)
+        self.message_user(request, f"{len(queryset)} people are signed out everywhere.")
+
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
         """Save, keep the sign-in address in step, and audit."""
         super().save_model(request, obj, form, change)
         people_actions.keep_address(obj)
+        if change and "is_active" in form.changed_data and not obj.is_active:
+            people_actions.end_access(obj, actor=request.user)
         fields = [name for name in form.changed_data if "password" not in name]
         details = {"fields": fields, "created": not change}
         audit_trail.record(

@@ -24,6 +24,7 @@ def apply_site(entry: SiteEntry, applying: Applying) -> None:
         name=entry.name,
         support_contact=entry.support_contact,
         openai_apps_challenge=entry.openai_apps_challenge,
+        require_second_factor=entry.require_second_factor,
     )
     changed = differing(profile, wanted)
     if changed:

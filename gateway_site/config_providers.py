@@ -8,8 +8,10 @@ from django.contrib.auth.models import Group
 from gateway_site import people_actions
 from gateway_site.config_changes import Applying, differing, named, said
 from gateway_site.config_file import ConfigurationRefused
-from gateway_site.config_schema import IdentityProviderEntry, State
+from gateway_site.config_schema import IdentityProviderEntry, ScimTokenEntry, State
 from gateway_site.identity.presets import preset_of
+from gateway_site.models import ScimToken
+from gateway_site.scim import tokens
 
 
 def apply_identity_provider(entry: IdentityProviderEntry, path: str, applying: Applying) -> None:
@@ -76,3 +78,28 @@ def _pairs(mapping: dict[str, list[str] | str], path: str) -> set[tuple[str, Gro
                 raise ConfigurationRefused([(path, text)])
             pairs.add((value, group))
     return pairs
+
+
+def apply_scim_token(entry: ScimTokenEntry, path: str, applying: Applying) -> None:
+    """Make, change or remove a token of a directory."""
+    row = ScimToken.objects.filter(name=entry.name).first()
+    if entry.state is State.ABSENT:
+        if row is not None:
+            tokens.delete(row, actor=applying.actor)
+        applying.note("SCIM token", entry.name, "removed" if row else "unchanged")
+        return
+    if entry.secret is None:
+        if row is None:
+            raise ConfigurationRefused([(f"{path}.secret", "Name where the token is to be read.")])
+        applying.note("SCIM token", entry.name, "unchanged")
+        return
+    value = applying.secret(f"{path}.secret", entry.secret)
+    with named(path):
+        if row is None:
+            tokens.create(entry.name, actor=applying.actor, value=value)
+        elif not tokens.has_value(row, value):
+            tokens.replace(row, value, actor=applying.actor)
+        else:
+            applying.note("SCIM token", entry.name, "unchanged")
+            return
+    applying.note("SCIM token", entry.name, "changed" if row else "created", {"secret": None})

@@ -28,6 +28,7 @@ class SiteEntry(Entry):
     name: str | None = None
     support_contact: str | None = None
     openai_apps_challenge: str | None = None
+    require_second_factor: bool | None = None
 
 
 class GroupEntry(Entry):
@@ -75,6 +76,14 @@ class IdentityProviderEntry(Entry):
     allowed_groups: list[str] | None = None
     sign_in_domains: list[str] | None = None
     sign_out_there: bool | None = None
+    state: State = State.PRESENT
+
+
+class ScimTokenEntry(Entry):
+    """A token of a directory that provisions people; ``secret`` has at least 32 characters."""
+
+    name: str
+    secret: str | None = None
     state: State = State.PRESENT
 
 
@@ -194,6 +203,7 @@ class Configuration(Entry):
     groups: list[GroupEntry | str] = []
     users: list[UserEntry] = []
     identity_providers: list[IdentityProviderEntry] = []
+    scim_tokens: list[ScimTokenEntry] = []
     upstreams: list[UpstreamEntry] = []
     virtual_mcps: list[VirtualMcpEntry] = []
     client_policy: ClientPolicyEntry | None = None

@@ -18,7 +18,7 @@ from gateway_site.config_people import (
     apply_site,
     apply_user,
 )
-from gateway_site.config_providers import apply_identity_provider
+from gateway_site.config_providers import apply_identity_provider, apply_scim_token
 from gateway_site.config_schema import Configuration
 from gateway_site.config_servers import apply_upstream, apply_virtual_mcp
 
@@ -39,6 +39,7 @@ def _repeated(configuration: Configuration) -> Iterable[tuple[str, str]]:
         "groups": lambda entry: entry if isinstance(entry, str) else entry.name,
         "users": lambda entry: entry.username,
         "identity_providers": lambda entry: entry.id,
+        "scim_tokens": lambda entry: entry.name,
         "upstreams": lambda entry: entry.key,
         "virtual_mcps": lambda entry: entry.slug,
         "clients": lambda entry: entry.client_id,
@@ -61,6 +62,8 @@ def _unresolved(
     for position, provider in enumerate(configuration.identity_providers):
         path = f"identity_providers[{position}].client_secret"
         references.append((path, provider.client_secret))
+    for position, token in enumerate(configuration.scim_tokens):
+        references.append((f"scim_tokens[{position}].secret", token.secret))
     for position, upstream in enumerate(configuration.upstreams):
         references.append((f"upstreams[{position}].secret", upstream.secret))
         if upstream.oauth is not None:
@@ -110,6 +113,7 @@ def _apply_parts(configuration: Configuration, applying: Applying) -> None:
         ("groups", lambda entry, path, applying: apply_group(entry, applying)),
         ("users", apply_user),
         ("identity_providers", apply_identity_provider),
+        ("scim_tokens", apply_scim_token),
         ("upstreams", apply_upstream),
         ("virtual_mcps", apply_virtual_mcp),
         ("clients", apply_client),

@@ -52,6 +52,12 @@ class SiteProfile(models.Model):
         help_text="The token OpenAI asks to see at /.well-known/openai-apps-challenge.",
     )
 
+    require_second_factor = models.BooleanField(
+        default=False,
+        help_text="People who sign in with a password have to add a second factor first. Who comes "
+        "by an identity provider has it there.",
+    )
+
     class Meta:
         verbose_name = verbose_name_plural = "site profile"
 
@@ -109,3 +115,32 @@ class ProvidedMembership(models.Model):
                 fields=["user", "group", "source"], name="a_membership_once_per_source"
             )
         ]
+
+
+class ScimToken(models.Model):
+    """A bearer token by which a company's directory provisions people; only its digest is kept."""
+
+    name = models.CharField(max_length=60, unique=True)
+    digest = models.CharField(max_length=64, unique=True, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+    last_used_at = models.DateTimeField(null=True, editable=False)
+
+    class Meta:
+        verbose_name = "SCIM token"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ScimIdentity(models.Model):
+    """Marks an account that a directory manages, with the directory's own id for it."""
+
+    user = models.OneToOneField("auth.User", on_delete=models.CASCADE, related_name="scim_identity")
+    external_id = models.CharField(max_length=254, blank=True, db_index=True)
+
+
+class ScimGroup(models.Model):
+    """A directory's own id for a group."""
+
+    group = models.OneToOneField("auth.Group", on_delete=models.CASCADE, related_name="scim_group")
+    external_id = models.CharField(max_length=254, blank=True, db_index=True)

@@ -14,12 +14,14 @@ from django.core.exceptions import ValidationError
 from django.core.validators import validate_slug
 from django.db import transaction
 
-from gateway_site import audit_trail
+from gateway_site import audit_trail, people_sessions
 from gateway_site.identity import group_sync
 from gateway_site.identity.presets import preset_of
 from gateway_site.identity.provider_facts import check_settings
 from gateway_site.models import GroupMapping, SiteProfile
+from gateway_site.page_context import forget_profile
 from gateway_site.sign_in import SEALED_SECRET, secret_owner
+from oauthserver.actions import revoke_tokens
 from upstreams import token_vault
 
 
@@ -34,12 +36,16 @@ def update_site(profile: SiteProfile, values: Mapping[str, Any], *, actor: Any) 
         setattr(profile, name, value)
     profile.full_clean()
     profile.save()
+    forget_profile()
     audit_trail.record("site.changed", user=actor, details={"fields": sorted(values)})
 
 
 @transaction.atomic
-def create_group(name: str, *, actor: Any) -> Group:
+def create_group(name: str, *, actor: Any, by: str = "") -> Group:
     """Make a group.
+
+    Args:
+        by: who acts where it is no person, such as ``scim:entra``.
 
     Raises:
         ValidationError: the name is empty, too long or taken.
@@ -47,24 +53,48 @@ def create_group(name: str, *, actor: Any) -> Group:
     group = Group(name=name)
     group.full_clean()
     group.save()
-    audit_trail.record("group.changed", user=actor, target=name)
+    audit_trail.record("group.changed", user=actor, target=name, details=_by(by))
     return group
 
 
 @transaction.atomic
-def delete_group(group: Group, *, actor: Any) -> None:
+def rename_group(group: Group, name: str, *, actor: Any, by: str = "") -> None:
+    """Give a group another name; who is in it and what it opens stays.
+
+    Raises:
+        ValidationError: the name is empty, too long or taken.
+    """
+    before, group.name = group.name, name
+    group.full_clean()
+    group.save()
+    details = {"before": before, **_by(by)}
+    audit_trail.record("group.changed", user=actor, target=name, details=details)
+
+
+@transaction.atomic
+def delete_group(group: Group, *, actor: Any, by: str = "") -> None:
     """Delete a group: its people lose what only it gave them."""
     group.delete()
-    audit_trail.record("group.deleted", user=actor, target=group.name)
+    audit_trail.record("group.deleted", user=actor, target=group.name, details=_by(by))
+
+
+def _by(by: str) -> dict[str, str]:
+    return {"by": by} if by else {}
 
 
 @transaction.atomic
 def save_person(
-    user: User, values: Mapping[str, Any], *, password: str | None = None, actor: Any
+    user: User,
+    values: Mapping[str, Any],
+    *,
+    password: str | None = None,
+    actor: Any,
+    by: str = "",
 ) -> None:
     """Make or change an account; ``values`` may hold ``groups``, a list.
 
-    A new account without a password can only sign in by an identity provider.
+    A new account without a password can only sign in by an identity provider. Switching one off
+    ends its browser sessions and tokens: switching it on again does not bring them back.
 
     Raises:
         ValidationError: a value does not fit, or the name is taken.
@@ -82,7 +112,15 @@ def save_person(
     if "groups" in values:
         user.groups.set(values["groups"])
     keep_address(user)
-    details = {"fields": sorted(values), "created": created, "password_set": password is not None}
+    if not created and values.get("is_active") is False:
+        end_access(user, actor=actor)
+    details = {
+        "fields": sorted(values),
+        "created": created,
+        "password_set": password is not None,
+        **({"active": values["is_active"]} if "is_active" in values else {}),
+        **_by(by),
+    }
     audit_trail.record("person.changed", user=actor, target=user.username, details=details)
 
 
@@ -99,11 +137,29 @@ def keep_address(user: User) -> None:
 
 
 @transaction.atomic
-def delete_person(user: User, *, actor: Any) -> None:
-    """Delete an account with its tokens and upstream accounts."""
+def delete_person(user: User, *, actor: Any, by: str = "") -> None:
+    """Delete an account with its sessions, tokens and upstream accounts."""
     name = user.username
+    people_sessions.end_all(user)
     user.delete()
-    audit_trail.record("person.deleted", user=actor, target=name)
+    audit_trail.record("person.deleted", user=actor, target=name, details=_by(by))
+
+
+@transaction.atomic
+def end_access(user: User, *, actor: Any, keep_session: str = "") -> None:
+    """Sign a person out everywhere: every browser session, and every token of every client.
+
+    Connected upstream accounts and consents stay: the clients have to be let in again, and the
+    person does not have to connect anything again.
+
+    Args:
+        keep_session: key of a session that stays, for people who sign out everywhere else.
+    """
+    ended = people_sessions.end_all(user, keep=keep_session)
+    revoke_tokens(user=user, actor=actor)
+    audit_trail.record(
+        "person.access_ended", user=actor, target=user.get_username(), details={"sessions": ended}
+    )
 
 
 def provider_secret(app: SocialApp) -> str:

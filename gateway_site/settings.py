@@ -145,6 +145,7 @@ INSTALLED_APPS = [
     "allauth.socialaccount",
     "gateway_site.identity",
     "allauth.mfa",
+    "allauth.usersessions",
     "rest_framework",
     "csp",
     "gateway_site.admin_config.GatewayAdminConfig",
@@ -168,6 +169,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "allauth.account.middleware.AccountMiddleware",
+    "gateway_site.session_rules.SessionRulesMiddleware",
 ]
 ROOT_URLCONF = "gateway_site.urls"
 ASGI_APPLICATION = "gateway_site.asgi.application"
@@ -214,6 +216,9 @@ ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_EMAIL_UNKNOWN_ACCOUNTS = False
 ACCOUNT_SESSION_REMEMBER = True
 ACCOUNT_REAUTHENTICATION_REQUIRED = True
+# Minutes since the last sign-in after which changing people, providers and directories' tokens
+# asks to sign in again; 0 never asks.
+GATEWAY_SENSITIVE_MINUTES: int = env.int("GATEWAY_SENSITIVE_MINUTES", default=60)
 ACCOUNT_DEFAULT_HTTP_PROTOCOL = _public.scheme
 ACCOUNT_RATE_LIMITS = {"login": "30/m/ip", "login_failed": "20/m/ip,5/5m/key"}
 SOCIALACCOUNT_ADAPTER = "gateway_site.sign_in.SocialAccountAdapter"
@@ -224,7 +229,9 @@ SOCIALACCOUNT_STORE_TOKENS = False
 SOCIALACCOUNT_PROVIDERS = {"openid_connect": {"OAUTH_PKCE_ENABLED": True}}
 SOCIALACCOUNT_REQUESTS_TIMEOUT = 8
 MFA_ADAPTER = "gateway_site.sign_in.MfaAdapter"
-MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
+MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
+# Security keys need a secure origin; browsers count http://localhost as one.
+MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = not SERVED_OVER_TLS
 MFA_TOTP_ISSUER = "MCP Gateway"
 
 # Authorization server -------------------------------------------------------

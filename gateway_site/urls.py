@@ -5,8 +5,9 @@ from django.contrib import admin
 from django.urls import include, path, re_path
 
 from consent.authorization_view import ConsentView
-from gateway_site import metrics, rest_api, site_views
+from gateway_site import metrics, people_pages, rest_api, site_views
 from gateway_site.identity import provider_choice
+from gateway_site.scim import views as scim_views
 from oauthserver.urls import discovery_urlpatterns, protocol_urlpatterns
 
 # What people do with their account, apart from what administrators do for them.
@@ -17,6 +18,7 @@ account_urlpatterns = [
         if settings.MAIL_CONFIGURED
         else [path("accounts/password/reset/", site_views.mail_not_configured)]
     ),
+    path("accounts/sessions/", people_pages.sessions, name="people_sessions"),
     path("accounts/choose/", provider_choice.choose, name="choose_provider"),
     path("accounts/", include("allauth.urls")),
 ]
@@ -32,6 +34,8 @@ urlpatterns = [
     *account_urlpatterns,
     path("admin/", admin.site.urls),
     path("api/v1/", include(rest_api.urlpatterns)),
+    re_path(r"^scim/v2/(?P<kind>[A-Za-z]+)/?$", scim_views.scim, name="scim"),
+    re_path(r"^scim/v2/(?P<kind>[A-Za-z]+)/(?P<key>[^/]+)/?$", scim_views.scim, name="scim_one"),
     path("metrics", metrics.metrics_view, name="metrics"),
     path(".well-known/openai-apps-challenge", site_views.openai_apps_challenge),
     path("", include("upstreams.urls")),

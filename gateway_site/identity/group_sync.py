@@ -65,6 +65,54 @@ def set_groups(user: User, names: Iterable[str], *, source: str) -> GroupChange:
     return change
 
 
+def add_members(group: Group, people: Iterable[User], *, source: str, by: str = "") -> None:
+    """Put people into a group that ``source`` decides about.
+
+    Unlike ``set_groups`` this takes over memberships that were given by hand: the group is the
+    source's, so who leaves it there has to leave it here.
+    """
+    joined = []
+    for user in people:
+        ProvidedMembership.objects.get_or_create(user=user, group=group, source=source)
+        if not user.groups.filter(pk=group.pk).exists():
+            user.groups.add(group)
+            joined.append(user.get_username())
+    _tell(group, source, by, joined=joined)
+
+
+def remove_members(group: Group, people: Iterable[User], *, source: str, by: str = "") -> None:
+    """Take people out of a group, unless another source keeps them in it."""
+    left = []
+    for user in people:
+        rows = ProvidedMembership.objects.filter(user=user, group=group)
+        if not rows.filter(source=source).delete()[0]:
+            continue
+        if not rows.exists():
+            user.groups.remove(group)
+            left.append(user.get_username())
+    _tell(group, source, by, left=left)
+
+
+@transaction.atomic
+def set_members(group: Group, people: Iterable[User], *, source: str, by: str = "") -> None:
+    """Make these the only people that ``source`` has in a group."""
+    wanted = {user.pk: user for user in people}
+    rows = ProvidedMembership.objects.filter(group=group, source=source).select_related("user")
+    present = {row.user_id: row.user for row in rows}
+    remove_members(
+        group, [u for pk, u in present.items() if pk not in wanted], source=source, by=by
+    )
+    add_members(group, [u for pk, u in wanted.items() if pk not in present], source=source, by=by)
+
+
+def _tell(group: Group, source: str, by: str, **people: list[str]) -> None:
+    details = {what: names[:200] for what, names in people.items() if names}
+    if details:
+        audit_trail.record(
+            "group.members_changed", target=group.name, details={"by": by or source, **details}
+        )
+
+
 @transaction.atomic
 def withdraw(source: str, groups: Iterable[Group] | None = None) -> None:
     """Take what a source gave, everything or these groups, from everybody."""

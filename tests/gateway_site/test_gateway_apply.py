@@ -22,6 +22,7 @@ EXAMPLE = Path(settings.BASE_DIR) / "docs" / "gateway.example.yaml"
 SECRETS = {
     "ADA_PASSWORD": "correct horse battery staple",
     "SIGN_IN_SECRET": "sign-in-secret-of-the-gateway",
+    "SCIM_TOKEN": "a-token-of-the-directory-with-32-characters",
     "WEATHER_KEY": "weather-key-0123456789",
     "PORTAL_SECRET": "portal-secret-0123456789abcdef0123456789",
 }

@@ -1,0 +1,28 @@
+"""What SCIM answers when it refuses (RFC 7644 3.12)."""
+
+from typing import Any
+
+ERROR_SCHEMA = "urn:ietf:params:scim:api:messages:2.0:Error"
+
+
+class ScimRefusal(Exception):
+    """A request that is refused: HTTP status, ``scimType`` of RFC 7644 table 9, and words."""
+
+    def __init__(self, status: int, detail: str, kind: str = "") -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.kind = status, detail, kind
+
+    def body(self) -> dict[str, Any]:
+        """Return the error as SCIM writes it."""
+        body = {"schemas": [ERROR_SCHEMA], "status": str(self.status), "detail": self.detail}
+        return body | ({"scimType": self.kind} if self.kind else {})
+
+
+def not_found() -> ScimRefusal:
+    """One text for whatever is not there."""
+    return ScimRefusal(404, "There is no such resource.")
+
+
+def bad_value(detail: str) -> ScimRefusal:
+    """Return the refusal of a value that does not fit."""
+    return ScimRefusal(400, detail, "invalidValue")

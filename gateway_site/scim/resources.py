@@ -1,0 +1,292 @@
+"""People and groups as SCIM sees them: finding, showing, changing. Doors call these."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from django.contrib.auth.models import Group, User
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.db.models import Q, QuerySet
+
+from gateway_site import people_actions
+from gateway_site.identity import group_sync
+from gateway_site.models import ProvidedMembership, ScimGroup, ScimIdentity
+from gateway_site.scim.errors import ScimRefusal, bad_value, not_found
+from gateway_site.scim.requests import GROUP_SCHEMA, USER_SCHEMA, GroupPatch
+
+SOURCE = "scim"
+
+
+# People ----------------------------------------------------------------------------------
+def people(terms: dict[str, str]) -> QuerySet[User]:
+    """Return the accounts that fit a filter; local administrators are none of a directory's.
+
+    Raises:
+        ScimRefusal: the filter names what cannot be searched.
+    """
+    found = User.objects.filter(Q(is_superuser=False) | Q(scim_identity__isnull=False))
+    fields = {
+        "username": "username__iexact",
+        "externalid": "scim_identity__external_id",
+        "emails.value": "email__iexact",
+        "emails": "email__iexact",
+        "id": "pk",
+    }
+    for name, value in terms.items():
+        if name == "active":
+            found = found.filter(is_active=value == "true")
+        elif name not in fields:
+            raise ScimRefusal(400, f"{name} cannot be searched.", "invalidFilter")
+        elif name == "id" and not value.isdecimal():
+            found = found.none()
+        else:
+            found = found.filter(**{fields[name]: value})
+    return found.select_related("scim_identity").order_by("pk")
+
+
+def person(key: str) -> User:
+    """Return one account.
+
+    Raises:
+        ScimRefusal: there is none by this id.
+    """
+    row = people({"id": key}).first() if key.isdecimal() and len(key) < 19 else None
+    if row is None:
+        raise not_found()
+    return row
+
+
+def shown_person(row: User, base: str) -> dict[str, Any]:
+    """Return an account as a User (RFC 7643 4.1)."""
+    identity = getattr(row, "scim_identity", None)
+    groups = ProvidedMembership.objects.filter(user=row, source=SOURCE).select_related("group")
+    shown: dict[str, Any] = {
+        "schemas": [USER_SCHEMA],
+        "id": str(row.pk),
+        "userName": row.username,
+        "active": row.is_active,
+        "name": {
+            "givenName": row.first_name,
+            "familyName": row.last_name,
+            "formatted": row.get_full_name(),
+        },
+        "displayName": row.get_full_name() or row.username,
+        "emails": [{"value": row.email, "type": "work", "primary": True}] if row.email else [],
+        "groups": [
+            {
+                "value": str(g.group_id),
+                "display": g.group.name,
+                "$ref": f"{base}/Groups/{g.group_id}",
+            }
+            for g in groups
+        ],
+        "meta": {
+            "resourceType": "User",
+            "created": row.date_joined.isoformat(),
+            "location": f"{base}/Users/{row.pk}",
+        },
+    }
+    if identity is not None and identity.external_id:
+        shown["externalId"] = identity.external_id
+    return shown
+
+
+@transaction.atomic
+def create_person(fields: dict[str, Any], *, by: str) -> User:
+    """Make an account, or take over the one that somebody already has with this address.
+
+    Raises:
+        ScimRefusal: 409 if the name is taken, 400 if a value does not fit.
+    """
+    username = fields.get("username", "")
+    if not username:
+        raise bad_value("userName is required.")
+    if User.objects.filter(username__iexact=username).exists():
+        row = _adoptable(User.objects.filter(username__iexact=username))
+    else:
+        row = _adoptable(User.objects.filter(email__iexact=fields.get("email") or username))
+    fields = {"is_active": True, **fields}
+    return _write(row or User(), fields, by=by)
+
+
+def _adoptable(found: QuerySet[User]) -> User | None:
+    """Return the account to take over; None to make one.
+
+    Raises:
+        ScimRefusal: an account of the directory, or an administrator's, has the name.
+    """
+    rows = list(found.select_related("scim_identity")[:2])
+    if len(rows) != 1:
+        return None
+    if hasattr(rows[0], "scim_identity"):
+        raise ScimRefusal(409, "There is a user with this userName or address.", "uniqueness")
+    if rows[0].is_superuser:
+        raise ScimRefusal(
+            409, "A local administrator has this name; a directory cannot take it.", "uniqueness"
+        )
+    return rows[0]
+
+
+@transaction.atomic
+def change_person(row: User, fields: dict[str, Any], *, by: str) -> User:
+    """Change an account.
+
+    Raises:
+        ScimRefusal: 409 if the name is taken, 400 if a value does not fit.
+    """
+    if "username" in fields and not fields["username"]:
+        raise bad_value("userName is required.")
+    taken = User.objects.filter(username__iexact=fields.get("username", row.username))
+    if taken.exclude(pk=row.pk).exists():
+        raise ScimRefusal(409, "There is a user with this userName.", "uniqueness")
+    return _write(row, fields, by=by)
+
+
+def _write(row: User, fields: dict[str, Any], *, by: str) -> User:
+    external_id = fields.pop("external_id", None)
+    changed = {name: value for name, value in fields.items() if getattr(row, name) != value}
+    if row.pk is None or changed:
+        try:
+            people_actions.save_person(row, changed, actor=None, by=by)
+        except ValidationError as failure:
+            raise bad_value(" ".join(failure.messages)) from failure
+    identity, _ = ScimIdentity.objects.get_or_create(user=row)
+    if external_id is not None and identity.external_id != external_id:
+        identity.external_id = external_id
+        identity.save(update_fields=["external_id"])
+    row.scim_identity = identity
+    return row
+
+
+def delete_person(row: User, *, by: str) -> None:
+    """Delete an account with all that belongs to it."""
+    people_actions.delete_person(row, actor=None, by=by)
+
+
+# Groups ----------------------------------------------------------------------------------
+def groups(terms: dict[str, str]) -> QuerySet[Group]:
+    """Return the groups that fit a filter.
+
+    Raises:
+        ScimRefusal: the filter names what cannot be searched.
+    """
+    found = Group.objects.all()
+    for name, value in terms.items():
+        if name == "displayname":
+            found = found.filter(name__iexact=value)
+        elif name == "externalid":
+            found = found.filter(scim_group__external_id=value)
+        elif name == "id":
+            found = found.filter(pk=value) if value.isdecimal() else found.none()
+        elif name in ("members", "members.value"):
+            rows = ProvidedMembership.objects.filter(source=SOURCE)
+            rows = rows.filter(user_id=value) if value.isdecimal() else rows.none()
+            found = found.filter(pk__in=rows.values("group_id"))
+        else:
+            raise ScimRefusal(400, f"{name} cannot be searched.", "invalidFilter")
+    return found.select_related("scim_group").order_by("pk")
+
+
+def group(key: str) -> Group:
+    """Return one group.
+
+    Raises:
+        ScimRefusal: there is none by this id.
+    """
+    row = groups({"id": key}).first() if key.isdecimal() and len(key) < 19 else None
+    if row is None:
+        raise not_found()
+    return row
+
+
+def shown_group(row: Group, base: str, *, members: bool = True) -> dict[str, Any]:
+    """Return a group as a Group (RFC 7643 4.2); its members are those that the directory named."""
+    shown: dict[str, Any] = {
+        "schemas": [GROUP_SCHEMA],
+        "id": str(row.pk),
+        "displayName": row.name,
+        "meta": {"resourceType": "Group", "location": f"{base}/Groups/{row.pk}"},
+    }
+    if getattr(row, "scim_group", None) is not None and row.scim_group.external_id:
+        shown["externalId"] = row.scim_group.external_id
+    if members:
+        rows = ProvidedMembership.objects.filter(group=row, source=SOURCE).select_related("user")
+        shown["members"] = [
+            {
+                "value": str(m.user_id),
+                "display": m.user.get_username(),
+                "$ref": f"{base}/Users/{m.user_id}",
+            }
+            for m in rows.order_by("user_id")
+        ]
+    return shown
+
+
+@transaction.atomic
+def create_group(step: GroupPatch, *, by: str) -> Group:
+    """Make a group with its members.
+
+    Raises:
+        ScimRefusal: 409 if there is one of this name, 400 if a value does not fit.
+    """
+    if not step.name:
+        raise bad_value("displayName is required.")
+    if Group.objects.filter(name__iexact=step.name).exists():
+        raise ScimRefusal(409, "There is a group of this name.", "uniqueness")
+    try:
+        row = people_actions.create_group(step.name, actor=None, by=by)
+    except ValidationError as failure:
+        raise bad_value(" ".join(failure.messages)) from failure
+    step.name = None
+    change_group(row, [step], by=by)
+    return row
+
+
+@transaction.atomic
+def change_group(row: Group, steps: Iterable[GroupPatch], *, by: str) -> Group:
+    """Change a group, step by step.
+
+    Raises:
+        ScimRefusal: 409 if the name is taken, 400 if a value does not fit.
+    """
+    for step in steps:
+        if step.name is not None and step.name != row.name:
+            _rename(row, step.name, by=by)
+        if step.external_id is not None:
+            kept, _ = ScimGroup.objects.update_or_create(
+                group=row, defaults={"external_id": step.external_id}
+            )
+            row.scim_group = kept
+        if step.members is not None:
+            group_sync.set_members(row, _people(step.members), source=SOURCE, by=by)
+        if step.added:
+            group_sync.add_members(row, _people(step.added), source=SOURCE, by=by)
+        if step.removed:
+            # Who is gone already has left.
+            gone = User.objects.filter(pk__in=[key for key in step.removed if key.isdecimal()])
+            group_sync.remove_members(row, gone, source=SOURCE, by=by)
+    return row
+
+
+def delete_group(row: Group, *, by: str) -> None:
+    """Delete a group: its people lose what only it gave them."""
+    people_actions.delete_group(row, actor=None, by=by)
+
+
+def _rename(row: Group, name: str, *, by: str) -> None:
+    if not name:
+        raise bad_value("displayName is required.")
+    if Group.objects.filter(name__iexact=name).exclude(pk=row.pk).exists():
+        raise ScimRefusal(409, "There is a group of this name.", "uniqueness")
+    try:
+        people_actions.rename_group(row, name, actor=None, by=by)
+    except ValidationError as failure:
+        raise bad_value(" ".join(failure.messages)) from failure
+
+
+def _people(keys: list[str]) -> list[User]:
+    wanted = {int(key) for key in keys if key.isdecimal() and len(key) < 19}
+    found = list(people({}).filter(pk__in=wanted))
+    if len(found) != len(set(keys)):
+        raise bad_value("A member is not a user here. Provision the person first.")
+    return found

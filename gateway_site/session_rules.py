@@ -1,0 +1,73 @@
+"""What every request of a signed-in person passes: the note of their session, the second factor.
+
+The note (who, from where, with what browser, seen when) is what lists and ends sessions. It is
+renewed every few minutes, not with every request.
+"""
+
+import time
+from collections.abc import Callable
+
+from allauth.account.authentication import get_authentication_records
+from allauth.mfa.models import Authenticator
+from allauth.usersessions.models import UserSession
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+
+from gateway_site.page_context import second_factor_required
+
+NOTE_EVERY = 300.0
+_NOTED = "session_noted_at"
+# Where somebody without the required second factor may go: to add one, or to leave.
+_OPEN_PATHS = ("/accounts/2fa/", "/accounts/logout/", "/accounts/reauthenticate/", "/static/")
+
+
+class SessionRulesMiddleware:
+    """Notes sessions, and sends people whose second factor is missing to add one."""
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+        self.is_async = iscoroutinefunction(get_response)
+        if self.is_async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Apply the rules, then answer the request."""
+        if self.is_async:
+            return self._answer_async(request)  # type: ignore[return-value]
+        return _apply(request) or self.get_response(request)
+
+    async def _answer_async(self, request: HttpRequest) -> HttpResponse:
+        answer: HttpResponse | None = None
+        if request.COOKIES:
+            answer = await sync_to_async(_apply)(request)
+        return answer or await self.get_response(request)  # type: ignore[misc]
+
+
+def _apply(request: HttpRequest) -> HttpResponse | None:
+    if not request.session.session_key or not request.user.is_authenticated:
+        return None
+    noted = request.session.get(_NOTED)
+    if not isinstance(noted, int | float) or abs(time.time() - noted) > NOTE_EVERY:
+        request.session[_NOTED] = time.time()
+        UserSession.objects.create_from_request(request)
+    if needs_second_factor(request) and not request.path.startswith(_OPEN_PATHS):
+        return HttpResponseRedirect(reverse("mfa_activate_totp"))
+    return None
+
+
+def needs_second_factor(request: HttpRequest) -> bool:
+    """Tell whether a person who came with a password still lacks the required second factor.
+
+    Who comes by an identity provider has their second factor there.
+    """
+    if not second_factor_required():
+        return False
+    methods = {record.get("method") for record in get_authentication_records(request, request.user)}
+    if methods and "password" not in methods:
+        return False
+    real = (Authenticator.Type.TOTP, Authenticator.Type.WEBAUTHN)
+    return not Authenticator.objects.filter(user_id=request.user.pk, type__in=real).exists()
