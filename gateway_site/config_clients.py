@@ -20,6 +20,7 @@ def apply_client_policy(entry: ClientPolicyEntry, applying: Applying) -> None:
         allowed_hosts=entry.allowed_hosts,
         advice=entry.advice,
         forget_after_days=entry.forget_after_days,
+        machine_access=entry.machine_access,
     )
     with named("client_policy"):
         changed = client_review.set_policy(wanted, actor=applying.actor)

@@ -193,6 +193,29 @@ class ClientPolicyEntry(Entry):
     allowed_hosts: list[str] | None = None
     advice: str | None = None
     forget_after_days: int | None = None
+    machine_access: bool | None = None
+
+
+class TrustedIssuerEntry(Entry):
+    """An identity provider whose identity assertions (ID-JAG) are accepted."""
+
+    issuer: str
+    provider: str | None = None
+    jwks_uri: str | None = None
+    jwks: dict[str, list[dict[str, str]]] | None = None
+    enabled: bool | None = None
+    state: State = State.PRESENT
+
+
+class ServiceAccountEntry(Entry):
+    """A program without a person; ``virtual_mcps`` are slugs, keys are public ones."""
+
+    client_id: str
+    name: str | None = None
+    virtual_mcps: list[str] | None = None
+    jwks_uri: str | None = None
+    jwks: dict[str, list[dict[str, str]]] | None = None
+    state: State = State.PRESENT
 
 
 class Configuration(Entry):
@@ -208,3 +231,5 @@ class Configuration(Entry):
     virtual_mcps: list[VirtualMcpEntry] = []
     client_policy: ClientPolicyEntry | None = None
     clients: list[ClientEntry] = []
+    trusted_issuers: list[TrustedIssuerEntry] = []
+    service_accounts: list[ServiceAccountEntry] = []

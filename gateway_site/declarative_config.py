@@ -13,6 +13,7 @@ from gateway_site import audit_trail
 from gateway_site.config_changes import Applying, Change
 from gateway_site.config_clients import apply_client, apply_client_policy
 from gateway_site.config_file import ConfigurationRefused, SecretReferences
+from gateway_site.config_machines import apply_service_account, apply_trusted_issuer
 from gateway_site.config_people import (
     apply_group,
     apply_site,
@@ -43,6 +44,8 @@ def _repeated(configuration: Configuration) -> Iterable[tuple[str, str]]:
         "upstreams": lambda entry: entry.key,
         "virtual_mcps": lambda entry: entry.slug,
         "clients": lambda entry: entry.client_id,
+        "trusted_issuers": lambda entry: entry.issuer,
+        "service_accounts": lambda entry: entry.client_id,
     }
     for part, identity in identities.items():
         seen: set[str] = set()
@@ -117,6 +120,8 @@ def _apply_parts(configuration: Configuration, applying: Applying) -> None:
         ("upstreams", apply_upstream),
         ("virtual_mcps", apply_virtual_mcp),
         ("clients", apply_client),
+        ("trusted_issuers", apply_trusted_issuer),
+        ("service_accounts", apply_service_account),
     ]
     for name, apply_one in parts:
         for position, entry in enumerate(getattr(configuration, name)):

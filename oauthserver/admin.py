@@ -13,7 +13,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
-from oauthserver import actions, client_review, redirect_uris
+from oauthserver import actions, client_review, machine_admin, redirect_uris  # noqa: F401
 from oauthserver.admin_forms import (
     ClientForm,
     ClientPolicyForm,
@@ -230,6 +230,7 @@ class ClientPolicyAdmin(_PolicyAdmin):
     fieldsets = [
         (None, {"fields": ["documents", "registration", "allowed_hosts"]}),
         ("When a client is not admitted", {"fields": ["advice"]}),
+        ("Programs without a person", {"fields": ["machine_access"]}),
         ("Cleaning up", {"fields": ["forget_after_days"]}),
     ]
 

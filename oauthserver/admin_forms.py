@@ -129,7 +129,10 @@ class ClientPolicyForm(_PolicyForm):
 
     class Meta:
         model = ClientPolicy
-        fields = ["documents", "registration", "allowed_hosts", "advice", "forget_after_days"]
+        fields = [
+            *("documents", "registration", "allowed_hosts", "advice", "forget_after_days"),
+            "machine_access",
+        ]
 
     def clean(self) -> dict[str, Any]:
         """A rule by hosts needs hosts."""

@@ -31,6 +31,7 @@ class _Lookup:
     find: Callable[[str], Resource | None]
     may_use: Callable[[Any, Resource], bool]
     all_for: Callable[[Any], list[Resource]]
+    everything: Callable[[], list[Resource]]
 
 
 _lookup: _Lookup | None = None
@@ -40,6 +41,7 @@ def register_resource_lookup(
     find: Callable[[str], Resource | None],
     may_use: Callable[[Any, Resource], bool],
     all_for: Callable[[Any], list[Resource]],
+    everything: Callable[[], list[Resource]] = list,
 ) -> None:
     """Say how resources are found. Called once, when the applications are ready.
 
@@ -47,9 +49,10 @@ def register_resource_lookup(
         find: the resource of a canonical URI, or None if it is unknown or switched off.
         may_use: whether a user may use it now.
         all_for: every resource a user may use, in the order to show them.
+        everything: every resource there is, for administrators to choose from.
     """
     global _lookup
-    _lookup = _Lookup(find, may_use, all_for)
+    _lookup = _Lookup(find, may_use, all_for, everything)
 
 
 def canonical(uri: str) -> str:
@@ -74,6 +77,11 @@ def may_use(user: Any, resource: Resource) -> bool:
 def resources_for(user: Any) -> list[Resource]:
     """Return every resource ``user`` may use."""
     return _registered().all_for(user) if user.is_active else []
+
+
+def every_resource() -> list[Resource]:
+    """Return every resource there is."""
+    return _registered().everything()
 
 
 def exact_audience(uri: str, audiences: list[str]) -> bool:

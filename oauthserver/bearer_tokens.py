@@ -44,6 +44,8 @@ class TokenHolder:
     expires_at: float
     group_ids: frozenset[int]
     token_digest: str
+    # A program without a person: it may use what its token is for, whatever its groups.
+    service_account: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +176,7 @@ def _load(token: bytes, audience: str | None) -> TokenHolder | None:
         expires_at=row.expires.timestamp(),
         group_ids=frozenset(row.user.groups.values_list("pk", flat=True)),
         token_digest=checksum,
+        service_account=client.authorization_grant_type == client.GRANT_CLIENT_CREDENTIALS,
     )
 
 

@@ -97,8 +97,8 @@ def _facts(
         auth_method=method,
         auth_methods=methods,
         signing_alg=_text(document, "token_endpoint_auth_signing_alg", 16),
-        jwks_uri=_jwks_uri(document.get("jwks_uri")),
-        jwks=_jwks(document.get("jwks")),
+        jwks_uri=checked_jwks_uri(document.get("jwks_uri")),
+        jwks=checked_jwks(document.get("jwks")),
         client_uri=_text(document, "client_uri", MAX_URL),
         logo_uri=_text(document, "logo_uri", MAX_URL),
         software_id=_text(document, "software_id", 200),
@@ -149,7 +149,8 @@ def _has_usable_keys(document: dict[str, Any]) -> bool:
     return bool(named) and algorithm in SIGNING_ALGORITHMS
 
 
-def _jwks_uri(value: object) -> str:
+def checked_jwks_uri(value: object) -> str:
+    """Return the URL of a key set, "" for none; raises ProtocolError."""
     if value is None:
         return ""
     # Only the form is checked: nothing is fetched before a client presents an assertion.
@@ -158,7 +159,8 @@ def _jwks_uri(value: object) -> str:
     return value
 
 
-def _jwks(value: object) -> dict[str, Any] | None:
+def checked_jwks(value: object) -> dict[str, Any] | None:
+    """Return a set of public keys, None for none; raises ProtocolError."""
     if value is None:
         return None
     keys = value.get("keys") if isinstance(value, dict) else None

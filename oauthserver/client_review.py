@@ -17,7 +17,14 @@ from oauthserver.models import ClientPolicy, OAuthClient
 from oauthserver.signals import audit
 
 MOST_WAITING = 500
-POLICY_FIELDS = ("documents", "registration", "allowed_hosts", "advice", "forget_after_days")
+POLICY_FIELDS = (
+    "documents",
+    "registration",
+    "allowed_hosts",
+    "advice",
+    "forget_after_days",
+    "machine_access",
+)
 
 
 def ask_for_review(client: OAuthClient, person: Any, *, address: str) -> None:

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.generic.base import View
 
-from oauthserver import audience, openid, scopes
+from oauthserver import audience, direct_grants, identity_assertions, openid, scopes
 from oauthserver.client_facts import AUTH_METHODS, GRANT_TYPES, SIGNING_ALGORITHMS
 from oauthserver.models import ClientPolicy
 
@@ -83,6 +83,7 @@ def server_metadata() -> dict[str, Any]:
     """Return the authorization server's metadata (RFC 8414 2, clients.md 3.2)."""
     base = settings.PUBLIC_URL
     policy = ClientPolicy.current()
+    direct = direct_grants.offered()
     methods = list(AUTH_METHODS)
     proofs = [method for method in methods if method != "none"]
     members = {
@@ -94,7 +95,7 @@ def server_metadata() -> dict[str, Any]:
         "scopes_supported": list(scopes.known_scopes()),
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
-        "grant_types_supported": list(GRANT_TYPES),
+        "grant_types_supported": [*GRANT_TYPES, *direct],
         "code_challenge_methods_supported": ["S256"],
         "token_endpoint_auth_methods_supported": methods,
         "token_endpoint_auth_signing_alg_values_supported": list(SIGNING_ALGORITHMS),
@@ -109,4 +110,6 @@ def server_metadata() -> dict[str, Any]:
     }
     if policy.registration != policy.Mode.OFF:
         members["registration_endpoint"] = f"{base}/oauth/register"
+    if identity_assertions.GRANT_TYPE in direct:
+        members["authorization_grant_profiles_supported"] = [identity_assertions.PROFILE]
     return members | openid.metadata()

@@ -146,6 +146,13 @@ class ClientPolicy(models.Model):
         "used for so long; they have to be added again in the client. 0 keeps them for good.",
     )
 
+    machine_access = models.BooleanField(
+        "Service accounts may get tokens",
+        default=False,
+        help_text="Programs without a person (client_credentials). Make the accounts under "
+        "Service accounts.",
+    )
+
     class Meta:
         verbose_name = verbose_name_plural = "client policy"
 
@@ -156,6 +163,58 @@ class ClientPolicy(models.Model):
     def current(cls) -> "ClientPolicy":
         """Return the one row, or its defaults while nobody has saved it."""
         return cls.objects.order_by("pk").first() or cls()
+
+
+class TrustedIssuer(models.Model):
+    """An identity provider whose identity assertions stand in for consent (d18).
+
+    ``provider`` is the one people sign in with here: it gives each of them their subject.
+    """
+
+    issuer = models.CharField(
+        max_length=500, unique=True, help_text="Exactly as in the 'iss' of its tokens."
+    )
+    provider = models.CharField(
+        "identity provider",
+        max_length=200,
+        help_text="ID of the identity provider with which people sign in here.",
+    )
+    jwks_uri = models.CharField(
+        "key set URL", max_length=2000, blank=True, help_text="https, on the internet."
+    )
+    jwks = models.JSONField(
+        "keys",
+        null=True,
+        blank=True,
+        help_text='In place of a URL that the gateway cannot reach: {"keys": [...]}',
+    )
+    enabled = models.BooleanField(default=True)
+
+    class Meta:
+        verbose_name = "trusted issuer"
+
+    def __str__(self) -> str:
+        return self.issuer
+
+
+class ServiceAccount(models.Model):
+    """A client that acts for itself; ``resources`` are addresses of Virtual MCPs."""
+
+    client = models.OneToOneField(
+        settings.OAUTH2_PROVIDER_APPLICATION_MODEL,
+        on_delete=models.CASCADE,
+        related_name="service_account",
+    )
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="service_account"
+    )
+    resources = models.JSONField(default=list)
+
+    class Meta:
+        verbose_name = "service account"
+
+    def __str__(self) -> str:
+        return str(self.client)
 
 
 class IssuedCode(models.Model):

@@ -17,7 +17,7 @@ from oauth2_provider.models import get_access_token_model, get_refresh_token_mod
 from oauth2_provider.settings import oauth2_settings
 from oauthlib.oauth2.rfc6749.errors import OAuth2Error
 
-from oauthserver import bearer_tokens, request_limits, token_families
+from oauthserver import bearer_tokens, direct_grants, request_limits, token_families
 from oauthserver.client_assertions import TOKEN_PATH
 from oauthserver.client_authentication import authenticated_client
 from oauthserver.errors import InvalidClient, ProtocolError
@@ -62,15 +62,18 @@ class TokenView(_FormView):
     """The token endpoint (RFC 6749 3.2)."""
 
     def answer_client(self, client: OAuthClient, form: FormBody) -> HttpResponse:
-        """Redeem a code or rotate a refresh token."""
+        """Redeem a code, rotate a refresh token, or answer a grant without a person."""
         grant_type = form.get("grant_type")
         if not grant_type:
             raise ProtocolError("invalid_request", "The parameter 'grant_type' is missing.")
+        direct = direct_grants.offered() if grant_type not in _GRANT_MEMBERS else []
+        if grant_type in direct:
+            members = direct_grants.answer(client, form, grant_type)
+            bearer_tokens.note_client_use(client.client_id)
+            return answer(members)
         if grant_type not in _GRANT_MEMBERS:
-            raise ProtocolError(
-                "unsupported_grant_type",
-                "Only 'authorization_code' and 'refresh_token' are supported.",
-            )
+            names = ", ".join(f"'{name}'" for name in (*_GRANT_MEMBERS, *direct))
+            raise ProtocolError("unsupported_grant_type", f"Supported are {names}.")
         with transaction.atomic():
             members, status = _engine_answer(client, form, grant_type)
         if status == 200:

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 
 def may_use(holder: "TokenHolder", facts: VirtualMcpFacts) -> bool:
-    """Decide from what is in memory; called on every request."""
+    """Decide from what is in memory; called on every request.
+
+    A service account gets tokens for the Virtual MCPs chosen for it and for no others, so its
+    token says it; groups decide about people.
+    """
+    if holder.service_account:
+        return True
     return facts.open_to_everyone or not facts.group_ids.isdisjoint(holder.group_ids)
 
 

@@ -15,7 +15,10 @@ class VirtualMcpConfig(AppConfig):
         from virtualmcp import change_hearing, published_resources, signals
 
         audience.register_resource_lookup(
-            published_resources.find, published_resources.may_use, published_resources.all_for
+            published_resources.find,
+            published_resources.may_use,
+            published_resources.all_for,
+            published_resources.everything,
         )
         for room in (upstream_signals, signals):
             room.changed.connect(change_hearing.hear_signal, dispatch_uid="virtualmcp.changes")

@@ -30,6 +30,11 @@ def all_for(user: Any) -> list[Resource]:
     return [_resource(row) for row in visible_to(user)]
 
 
+def everything() -> list[Resource]:
+    """Return every enabled Virtual MCP, by title."""
+    return [_resource(row) for row in VirtualMcp.objects.filter(enabled=True)]
+
+
 def _resource(row: VirtualMcp) -> Resource:
     further = (WRITE_SCOPE,) if row.step_up else ()
     return Resource(resource_of(row.slug), row.slug, row.title, further)

@@ -47,7 +47,9 @@ def resources(monkeypatch: pytest.MonkeyPatch) -> Iterator[Resources]:
     monkeypatch.setattr(consent_check, "_rule", None)
     # Counting starts anew every five minutes; no test may fall across that moment.
     monkeypatch.setattr(request_limits, "WINDOW_SECONDS", 1_000_000_000)
-    audience.register_resource_lookup(made.known.get, made.may_use, made.all_for)
+    audience.register_resource_lookup(
+        made.known.get, made.may_use, made.all_for, lambda: list(made.known.values())
+    )
     cache.clear()
     bearer_tokens.forget()
     addresses.BarePage.not_yet = ""

@@ -124,3 +124,15 @@ def test_without_the_switch_nothing_is_asked_for(ada, make_virtual_mcp, make_tok
 def test_prompts_and_resources_need_no_further_scope(board):
     assert board.modern("prompts/list").status_code == 200
     assert board.modern("resources/list").status_code == 200
+
+
+def test_a_service_account_uses_what_its_token_is_for_whatever_the_groups(
+    ada, oauth_client, make_virtual_mcp, make_token, wire
+):
+    with FakeUpstream().serve() as upstream:
+        make_virtual_mcp("board", {"fake": upstream.url}, audience="groups")
+        token = make_token(ada, "board")
+        assert wire("board", token).modern("tools/call", READ).status_code == 404
+        type(oauth_client).objects.update(authorization_grant_type="client-credentials")
+        bearer_tokens.forget()
+        assert wire("board", token).modern("tools/call", READ).status_code == 200

@@ -1,0 +1,109 @@
+"""Grants in which no person takes part: a vouched-for person, and a service account.
+
+Both give an access token for exactly one resource and no refresh token.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+from oauth2_provider.models import get_access_token_model, set_token_value
+
+from oauthserver import audience, identity_assertions, scopes, service_accounts
+from oauthserver.audience import Resource
+from oauthserver.errors import ProtocolError
+from oauthserver.form_body import FormBody
+from oauthserver.models import OAuthClient
+from oauthserver.signals import audit
+from oauthserver.token_policy import ACCESS_SECONDS
+from oauthserver.token_values import new_access_token
+
+CLIENT_CREDENTIALS = "client_credentials"
+
+
+@dataclass(frozen=True)
+class _Given:
+    """Whom a token speaks for, where, and what the audit trail says about it."""
+
+    user: Any
+    resource: Resource
+    scopes: list[str]
+    details: dict[str, str]
+
+
+def offered() -> list[str]:
+    """Return the grant types of this module that are switched on."""
+    machine = [CLIENT_CREDENTIALS] if service_accounts.enabled() else []
+    return [*machine, *([identity_assertions.GRANT_TYPE] if identity_assertions.enabled() else [])]
+
+
+def answer(client: OAuthClient, form: FormBody, grant_type: str) -> dict[str, Any]:
+    """Return the members of a token response.
+
+    Raises:
+        ProtocolError: with the code of RFC 6749 5.2, RFC 7523 or RFC 8707.
+    """
+    if grant_type == CLIENT_CREDENTIALS:
+        given = _for_service(client, form)
+    else:
+        given = _for_person(client, form)
+    token = new_access_token()
+    row = get_access_token_model()(
+        user=given.user,
+        application=client,
+        scope=" ".join(given.scopes),
+        expires=timezone.now() + timedelta(seconds=ACCESS_SECONDS),
+        resource=[given.resource.uri],
+    )
+    set_token_value(row, token)
+    with transaction.atomic():
+        row.save()
+        audit.send(
+            sender=OAuthClient,
+            kind="token.issued",
+            user=given.user,
+            target=client.client_id,
+            details={"resource": given.resource.uri, "scope": row.scope, **given.details},
+            address="",
+        )
+    return {
+        "access_token": token,
+        "token_type": "Bearer",
+        "expires_in": ACCESS_SECONDS,
+        "scope": row.scope,
+    }
+
+
+def _for_person(client: OAuthClient, form: FormBody) -> _Given:
+    assertion = form.get("assertion")
+    if not assertion:
+        raise ProtocolError("invalid_request", "The parameter 'assertion' is missing.")
+    vouched = identity_assertions.check(client, assertion, form.resources)
+    asked = set(form.get("scope").split() or vouched.scopes)
+    # What neither the issuer nor the client names is not given (d18).
+    both = asked & set(vouched.scopes)
+    given = scopes.granted(both, vouched.resource.further_scopes)
+    details = {"grant": "identity assertion", "issuer": vouched.issuer}
+    return _Given(vouched.person, vouched.resource, given, details)
+
+
+def _for_service(client: OAuthClient, form: FormBody) -> _Given:
+    account = service_accounts.account_of(client)
+    if account is None:
+        raise ProtocolError("unauthorized_client", "This client has no service account.")
+    resource = _chosen(account.resources, form.resources)
+    given = scopes.granted(form.get("scope").split(), resource.further_scopes)
+    return _Given(account.user, resource, given, {"grant": "client credentials"})
+
+
+def _chosen(allowed: list[str], asked: list[str]) -> Resource:
+    if not asked and len(allowed) == 1:
+        asked = allowed
+    if len(asked) != 1:
+        raise ProtocolError("invalid_target", "Name one 'resource': the address of a server.")
+    resource = audience.find_resource(asked[0])
+    if resource is None or resource.uri not in allowed:
+        raise ProtocolError("invalid_target", "This account may not use that resource.")
+    return resource

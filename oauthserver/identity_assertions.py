@@ -1,0 +1,114 @@
+"""Enterprise-managed authorization: the company's identity provider vouches for a person (d18).
+
+An identity assertion (ID-JAG) says that this person may use this resource through this client.
+The gateway believes issuers that an administrator named, finds the person by issuer and subject,
+never by an e-mail address, and asks its own access rules as always. There is no consent page: the
+company's policy at the identity provider stands in its place. No refresh token is given; the
+client asks its identity provider again.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from allauth.socialaccount.models import SocialAccount
+from django.conf import settings
+
+from oauthserver import audience, signed_claims
+from oauthserver.audience import Resource
+from oauthserver.client_admission import admission
+from oauthserver.errors import ProtocolError
+from oauthserver.models import ClientPolicy, OAuthClient, TrustedIssuer
+from oauthserver.signed_claims import Keys, NotAcceptable
+
+GRANT_TYPE = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+PROFILE = "urn:ietf:params:oauth:grant-profile:id-jag"
+TYPE = "oauth-id-jag+jwt"
+MAX_LIFETIME_SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class Vouched:
+    """For whom, for what and with which scopes an issuer vouches."""
+
+    person: Any
+    resource: Resource
+    scopes: tuple[str, ...]
+    issuer: str
+
+
+def enabled() -> bool:
+    """Whether there is an issuer to believe."""
+    return TrustedIssuer.objects.filter(enabled=True).exists()
+
+
+def check(client: OAuthClient, assertion: str, resources: list[str]) -> Vouched:
+    """Check an identity assertion that ``client`` presents. Uses its ``jti`` up.
+
+    Args:
+        resources: the ``resource`` parameters of the token request; usually none.
+
+    Raises:
+        ProtocolError: ``unauthorized_client``, ``invalid_grant`` or ``invalid_target``.
+    """
+    if "none" in client.auth_methods:
+        raise ProtocolError(
+            "unauthorized_client", "Only clients that authenticate may use this grant."
+        )
+    verdict = admission(client, ClientPolicy.current())
+    if not verdict.admitted:
+        raise ProtocolError("unauthorized_client", verdict.reason)
+    refused = ProtocolError("invalid_grant", "The identity assertion is not acceptable.")
+    try:
+        issuer, claims = _believed(client, assertion)
+    except NotAcceptable:
+        raise refused from None
+    resource = _resource(claims, resources)
+    person = _person(issuer, claims)
+    if person is None or not audience.may_use(person, resource):
+        # One text for who is not known here and who may not: it says nothing about people.
+        text = "The person is not known here or may not use this resource. Sign in once first."
+        raise ProtocolError("invalid_grant", text)
+    scope = claims.get("scope", "")
+    scopes = tuple(scope.split()) if isinstance(scope, str) else ()
+    return Vouched(person, resource, scopes, issuer.issuer)
+
+
+def _believed(client: OAuthClient, assertion: str) -> tuple[TrustedIssuer, dict[str, Any]]:
+    header = signed_claims.header_of(assertion)
+    if header.kind != TYPE:
+        raise NotAcceptable
+    named = signed_claims.unproven(assertion).get("iss")
+    if not isinstance(named, str) or "\x00" in named:
+        raise NotAcceptable
+    issuer = TrustedIssuer.objects.filter(issuer=named, enabled=True).first()
+    if issuer is None:
+        raise NotAcceptable
+    claims = signed_claims.proven(assertion, header, Keys(issuer.jwks, issuer.jwks_uri))
+    intended = claims.get("aud")
+    if intended not in (settings.PUBLIC_URL, [settings.PUBLIC_URL]):
+        raise NotAcceptable
+    if claims.get("client_id") != client.client_id or claims.get("iss") != issuer.issuer:
+        raise NotAcceptable
+    until = signed_claims.check_times(claims, MAX_LIFETIME_SECONDS)
+    signed_claims.use_once(issuer.issuer, claims, until)
+    return issuer, claims
+
+
+def _resource(claims: dict[str, Any], asked: list[str]) -> Resource:
+    named = claims.get("resource")
+    named = named[0] if isinstance(named, list) and len(named) == 1 else named
+    resource = audience.find_resource(named) if isinstance(named, str) else None
+    if resource is None:
+        raise ProtocolError("invalid_grant", "The assertion is for no resource of this gateway.")
+    if len(asked) > 1 or (asked and audience.canonical(asked[0]) != resource.uri):
+        raise ProtocolError("invalid_target", "'resource' is not the one of the assertion.")
+    return resource
+
+
+def _person(issuer: TrustedIssuer, claims: dict[str, Any]) -> Any:
+    subject = claims.get("sub")
+    if not isinstance(subject, str) or not subject or "\x00" in subject:
+        return None
+    known = SocialAccount.objects.filter(provider=issuer.provider, uid=subject)
+    account = known.select_related("user").first()
+    return account.user if account is not None else None
