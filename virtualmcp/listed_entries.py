@@ -67,7 +67,8 @@ class ListContent:
     """A whole list of one upstream, all pages together.
 
     ``digest`` identifies the content, so equal lists of different people are kept once.
-    ``extras`` are members of the first page that the gateway does not know.
+    ``extras`` are members of the first page that the gateway does not know. ``mirrors`` tells
+    whether arguments of any tool are repeated in headers.
     """
 
     kind: Kind
@@ -80,6 +81,11 @@ class ListContent:
     digest: bytes
     size: int
     by_identity: Mapping[str, Listed] = field(repr=False)
+    mirrors: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Work out what every call asks."""
+        object.__setattr__(self, "mirrors", any(entry.mirrored for entry in self.entries))
 
 
 _kept: "weakref.WeakValueDictionary[bytes, ListContent]" = weakref.WeakValueDictionary()

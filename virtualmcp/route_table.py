@@ -99,10 +99,12 @@ class VirtualMcpFacts:
     upstream_count: int = 0
     review: Review = field(default_factory=Review)
 
-    @property
-    def transparent(self) -> bool:
-        """Exactly one upstream: nothing is renamed (protocol.md 3.1)."""
-        return len(self.choices) == 1 >= self.upstream_count
+    # Exactly one upstream: nothing is renamed (protocol.md 3.1).
+    transparent: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Work out what every request asks."""
+        object.__setattr__(self, "transparent", len(self.choices) == 1 >= self.upstream_count)
 
     def choice_of(self, upstream_id: int) -> ChoiceFacts | None:
         """Return the choice of an upstream, ``None`` if it is not (or no longer) offered."""

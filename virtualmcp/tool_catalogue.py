@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from virtualmcp.listed_entries import Kind, ListContent
 
@@ -24,8 +25,7 @@ MOST_ENTRIES = 20_000
 MOST_BYTES = 96 * 1024 * 1024
 
 
-@dataclass(slots=True, frozen=True)
-class CatalogueKey:
+class CatalogueKey(NamedTuple):
     """Whose list it is. ``fingerprint`` is that of the client's capabilities: servers may offer
     tools by what the client can do."""
 

@@ -23,7 +23,9 @@ OWN = {"resultType", "_meta", "ttlMs", "cacheScope"}
 
 
 def modern(raw, method="tools/call", modern_upstream=True):
-    return to_modern(raw, method, modern_upstream=modern_upstream, server_info=INFO)
+    return to_modern(
+        raw, method, conversion.read_head(raw), modern_upstream=modern_upstream, server_info=INFO
+    )
 
 
 def legacy(raw, method="tools/call", revision="2025-11-25", modern_upstream=True):
@@ -127,13 +129,13 @@ def test_what_is_no_object_is_refused(raw):
     with pytest.raises(NotAnObject):
         modern(raw)
     with pytest.raises(NotAnObject):
-        conversion.result_type(raw)
+        conversion.read_head(raw)
 
 
 def test_an_absent_type_is_complete_and_others_are_told():
-    assert conversion.result_type(b'{"content":[]}') == "complete"
-    assert conversion.result_type(b'{"resultType":"task"}') == "task"
-    assert conversion.result_type(b'{"resultType":7}') == ""
+    assert conversion.read_head(b'{"content":[]}').kind == "complete"
+    assert conversion.read_head(b'{"resultType":"task"}').kind == "task"
+    assert conversion.read_head(b'{"resultType":7}').kind == ""
 
 
 def test_only_output_schemas_that_are_no_objects_are_dropped():

@@ -27,7 +27,7 @@ _UNKNOWN_TYPES: dict[str, tuple[str, ...]] = {
 }
 
 
-class _Head(msgspec.Struct, gc=False):
+class Head(msgspec.Struct, gc=False):
     """The members of a result that differ between the eras."""
 
     result_type: msgspec.Raw = msgspec.field(default=_ABSENT, name="resultType")
@@ -35,36 +35,37 @@ class _Head(msgspec.Struct, gc=False):
     scope: msgspec.Raw = msgspec.field(default=_ABSENT, name="cacheScope")
     meta: msgspec.Raw = msgspec.field(default=_ABSENT, name="_meta")
 
+    @property
+    def kind(self) -> str:
+        """What kind of result a modern upstream sent; absent means ``complete`` (b11)."""
+        kind = bytes(self.result_type)
+        if not kind or kind == b'"complete"':
+            return "complete"
+        return raw_members.text(kind) or ""
 
-_head = msgspec.json.Decoder(_Head)
+
+_head = msgspec.json.Decoder(Head)
 
 
-def _read_head(raw: bytes) -> _Head:
+def read_head(raw: bytes) -> Head:
+    """Read what tells the eras apart.
+
+    Raises:
+        NotAnObject: the result is not a JSON object.
+    """
     try:
         return _head.decode(raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise NotAnObject("the result is not an object") from error
 
 
-def result_type(raw: bytes) -> str:
-    """Return what kind of result a modern upstream sent; absent means ``complete`` (b11).
-
-    Raises:
-        NotAnObject: the result is not a JSON object.
-    """
-    kind = _read_head(raw).result_type
-    return "complete" if not bytes(kind) else raw_members.text(kind) or ""
-
-
-def to_modern(raw: bytes, method: str, *, modern_upstream: bool, server_info: bytes) -> bytes:
+def to_modern(
+    raw: bytes, method: str, head: Head, *, modern_upstream: bool, server_info: bytes
+) -> bytes:
     """Return a final result as a stateless client reads it: typed, with caching hints, signed.
 
-    ``server_info`` is the gateway's raw ``serverInfo`` (a7).
-
-    Raises:
-        NotAnObject: the result is not a JSON object.
+    ``head`` is that of ``raw``, ``server_info`` the gateway's raw ``serverInfo`` (a7).
     """
-    head = _read_head(raw)
     front, rewrite = [], False
     if not bytes(head.result_type):
         front.append(_COMPLETE)
@@ -82,7 +83,7 @@ def to_modern(raw: bytes, method: str, *, modern_upstream: bool, server_info: by
     return _rewritten(raw, method, server_info) if rewrite else _spliced(raw, front)
 
 
-def _hints_good(head: _Head) -> bool:
+def _hints_good(head: Head) -> bool:
     ttl = bytes(head.ttl)
     good = ttl.isdigit() and len(ttl) < 10 and int(ttl) <= LONGEST_TTL
     return good and raw_members.text(head.scope) == "private"
@@ -137,7 +138,7 @@ def to_legacy(raw: bytes, method: str, *, revision: str, modern_upstream: bool) 
 
 
 def _without_modern_members(raw: bytes) -> bytes:
-    head = _read_head(raw)
+    head = read_head(raw)
     signs = bytes(head.meta) and META_SERVER_INFO.encode() in bytes(head.meta)
     if not (signs or bytes(head.result_type) or bytes(head.ttl) or bytes(head.scope)):
         return raw

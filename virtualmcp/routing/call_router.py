@@ -11,7 +11,7 @@ from upstreams.canonical_call import CallSink
 from upstreams.revisions import Era
 from virtualmcp import raw_members
 from virtualmcp.errors import ParamsInvalid, RequestRefused, ResourceUnknown, ScopeInsufficient
-from virtualmcp.listed_entries import Kind
+from virtualmcp.listed_entries import Kind, ListContent
 from virtualmcp.raw_members import NotAnObject
 from virtualmcp.routing import (
     definition_gate,
@@ -45,9 +45,11 @@ _params = msgspec.json.Decoder(_Params)
 async def call_tool(request: ClientRequest, sink: CallSink) -> Answer:
     """Answer tools/call."""
     try:
-        target, params = await _named(request, Kind.TOOLS)
+        target, tools = await _named(request, Kind.TOOLS)
         _check_scope(request, target)
-        headers = await parameter_headers.of_call(request, target, bytes(params.arguments))
+        headers: parameter_headers.Headers = ()
+        if tools is None or request.param_headers or tools.mirrors:
+            headers = await parameter_headers.of_call(request, target, tools)
     except RequestRefused as refused:
         return upstream_failures.refusal(refused)
     return await relay(request, sink, target, headers)
@@ -107,13 +109,14 @@ async def complete(request: ClientRequest, sink: CallSink) -> Answer:
     return await relay(request, sink, target)
 
 
-async def _named(request: ClientRequest, kind: Kind) -> tuple[Target, _Params]:
+async def _named(request: ClientRequest, kind: Kind) -> tuple[Target, ListContent | None]:
+    """Return where a name leads, and the upstream's list if it is in memory."""
     params = _params_of(request)
     name = request.name
     if name is None or len(name) > LONGEST_NAME:
         name = _text(params.name, "name", LONGEST_NAME)
     choice, own = await name_routes.find(request, name, kind)
-    await definition_gate.check(request, choice, own, kind)
+    content = await definition_gate.check(request, choice, own, kind)
     target = Target(
         choice=choice,
         name=own,
@@ -122,7 +125,7 @@ async def _named(request: ClientRequest, kind: Kind) -> tuple[Target, _Params]:
         arguments=bytes(params.arguments),
         retry=params.state is not _ABSENT and request.era is Era.MODERN,
     )
-    return target, params
+    return target, content
 
 
 async def _referred(request: ClientRequest) -> Target:

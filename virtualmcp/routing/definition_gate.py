@@ -8,7 +8,7 @@ from upstreams.errors import UpstreamError
 from virtualmcp import definition_pins
 from virtualmcp.definitions import SUBJECTS, Pinned, digests
 from virtualmcp.errors import DefinitionHeld
-from virtualmcp.listed_entries import Kind
+from virtualmcp.listed_entries import Kind, ListContent
 from virtualmcp.route_table import ChoiceFacts
 from virtualmcp.routing import fan_out
 from virtualmcp.routing.client_request import ClientRequest
@@ -16,8 +16,12 @@ from virtualmcp.routing.client_request import ClientRequest
 RECHECK = 300.0
 
 
-async def check(request: ClientRequest, choice: ChoiceFacts, name: str, kind: Kind) -> None:
+async def check(
+    request: ClientRequest, choice: ChoiceFacts, name: str, kind: Kind
+) -> ListContent | None:
     """Let a call pass unless the definition of what it names is held back.
+
+    Returns the list that was looked at, if one is in memory.
 
     Raises:
         DefinitionHeld: it waits for an administrator, or was rejected by one.
@@ -34,7 +38,7 @@ async def check(request: ClientRequest, choice: ChoiceFacts, name: str, kind: Ki
     if content is not None:
         definition_pins.look(request.server, choice, content)
     if not review.can_hold:
-        return
+        return content
     pinned: Pinned = (facts.id, SUBJECTS[kind], name)
     digest = digests(content).get(name, "") if content is not None else ""
     if not review.serves(pinned, digest):
@@ -42,3 +46,4 @@ async def check(request: ClientRequest, choice: ChoiceFacts, name: str, kind: Ki
             f"{SUBJECTS[kind].capitalize()} {name[:128]!r} of {facts.title} is held back: an "
             "administrator has to approve what it says of itself first."
         )
+    return content

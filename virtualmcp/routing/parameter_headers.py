@@ -26,14 +26,13 @@ from virtualmcp.routing.client_request import ClientRequest
 Headers = tuple[tuple[str, str], ...]
 
 
-async def of_call(request: ClientRequest, target: Target, arguments: bytes) -> Headers:
-    """Return the headers for the upstream.
+async def of_call(request: ClientRequest, target: Target, content: ListContent | None) -> Headers:
+    """Return the headers for the upstream; ``content`` are its tools, if they are in memory.
 
     Raises:
         HeaderMismatch: a stateless client's headers do not repeat its arguments.
     """
     facts, client = target.choice.upstream, request.client
-    content = fan_out.remembered_list(request.holder.user_id, facts, client, Kind.TOOLS)
     if content is None:
         if not request.param_headers:
             return ()
@@ -42,7 +41,7 @@ async def of_call(request: ClientRequest, target: Target, arguments: bytes) -> H
         except UpstreamError:
             # The call itself will say what is wrong with the upstream.
             return ()
-    return _checked(request, content, target.name, arguments)
+    return _checked(request, content, target.name, target.arguments)
 
 
 async def after_refresh(request: ClientRequest, target: Target) -> Headers:

@@ -172,14 +172,15 @@ async def _rounds(
                 return _error(request, target, outcome)
         if request.method in task_results.METHODS:
             return Answer(result=task_results.mapped(request, target, outcome))
-        kind = conversion.result_type(outcome.result) if outcome.modern else "complete"
+        head = conversion.read_head(outcome.result)
+        kind = head.kind if outcome.modern else "complete"
         if kind == "task" and request.method == conversion.CALL:
             if takes_tasks(request):
                 return Answer(result=task_results.mapped(request, target, outcome))
             outcome = await long_tasks.drive(request, outcome, _about(request, target, sink), sink)
             return _final(request, target, outcome)
         if kind == "complete":
-            return _result(request, target, outcome)
+            return _result(request, target, outcome, head)
         if kind != "input_required" or not _may_ask(request):
             break
         if request.era is Era.MODERN:
@@ -193,7 +194,7 @@ async def _rounds(
 def _final(request: ClientRequest, target: Target, outcome: Outcome) -> Answer:
     if outcome.error:
         return _error(request, target, outcome)
-    return _result(request, target, outcome)
+    return _result(request, target, outcome, conversion.read_head(outcome.result))
 
 
 def _runs_as_task_only(request: ClientRequest, outcome: Outcome) -> bool:
@@ -271,7 +272,9 @@ def _lists_changed(user_id: int, target: Target) -> None:
         catalogue.expire(upstream_id=facts.id, credential_id=credential.id)
 
 
-def _result(request: ClientRequest, target: Target, outcome: Outcome) -> Answer:
+def _result(
+    request: ClientRequest, target: Target, outcome: Outcome, head: conversion.Head
+) -> Answer:
     """Return a final result with its URIs mapped, in the form of the client's revision."""
     facts = target.choice.upstream
     raw = clean_json(outcome.result, secrets_of(request.holder.user_id, facts))
@@ -287,8 +290,10 @@ def _result(request: ClientRequest, target: Target, outcome: Outcome) -> Answer:
     resource_routes.note_returned(request, mapping.web, facts.id)
     if request.era is Era.MODERN:
         info = raw_server_info(request.server)
+        if raw is not outcome.result:
+            head = conversion.read_head(raw)
         raw = conversion.to_modern(
-            raw, request.method, modern_upstream=outcome.modern, server_info=info
+            raw, request.method, head, modern_upstream=outcome.modern, server_info=info
         )
     else:
         revision = request.client.revision
