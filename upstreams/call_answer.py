@@ -241,8 +241,9 @@ class AwaitedAnswer:
         self._ends_by += seconds
 
     async def _log(self, message: Message) -> None:
-        """Pass on what the client's level asks for (2.3.4)."""
-        wanted = LEVELS.get(self._call.log_level)
+        """Pass on what the client's level asks for (2.3.4). A stateful server writes without being
+        asked, and who reads the call's answer knows what a client without a level gets (a41)."""
+        wanted = LEVELS.get(self._call.log_level, None if self._modern else 0)
         if wanted is None:
             return
         level = json_rpc.members_of(message.params or b"{}").get("level")

@@ -55,11 +55,13 @@ _ENVELOPE = frozenset({"nextCursor", "resultType", "ttlMs", "cacheScope", "_meta
 
 @dataclass(slots=True, frozen=True)
 class Listed:
-    """One entry. ``mirrored`` is ``None`` where the schema's header annotations are invalid."""
+    """One entry. ``mirrored`` is ``None`` where the schema's header annotations are invalid;
+    ``task_only`` tells that a stateful server runs the tool as a task or not at all."""
 
     identity: str
     raw: bytes
     mirrored: tuple[Mirrored, ...] | None = ()
+    task_only: bool = False
 
 
 @dataclass(slots=True, frozen=True, weakref_slot=True, eq=False)
@@ -211,15 +213,16 @@ def _listed(kind: Kind, item: msgspec.Raw) -> Listed | None:
     raw = bytes(item)
     if kind is not Kind.TOOLS:
         return Listed(identity, raw)
+    task_only = False
     if b"taskSupport" in raw:
         try:
-            raw = _without_tasks(members)
+            raw, task_only = _without_tasks(members)
         except NotAnObject:
             return None
     mirrored: tuple[Mirrored, ...] | None = ()
     if b"x-mcp-header" in raw:
         mirrored = _mirrored(members)
-    return Listed(identity, raw, mirrored)
+    return Listed(identity, raw, mirrored, task_only)
 
 
 def _mirrored(members: Members) -> tuple[Mirrored, ...] | None:
@@ -229,13 +232,14 @@ def _mirrored(members: Members) -> tuple[Mirrored, ...] | None:
         return None
 
 
-def _without_tasks(members: Members) -> bytes:
-    """Drop what says how a tool runs as a task of 2025-11-25, which clients do not see (2.3.8)."""
+def _without_tasks(members: Members) -> tuple[bytes, bool]:
+    """Drop what says how a tool runs as a task of 2025-11-25, which clients do not see (2.3.8);
+    tells whether it runs in no other way."""
     execution: Any = raw_members.value(members.get("execution", msgspec.Raw(b"null")))
     if not isinstance(execution, dict) or "taskSupport" not in execution:
-        return raw_members.write(members)
-    del execution["taskSupport"]
+        return raw_members.write(members), False
+    task_only = execution.pop("taskSupport") == "required"
     rest = {**members, "execution": raw_members.raw(execution)}
     if not execution:
         del rest["execution"]
-    return raw_members.write(rest)
+    return raw_members.write(rest), task_only

@@ -201,7 +201,7 @@ def complete(result: dict[str, Any]) -> dict[str, Any]:
 def page(call: ToolCall, member: str, entries: list[dict[str, Any]]) -> dict[str, Any]:
     """Return one page of a list."""
     size = call.upstream.page_size or len(entries) or 1
-    start = int(call.params.get("cursor", "at-0").removeprefix("at-"))
+    start = int((call.params.get("cursor") or "at-0").removeprefix("at-"))
     result: dict[str, Any] = {member: entries[start : start + size], "vendorList": None}
     if start + size < len(entries):
         result["nextCursor"] = f"at-{start + size}"

@@ -19,10 +19,12 @@ from virtualmcp.errors import (
     URL_ELICITATION_REQUIRED,
     RequestRefused,
 )
+from virtualmcp.listed_entries import Kind
 from virtualmcp.raw_members import Members, NotAnObject
 from virtualmcp.result_mapping import ResultMapping
 from virtualmcp.routing import (
     connect_prompts,
+    fan_out,
     long_tasks,
     parameter_headers,
     parked_calls,
@@ -166,7 +168,7 @@ async def _rounds(
             if error_code(outcome.error) == HEADER_MISMATCH and not number:
                 headers = await parameter_headers.after_refresh(request, target)
                 outcome = await _send(request, target, params, headers, sink)
-            if _runs_as_task_only(request, outcome):
+            if await _runs_as_task_only(request, target, outcome):
                 outcome = await _as_task(request, target, params, headers, sink)
             if outcome.error:
                 return _error(request, target, outcome)
@@ -197,11 +199,18 @@ def _final(request: ClientRequest, target: Target, outcome: Outcome) -> Answer:
     return _result(request, target, outcome, conversion.read_head(outcome.result))
 
 
-def _runs_as_task_only(request: ClientRequest, outcome: Outcome) -> bool:
-    """Tell whether a stateful server refused a tool that it runs as a task only; nothing was
-    carried out then (2025-11-25, Tasks, Tool-Level Negotiation)."""
+async def _runs_as_task_only(request: ClientRequest, target: Target, outcome: Outcome) -> bool:
+    """Tell whether a stateful server refused a tool that it lists as one that runs as a task
+    only; nothing was carried out then (2025-11-25, Tasks, Tool-Level Negotiation)."""
     refused = bool(outcome.error) and error_code(outcome.error) == METHOD_NOT_FOUND
-    return refused and not outcome.modern and request.method == conversion.CALL
+    if not refused or outcome.modern or request.method != conversion.CALL:
+        return False
+    user_id, facts, client = request.holder.user_id, target.choice.upstream, request.client
+    listed = fan_out.remembered_list(user_id, facts, client, Kind.TOOLS)
+    if listed is None:
+        listed = await fan_out.read_now(user_id, facts, client, Kind.TOOLS)
+    entry = listed.by_identity.get(target.name)
+    return entry is not None and entry.task_only
 
 
 async def _as_task(
