@@ -19,7 +19,10 @@ from consent.upstream_checklist import reachable_upstreams
 from upstreams import accounts
 from upstreams.accounts import AccountStatus
 from upstreams.errors import SetupFailed
+from upstreams.health_words import health_line
 from upstreams.models import CredentialKind, Upstream, UpstreamAccount
+from upstreams.revocation import can_revoke
+from upstreams.server_metadata import scope_words
 from virtualmcp.models import CallRecord, VirtualMcp
 
 OWN_ACCOUNT = (CredentialKind.USER_OAUTH, CredentialKind.USER_KEY)
@@ -50,6 +53,21 @@ class ConnectedUpstream:
         return self.upstream.credential_kind == CredentialKind.USER_KEY
 
     @property
+    def needs_care(self) -> bool:
+        """Whether its owner has to do something before it works again."""
+        return self.status.state == "needs_reconnect"
+
+    @property
+    def failing(self) -> bool:
+        """Whether the server does not answer at present, which its owner cannot mend."""
+        return health_line(self.upstream).state == "failing"
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """The permissions that were granted."""
+        return scope_words(self.status.scope)
+
+    @property
     def has_account(self) -> bool:
         """Whether something is stored that could be removed."""
         return self.account is not None
@@ -61,9 +79,11 @@ class ConnectedUpstream:
 def connections(request: HttpRequest) -> HttpResponse:
     """Show both lists."""
     person = _person(request)
+    own = _own_upstreams(person)
     context = {
         "clients": _authorized_clients(person),
-        "upstreams": _own_upstreams(person),
+        "upstreams": own,
+        "to_reconnect": [entry.upstream.title for entry in own if entry.needs_care],
         "here": request.path,
     }
     return render(request, "consent/connections.html", context)
@@ -89,9 +109,17 @@ def disconnect_upstream(request: HttpRequest, key: str) -> HttpResponse:
     """Forget this person's account on one upstream."""
     person = _person(request)
     upstream = get_object_or_404(Upstream, key=key, accounts__user=person)
+    account = accounts.account_of(person.pk, upstream.pk)
+    revoked = account is not None and can_revoke(account)
     accounts.disconnect(person, upstream, actor=person)
+    there = (
+        f"{upstream.title} is asked to end the access too."
+        if revoked
+        else f"To be sure, also end the access in the settings of {upstream.title}."
+    )
     messages.success(
-        request, f"{upstream.title} is disconnected; what the gateway kept for it is deleted."
+        request,
+        f"{upstream.title} is disconnected; what the gateway kept for it is deleted. {there}",
     )
     return redirect("consent:connections")
 
@@ -141,6 +169,7 @@ def _own_upstreams(person: User) -> list[ConnectedUpstream]:
     held = {account.upstream_id: account for account in UpstreamAccount.objects.filter(user=person)}
     reachable = reachable_upstreams(person).filter(credential_kind__in=OWN_ACCOUNT)
     shown = (reachable | Upstream.objects.filter(pk__in=held)).distinct().order_by("title")
+    shown = shown.select_related("health")
     return [
         ConnectedUpstream(upstream, accounts.status_for(person, upstream), held.get(upstream.pk))
         for upstream in shown

@@ -17,6 +17,7 @@ from django.utils.timesince import timesince
 from django.views.decorators.http import require_POST
 
 from upstreams import accounts, actions, health_probe
+from upstreams.admin_accounts import AccountPages, LastUsed
 from upstreams.admin_forms import UpstreamForm
 from upstreams.admin_onboarding import OnboardingPages
 from upstreams.admin_traces import traces_link
@@ -29,10 +30,9 @@ from upstreams.models import Upstream, UpstreamAccount, UpstreamClient
 if TYPE_CHECKING:
     _ModelForm = ModelForm[Upstream]
     _ClientAdmin = admin.ModelAdmin[UpstreamClient]
-    _AccountAdmin = admin.ModelAdmin[UpstreamAccount]
 else:
     _ModelForm = ModelForm
-    _ClientAdmin = _AccountAdmin = admin.ModelAdmin
+    _ClientAdmin = admin.ModelAdmin
 
 
 def _actor(request: HttpRequest) -> User:
@@ -298,13 +298,14 @@ class UpstreamClientAdmin(_ReadOnly, _ClientAdmin):
 
 
 @admin.register(UpstreamAccount)
-class UpstreamAccountAdmin(_ReadOnly, _AccountAdmin):
+class UpstreamAccountAdmin(_ReadOnly, AccountPages):
     """Who has connected what; to look at and to disconnect, without any secret."""
 
     list_display = ["user", "upstream", "status", "account_label", "connected_at", "last_used_at"]
-    list_filter = ["status", "upstream"]
+    list_filter = ["status", "upstream", LastUsed, "upstream__credential_kind", "user__is_active"]
     search_fields = ["user__username", "user__email", "account_label", "upstream__title"]
     list_select_related = ["user", "upstream"]
+    readonly_fields = ["ending", "traces"]
     actions = ["disconnect_selected"]
     fields = [
         "user",
@@ -314,11 +315,12 @@ class UpstreamAccountAdmin(_ReadOnly, _AccountAdmin):
         "issuer",
         "scope",
         "expires_at",
-        "ended_because",
+        "ending",
         "last_error",
         "connected_at",
         "refreshed_at",
         "last_used_at",
+        "traces",
     ]
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -332,9 +334,12 @@ class UpstreamAccountAdmin(_ReadOnly, _AccountAdmin):
     @admin.action(description="Disconnect", permissions=["disconnect"])
     def disconnect_selected(
         self, request: HttpRequest, queryset: QuerySet[UpstreamAccount]
-    ) -> None:
-        """Disconnect every selected account."""
-        chosen = list(queryset.select_related("user", "upstream"))
+    ) -> HttpResponse | None:
+        """Show the selected accounts, and disconnect them once that was confirmed."""
+        chosen = list(queryset.select_related("user", "upstream", "client"))
+        if "confirmed" not in request.POST:
+            return self.confirm_disconnecting(request, chosen)
         for account in chosen:
             accounts.disconnect(account.user, account.upstream, actor=_actor(request))
         self.message_user(request, f"{len(chosen)} disconnected.", messages.SUCCESS)
+        return None

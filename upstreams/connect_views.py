@@ -18,7 +18,14 @@ from django.shortcuts import render
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_GET, require_http_methods
 
-from upstreams import accounts, connect_links, connect_steps, oauth_flow, oauth_trace
+from upstreams import (
+    account_names,
+    accounts,
+    connect_links,
+    connect_steps,
+    oauth_flow,
+    oauth_trace,
+)
 from upstreams.database_calls import in_thread
 from upstreams.errors import ConnectRefused, SetupFailed, UpstreamError
 from upstreams.models import CredentialKind, OAuthTrace, Upstream
@@ -253,11 +260,15 @@ async def _completed(request: HttpRequest, answer: CallbackAnswer, user: User) -
     )
     browser = _browser_secret(request)
     if began is None:
-        return await oauth_flow.complete(answer, user, browser=browser)
+        done = await oauth_flow.complete(answer, user, browser=browser)
+        await account_names.learn(done.account)
+        return done
     async with oauth_trace.recording(CONNECT, began.upstream_id, began.user_id) as trace:
         trace.attempt = began.attempt
         trace.returned(request.path, request.GET.dict())
-        return await oauth_flow.complete(answer, user, browser=browser)
+        done = await oauth_flow.complete(answer, user, browser=browser)
+        await account_names.learn(done.account)
+        return done
 
 
 def _say_done(request: HttpRequest, done: Connected) -> None:

@@ -38,6 +38,7 @@ class ServerMetadata:
     token_endpoint: str
     registration_endpoint: str = ""
     revocation_endpoint: str = ""
+    userinfo_endpoint: str = ""
     scopes_supported: tuple[str, ...] = ()
     auth_methods: tuple[str, ...] = ()
     signing_algorithms: tuple[str, ...] = ()
@@ -154,10 +155,12 @@ def check_metadata(
     }
     if not endpoints["authorization_endpoint"] or not endpoints["token_endpoint"]:
         raise failed("The authorization server's document names no authorization or token address.")
-    try:
-        revocation = _checked_endpoint(document, "revocation_endpoint", issuer, rules, policy)
-    except SetupFailed:
-        revocation = ""  # revoking is best effort; it is no reason not to connect
+    # Revoking and knowing whose account it is are no reasons not to connect.
+    for name in ("revocation_endpoint", "userinfo_endpoint"):
+        try:
+            endpoints[name] = _checked_endpoint(document, name, issuer, rules, policy)
+        except SetupFailed:
+            endpoints[name] = ""
     response_types = document.get("response_types_supported")
     if isinstance(response_types, list) and "code" not in response_types:
         raise failed("The authorization server does not offer the authorization code flow.")
@@ -172,7 +175,6 @@ def check_metadata(
     return ServerMetadata(
         issuer=issuer,
         **endpoints,
-        revocation_endpoint=revocation,
         scopes_supported=_words(document, "scopes_supported"),
         auth_methods=_words(document, "token_endpoint_auth_methods_supported"),
         signing_algorithms=_words(document, "token_endpoint_auth_signing_alg_values_supported"),

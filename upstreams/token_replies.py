@@ -92,6 +92,11 @@ def label_in(id_token: Any) -> str:
         claims = parse_object(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     except (UpstreamAnswerInvalid, ValueError):
         return ""
+    return label_of(claims)
+
+
+def label_of(claims: dict[str, Any]) -> str:
+    """Return a name for the account out of a person's claims, "" if they hold none."""
     for name in _LABEL_CLAIMS:
         value = claims.get(name)
         if isinstance(value, str) and value and value.isprintable():

@@ -19,6 +19,8 @@ from tests.consent.people_and_servers import (
     server,
     upstream,
 )
+from upstreams import health_record
+from upstreams.health_record import Finding
 from upstreams.models import CredentialKind, UpstreamAccount
 from virtualmcp.models import CallRecord
 
@@ -172,3 +174,41 @@ def test_every_form_on_the_page_has_a_token():
     forms = re.findall(r"<form\b.*?</form>", body, re.S)
     assert len(forms) >= 4
     assert all("csrfmiddlewaretoken" in form for form in forms)
+
+
+def test_what_needs_reconnecting_is_said_first_and_why():
+    maria, ledger = person(), upstream("ledger", KEY)
+    server("workspace", (ledger, True))
+    connect(maria, ledger)
+    assert (
+        "needs to be connected again" not in browser_of(maria).get("/connections/").content.decode()
+    )
+    UpstreamAccount.objects.update(status="needs_reconnect", ended_because="key_refused")
+    body = browser_of(maria).get("/connections/").content.decode()
+    assert "Ledger needs to be connected again" in body
+    assert "Ledger refuses your key" in body
+
+
+def test_a_server_that_is_down_is_not_the_persons_to_mend():
+    maria, ledger = person(), upstream("ledger", KEY)
+    server("workspace", (ledger, True))
+    connect(maria, ledger)
+    health_record.record(ledger.pk, Finding("down"))
+    body = browser_of(maria).get("/connections/").content.decode()
+    assert "does not answer at the moment" in body and "needs to be connected again" not in body
+
+
+def test_permissions_are_told_and_many_of_them_are_folded():
+    maria, ledger = person(), upstream("ledger", KEY)
+    connect(maria, ledger)
+    UpstreamAccount.objects.update(scope="a:read b:write")
+    assert "<code>b:write</code>" in browser_of(maria).get("/connections/").content.decode()
+    UpstreamAccount.objects.update(scope=" ".join(f"s{number}" for number in range(20)))
+    assert "20 permissions" in browser_of(maria).get("/connections/").content.decode()
+
+
+def test_who_disconnects_learns_whether_the_other_side_is_told():
+    maria, ledger = person(), upstream("ledger", KEY)
+    connect(maria, ledger)
+    told = browser_of(maria).post("/connections/upstreams/ledger/disconnect", follow=True)
+    assert "also end the access in the settings of Ledger" in told.content.decode()

@@ -101,6 +101,7 @@ class FakeAuthorizationServer:
     rotate: bool = True
     granted_scope: str | None = None
     account: str = ""
+    userinfo: dict[str, Any] | None = None
     delay: float = 0.0
     answer_delay: float = 0.0
     resource: str = "take"
@@ -211,6 +212,9 @@ class FakeAuthorizationServer:
         if seen.path == "/token" and seen.method == "POST":
             with self._lock:
                 return self._token(seen)
+        if seen.path == "/userinfo" and self.userinfo is not None:
+            given = seen.headers.get("authorization", "").removeprefix("Bearer ")
+            return as_json(self.userinfo) if given in self.tokens else Fault(401)
         if seen.path == "/revoke":
             self.revoked.append(seen.form.get("token", ""))
             self.tokens.discard(seen.form.get("token", ""))

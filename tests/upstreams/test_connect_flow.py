@@ -263,3 +263,32 @@ def test_the_whole_way_works_on_a_real_server(server, protected) -> None:
         done = browser.get(approve(begun.headers["location"]))
         assert (done.status_code, done.headers["location"]) == (303, "/connections/")
     assert accounts.status_for(alice, upstream).state == "connected"
+
+
+@pytest.mark.parametrize(
+    ("scope", "claims", "label"),
+    [
+        ("openid notes", {"sub": "1", "email": "alice@work.example"}, "alice@work.example"),
+        ("openid notes", {"sub": "1"}, ""),
+        ("openid notes", {"email": 7}, ""),
+        ("notes", {"email": "alice@work.example"}, ""),
+    ],
+)
+def test_whose_account_it_is_comes_from_userinfo_where_openid_was_granted(
+    server, protected, scope: str, claims: dict, label: str
+) -> None:
+    server.userinfo = claims
+    server.changes["userinfo_endpoint"] = f"{server.origin}/userinfo"
+    alice, upstream = person(), upstream_at(protected.url, oauth_scopes=scope)
+    assert connect(browser_of(alice), upstream).status_code == 303
+    assert account_of(alice, upstream).account_label == label
+    assert len(server.calls("/userinfo")) == ("openid" in scope)
+
+
+def test_a_userinfo_that_fails_or_is_elsewhere_is_no_reason_not_to_connect(
+    server, protected
+) -> None:
+    browser, upstream = browser_of(person()), upstream_at(protected.url, oauth_scopes="openid")
+    for place in (f"{server.origin}/nothing", "https://elsewhere.example/userinfo"):
+        server.changes["userinfo_endpoint"] = place
+        assert connect(browser, upstream).status_code == 303

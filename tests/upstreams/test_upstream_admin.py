@@ -1,10 +1,13 @@
 """Upstreams in the admin: set up, tested, and no secret to be read."""
 
 import logging
+from datetime import timedelta
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 
+from gateway_site.models import AuditEvent
 from tests.fakes.mcp_upstream import FakeUpstream
 from tests.upstreams.connecting import browser_of, connect, person, upstream_at
 from upstreams import actions
@@ -144,8 +147,37 @@ def test_accounts_are_disconnected_in_bulk_and_changed_by_nobody(admin, server, 
     assert admin.get(f"{address}add/").status_code == 403
     assert admin.post(f"{address}{chosen[0]}/change/", {"scope": "x"}).status_code == 403
     assert admin.post(f"{address}{chosen[0]}/delete/", {"post": "yes"}).status_code == 403
-    admin.post(address, {"action": "disconnect_selected", "_selected_action": chosen})
+    sent = {"action": "disconnect_selected", "_selected_action": chosen}
+    asked = admin.post(address, sent).content.decode()
+    assert "2 accounts will be disconnected" in asked and "alice" in asked
+    assert "never used" in asked and UpstreamAccount.objects.count() == 2
+    admin.post(address, {**sent, "confirmed": "yes"})
     assert not UpstreamAccount.objects.exists()
+    kinds = AuditEvent.objects.filter(kind="account.disconnected")
+    assert sorted(event.actor for event in kinds) == ["root", "root"]
+
+
+def test_accounts_are_found_by_how_long_nobody_used_them(admin, server, protected) -> None:
+    upstream = upstream_at(protected.url)
+    long_ago = timezone.now() - timedelta(days=100)
+    for name, used in (("alice", timezone.now()), ("bob", long_ago), ("carol", None)):
+        connect(browser_of(person(name)), upstream)
+        UpstreamAccount.objects.filter(user__username=name).update(
+            last_used_at=used, connected_at=long_ago
+        )
+
+    def found(query: str) -> list[str]:
+        page = admin.get(f"/admin/upstreams/upstreamaccount/?{query}")
+        return sorted(account.user.username for account in page.context["cl"].result_list)
+
+    assert found("") == ["alice", "bob", "carol"]
+    assert found("unused=90") == ["bob", "carol"]
+    assert found("unused=never") == ["carol"]
+    assert found("unused=365") == []
+    account = UpstreamAccount.objects.get(user__username="bob")
+    page = admin.get(f"/admin/upstreams/upstreamaccount/{account.pk}/change/").content.decode()
+    assert f"user__id__exact={account.user_id}" in page
+    assert account.sealed_secret not in page
 
 
 def test_bulk_actions_switch_and_disconnect(admin, server, protected) -> None:
