@@ -12,6 +12,9 @@ The programs are in ``tests/journeys/clients`` and ``tests/npm/clients``:
     {"do": "prompt", "name", "arguments"}    prompt: text
     {"do": "complete", ...}                  completed: values
     {"do": "resources"}                      resources: uris
+    {"do": "begin", "name", "arguments"}     begun: a call that runs on
+    {"do": "abort"}                          aborted: it was cancelled
+    {"do": "asked"}                          asked: heard (questions to person, model and folders)
     {"do": "expire"}                         expired (the next request must refresh first)
     {"do": "tokens"}                         tokens: access, refresh
     {"do": "quit"}                           quit

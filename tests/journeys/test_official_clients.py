@@ -1,5 +1,6 @@
 """The whole journey with the official clients of both generations, over real sockets."""
 
+import json
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -7,6 +8,7 @@ import pytest
 
 from tests.journeys.official_client import official_client
 from tests.journeys.world import Person, World
+from tests.virtualmcp.answering_client import ROOTS, SAMPLE, form
 
 MODERN, LEGACY = "2026-07-28", "2025-11-25"
 PROGRAMS = [
@@ -90,3 +92,37 @@ def test_an_official_client_uses_several_upstreams_behind_one_address(
         assert len(boards) == 3
         for uri in boards:
             assert client.do("read", uri=uri)["text"] == "<p>board</p>"
+
+
+@pytest.mark.parametrize(("program", "mode", "revision"), PROGRAMS)
+def test_an_official_client_answers_questions_and_cancels_whatever_the_upstreams_era(
+    world: World, person: Person, program: str, mode: str, revision: str
+) -> None:
+    endpoint = world.gateway.endpoint("asking")
+    asking = {"rounds": [[form("Who?"), SAMPLE], [ROOTS]]}
+    with official_client(program, endpoint, person.authorize, mode=mode) as client:
+        client.do("connect")
+        client.do("tools")
+        for tool, up in (("", world.modern), ("legacy_", world.legacy)):
+            began = up.events.count("started:interview")
+            answered = json.loads(
+                client.do("call", name=f"{tool}interview", arguments=asking)["text"]
+            )
+            assert {"action": "accept", "content": {"answer": "Ada"}} in answered
+            assert [one["roots"][0]["uri"] for one in answered if "roots" in one] == [
+                "file:///work"
+            ]
+            assert [one["content"]["text"] for one in answered if "model" in one] == ["said"]
+            assert up.events.count("started:interview") == began + 1
+            moved = client.do("call", name=f"{tool}slow", arguments={"steps": 2, "pause": 0.02})
+            assert moved["progress"] == [1, 2]
+
+            started, ended = (up.events.count(f"{word}:hang") for word in ("started", "cancelled"))
+            client.do("begin", name=f"{tool}hang", arguments={})
+            assert up.wait(lambda one, n=started: one.events.count("started:hang") > n, 15)
+            client.do("abort")
+            assert up.wait(lambda one, n=ended: one.events.count("cancelled:hang") > n, 15)
+        heard = client.do("asked")["heard"]
+        assert sorted(heard) == sorted(
+            ["[Modern] Who?", "[Legacy] Who?", *["sampling", "roots"] * 2]
+        )

@@ -135,6 +135,7 @@ def _configuration(addresses: dict[str, str]) -> dict[str, Any]:
         "team": ["modern", "legacy", "guarded"],
         "partly": ["modern", "dead", "legacy"],
         "growing": ["modern"],
+        "asking": ["modern", "legacy"],
     }
     return {
         "upstreams": [
@@ -152,7 +153,7 @@ def _configuration(addresses: dict[str, str]) -> dict[str, Any]:
                 "slug": slug,
                 "title": slug.replace("-", " ").title(),
                 "audience": "everyone",
-                "upstreams": [{"upstream": key, "required": slug != "team"} for key in keys],
+                "upstreams": [_choice(slug, key) for key in keys],
             }
             for slug, keys in servers.items()
         ],
@@ -161,6 +162,11 @@ def _configuration(addresses: dict[str, str]) -> dict[str, Any]:
             *({"username": name} for name in PEOPLE[1:]),
         ],
     }
+
+
+def _choice(slug: str, key: str) -> dict[str, Any]:
+    may_ask = slug == "asking"
+    return {"upstream": key, "required": slug != "team", "sampling": may_ask, "roots": may_ask}
 
 
 class Guarded:

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from mcp import ClientSession
+from mcp import ClientSession, types
 from mcp.client.auth import OAuthClientProvider
 from mcp.client.streamable_http import streamablehttp_client
 from mcp.shared.auth import OAuthClientMetadata
@@ -22,6 +22,7 @@ from tests.journeys.clients.line_protocol import (
     report,
     say,
 )
+from tests.journeys.clients.replies import callbacks
 
 
 class Memory:
@@ -72,6 +73,9 @@ class Commands:
     ) -> None:
         self.session, self.provider, self.memory = session, provider, memory
         self.opened = opened
+        self.heard: list[str] = []
+        self.running: asyncio.Task[Any] | None = None
+        self.request_id = 0
 
     async def __call__(self, command: dict[str, Any]) -> dict[str, Any]:
         """Run one command."""
@@ -111,6 +115,26 @@ class Commands:
             "structured": result.structuredContent,
             "progress": progress,
         }
+
+    async def asked(self) -> dict[str, Any]:
+        """Tell what the person, the model and the folders were asked."""
+        return {"event": "asked", "heard": self.heard}
+
+    async def begin(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Begin a call."""
+        self.request_id = self.session._request_id
+        self.running = asyncio.create_task(self.session.call_tool(name, arguments))
+        return {"event": "begun"}
+
+    async def abort(self) -> dict[str, Any]:
+        """Cancel the call that was begun; this SDK leaves the notification to its user."""
+        assert self.running is not None
+        params = types.CancelledNotificationParams(requestId=self.request_id)
+        note = types.CancelledNotification(method="notifications/cancelled", params=params)
+        await self.session.send_notification(types.ClientNotification(note))
+        self.running.cancel()
+        await asyncio.gather(self.running, return_exceptions=True)
+        return {"event": "aborted"}
 
     async def read(self, uri: str) -> dict[str, Any]:
         """Read a resource."""
@@ -161,12 +185,14 @@ async def main(endpoint: str) -> None:
         callback_handler=person.came_back,
     )
     assert (await hear())["do"] == "connect"
+    heard: list[str] = []
     try:
         async with (
             streamablehttp_client(endpoint, auth=provider) as (reading, writing, _),
-            ClientSession(reading, writing) as session,
+            ClientSession(reading, writing, **callbacks(types, heard)) as session,
         ):
             commands = Commands(session, provider, memory, await session.initialize())
+            commands.heard = heard
             say(**await commands.connect())
             if not await answer_commands(commands):
                 await hear()

@@ -5,6 +5,7 @@ import sys
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import mcp_types
 from mcp import Client
 from mcp.client.auth import OAuthClientProvider
 from mcp.client.streamable_http import streamable_http_client
@@ -20,6 +21,7 @@ from tests.journeys.clients.line_protocol import (
     report,
     say,
 )
+from tests.journeys.clients.replies import callbacks
 
 
 class Memory:
@@ -66,8 +68,12 @@ class Person:
 class Commands:
     """What the program can do once connected."""
 
-    def __init__(self, client: Client, provider: OAuthClientProvider, memory: Memory) -> None:
+    def __init__(
+        self, client: Client, provider: OAuthClientProvider, memory: Memory, heard: list[str]
+    ) -> None:
         self.client, self.provider, self.memory = client, provider, memory
+        self.heard = heard
+        self.running: asyncio.Task[Any] | None = None
 
     async def __call__(self, command: dict[str, Any]) -> dict[str, Any]:
         """Run one command."""
@@ -107,6 +113,22 @@ class Commands:
             "structured": result.structured_content,
             "progress": progress,
         }
+
+    async def asked(self) -> dict[str, Any]:
+        """Tell what the person, the model and the folders were asked."""
+        return {"event": "asked", "heard": self.heard}
+
+    async def begin(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Begin a call."""
+        self.running = asyncio.create_task(self.client.call_tool(name, arguments))
+        return {"event": "begun"}
+
+    async def abort(self) -> dict[str, Any]:
+        """Cancel the call that was begun."""
+        assert self.running is not None
+        self.running.cancel()
+        await asyncio.gather(self.running, return_exceptions=True)
+        return {"event": "aborted"}
 
     async def read(self, uri: str) -> dict[str, Any]:
         """Read a resource."""
@@ -160,8 +182,10 @@ async def main(endpoint: str, mode: str) -> None:
     try:
         async with create_mcp_http_client(auth=provider) as http:
             transport = streamable_http_client(endpoint, http_client=http)
-            async with Client(transport, mode=mode) as client:
-                commands = Commands(client, provider, memory)
+            heard: list[str] = []
+            asked = callbacks(mcp_types, heard)
+            async with Client(transport, mode=mode, **asked) as client:
+                commands = Commands(client, provider, memory, heard)
                 say(**await commands.connect())
                 if not await answer_commands(commands):
                     await hear()

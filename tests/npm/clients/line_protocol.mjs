@@ -65,9 +65,10 @@ class Provider {
 }
 
 class Commands {
-  constructor(client, provider) {
+  constructor(client, provider, heard) {
     this.client = client;
     this.provider = provider;
+    this.heard = heard;
   }
   async tools() {
     const names = [];
@@ -86,8 +87,22 @@ class Commands {
     const structured = result.structuredContent ?? null;
     return { event: "called", text, is_error: Boolean(result.isError), structured, progress };
   }
-  options(progress) {
-    const options = { onprogress: (one) => progress.push(one.progress) };
+  async asked() {
+    return { event: "asked", heard: this.heard };
+  }
+  async begin({ name, arguments: given }) {
+    this.aborting = new AbortController();
+    const options = this.options([], { signal: this.aborting.signal });
+    this.running = this.client.callTool({ name, arguments: given }, ...options).catch(() => {});
+    return { event: "begun" };
+  }
+  async abort() {
+    this.aborting.abort("no longer wanted");
+    await this.running;
+    return { event: "aborted" };
+  }
+  options(progress, more = {}) {
+    const options = { onprogress: (one) => progress.push(one.progress), ...more };
     return this.client.callToolTakesSchema ? [undefined, options] : [options];
   }
   async read({ uri }) {
@@ -118,11 +133,34 @@ class Commands {
   }
 }
 
-export async function run({ Client, Transport, Unauthorized, finish, takesSchema, modes }) {
+const CAPABILITIES = { elicitation: { form: {}, url: {} }, sampling: {}, roots: {} };
+
+function answers(heard) {
+  return {
+    "elicitation/create": async ({ params }) => {
+      heard.push(params.message);
+      return { action: "accept", content: { answer: "Ada" } };
+    },
+    "sampling/createMessage": async () => {
+      heard.push("sampling");
+      return { role: "assistant", content: { type: "text", text: "said" }, model: "m" };
+    },
+    "roots/list": async () => {
+      heard.push("roots");
+      return { roots: [{ uri: "file:///work", name: "work" }] };
+    },
+  };
+}
+
+export async function run(sdk) {
+  const { Client, Transport, Unauthorized, finish, takesSchema, modes, handle } = sdk;
+  const heard = [];
   const [endpoint, mode] = process.argv.slice(2);
   const provider = new Provider();
   const connect = async () => {
-    const client = new Client({ name: "official", version: "1" }, modes(mode));
+    const options = { capabilities: CAPABILITIES, ...modes(mode) };
+    const client = new Client({ name: "official", version: "1" }, options);
+    for (const [method, answer] of Object.entries(answers(heard))) handle(client, method, answer);
     client.callToolTakesSchema = takesSchema;
     const transport = new Transport(new URL(endpoint), { authProvider: provider });
     try {
@@ -140,7 +178,7 @@ export async function run({ Client, Transport, Unauthorized, finish, takesSchema
     const { client, transport } = await connect();
     const revision = transport.protocolVersion ?? client.getNegotiatedProtocolVersion?.() ?? "";
     say("connected", { revision, instructions: client.getInstructions() ?? "" });
-    const commands = new Commands(client, provider);
+    const commands = new Commands(client, provider, heard);
     for (let command = await hear(); command.do !== "quit"; command = await hear()) {
       const { event, ...more } = await commands[command.do](command);
       say(event, more);
@@ -148,7 +186,7 @@ export async function run({ Client, Transport, Unauthorized, finish, takesSchema
     say("quit");
     await client.close();
   } catch (error) {
-    process.stderr.write(`${error.stack}\n`);
+    process.stderr.write(`${error.stack}\n${error.cause?.stack ?? ""}\n`);
     say("failed", { error: `${error.name}: ${error.message}` });
     await hear();
     say("quit");

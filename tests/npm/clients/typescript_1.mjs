@@ -2,7 +2,18 @@
 import { UnauthorizedError } from "@modelcontextprotocol/sdk/client/auth.js";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
+import {
+  CreateMessageRequestSchema,
+  ElicitRequestSchema,
+  ListRootsRequestSchema,
+} from "@modelcontextprotocol/sdk/types.js";
 import { run } from "./line_protocol.mjs";
+
+const SCHEMAS = {
+  "elicitation/create": ElicitRequestSchema,
+  "sampling/createMessage": CreateMessageRequestSchema,
+  "roots/list": ListRootsRequestSchema,
+};
 
 await run({
   Client,
@@ -11,4 +22,5 @@ await run({
   finish: (transport, parameters) => transport.finishAuth(parameters.get("code")),
   takesSchema: true,
   modes: () => ({}),
+  handle: (client, method, answer) => client.setRequestHandler(SCHEMAS[method], answer),
 });

@@ -13,4 +13,5 @@ await run({
   finish: (transport, parameters) => transport.finishAuth(parameters),
   takesSchema: false,
   modes: (mode) => ({ versionNegotiation: { mode } }),
+  handle: (client, method, answer) => client.setRequestHandler(method, answer),
 });
