@@ -173,6 +173,8 @@ class Answer(RequestResponseCycle):  # type: ignore[misc]
         for name, value in (*self.default_headers, *headers):
             line = _known_header_line if len(value) <= 40 else _header_line
             lines.append(line(name, value))
+            # Django spells names with capitals.
+            name = name.lower()
             if name == b"content-length":
                 length = int(value)
             elif name == b"connection":

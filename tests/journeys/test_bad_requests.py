@@ -134,3 +134,10 @@ def test_no_secret_of_anybody_is_in_the_log(client: WireClient, world: World) ->
     written = world.gateway.log()
     for secret in (client.tokens.access_token, client.tokens.refresh_token):
         assert secret not in written
+
+
+@pytest.mark.parametrize("path", ["/.well-known/oauth-authorization-server", "/healthz", "/"])
+def test_an_answer_says_its_length_in_one_way_only(world: World, path: str) -> None:
+    # RFC 9112 6.2: with both, a client drops the answer and a proxy may be confused.
+    answer = httpx.get(f"{world.gateway.url}{path}", trust_env=False)
+    assert ("content-length" in answer.headers) != ("transfer-encoding" in answer.headers)
