@@ -2,7 +2,8 @@
 
     python bench/fast_upstream.py --port 21001 [--prefix a_]
 
-Speaks the stateless revision: ``server/discover``, ``tools/list`` (20 tools, 8 of them with
+Speaks the stateless revision, and as much of the stateful ones (without sessions) as gateways that
+know nothing else need: ``server/discover``, ``tools/list`` (20 tools, 8 of them with
 ``_meta.ui``), ``tools/call`` (``echo``: 110 bytes back; ``big``: 64 KiB; ``steps``: an event
 stream of 20 progress notifications 20 ms apart).
 """
@@ -46,6 +47,10 @@ DISCOVER = json.dumps(
         "cacheScope": "public",
     }
 ).encode()
+INITIALIZE = (
+    b'{"protocolVersion":"2025-06-18","capabilities":{"tools":{}},'
+    b'"serverInfo":{"name":"fast","version":"1"}}'
+)
 
 
 def tool_list(prefix: str) -> bytes:
@@ -106,6 +111,11 @@ class FastUpstream(asyncio.Protocol):
             result = self.tools
         elif request.method == "server/discover":
             result = DISCOVER
+        elif request.method == "initialize":
+            result = INITIALIZE
+        elif request.method.startswith("notifications/"):
+            self.transport.write(b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n")
+            return
         else:
             error = b'{"jsonrpc":"2.0","id":%s,"error":{"code":-32601,"message":"unknown"}}'
             self.answer(error % bytes(request.id))

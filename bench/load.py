@@ -72,6 +72,8 @@ class Target:
     url: str
     pids: tuple[int, ...] = ()
     headers: dict[str, str] = field(default_factory=dict)
+    # It speaks only stateful revisions.
+    legacy: bool = False
 
 
 @dataclass(frozen=True)
