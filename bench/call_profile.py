@@ -167,17 +167,18 @@ def main() -> None:
             open_processes.enter_context(processes.upstream(prefix))
             for prefix in ("", "b_", "c_", "d_", "e_")
         ]
-        port, pid, tokens = open_processes.enter_context(
+        started = open_processes.enter_context(
             processes.gateway(options.server, [port for port, _ in upstreams])
         )
-        headers = {"Authorization": f"Bearer {tokens[slug]}"}
-        url = f"http://127.0.0.1:{port}/v1/mcp/{slug}"
-        target = Target(f"gateway on {options.server}", url, (pid,), headers)
+        pid = started.pids[0]
+        headers = {"Authorization": f"Bearer {started.tokens[slug]}"}
+        url = f"http://127.0.0.1:{started.port}/v1/mcp/{slug}"
+        target = Target(f"gateway on {options.server}", url, started.pids, headers)
         keep_apart(pid, [pid for _, pid in upstreams])
         run(target, load, 2)
         user, system = cpu_times(target.pids)
         bare = run(target, load, options.seconds)
-        calls = bare.calls_per_second * options.seconds
+        calls = bare.calls
         user, system = (
             (after - before) * 1e6 / calls
             for after, before in zip(cpu_times(target.pids), (user, system), strict=True)

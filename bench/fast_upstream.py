@@ -4,13 +4,18 @@
 
 Speaks the stateless revision, and as much of the stateful ones (without sessions) as gateways that
 know nothing else need: ``server/discover``, ``tools/list`` (20 tools, 8 of them with
-``_meta.ui``), ``tools/call`` (``echo``: 110 bytes back; ``big``: 64 KiB; ``steps``: an event
-stream of 20 progress notifications 20 ms apart).
+``_meta.ui``; ``--list FILE`` serves other bytes), ``tools/call`` (``echo``: 110 bytes back;
+``big``: 64 KiB; ``steps``: an event stream of 5 progress notifications 20 ms apart, each with the
+moment it was written; ``flood``: one of 64 MiB, as fast as it is taken; ``written``: how much of
+that went out).
 """
 
 import argparse
 import asyncio
 import json
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httptools
 import msgspec
@@ -47,6 +52,11 @@ DISCOVER = json.dumps(
         "cacheScope": "public",
     }
 ).encode()
+PROGRESS = (
+    b'{"jsonrpc":"2.0","method":"notifications/progress","params":'
+    b'{"progressToken":%s,"progress":%d,"message":"%d%s"}}'
+)
+WRITTEN = b'{"jsonrpc":"2.0","id":%s,"result":{"resultType":"complete","content":[],"written":%d}}'
 INITIALIZE = (
     b'{"protocolVersion":"2025-06-18","capabilities":{"tools":{}},'
     b'"serverInfo":{"name":"fast","version":"1"}}'
@@ -79,9 +89,14 @@ def tool_list(prefix: str) -> bytes:
 class FastUpstream(asyncio.Protocol):
     """One connection."""
 
-    def __init__(self, prefix: str) -> None:
+    flooded = 0
+
+    def __init__(self, prefix: str, tools: bytes) -> None:
         self.prefix = prefix
-        self.tools = tool_list(prefix)
+        self.tools = tools
+        self.sent = 0
+        self.writable = asyncio.Event()
+        self.writable.set()
         self.parser = httptools.HttpRequestParser(self)
         self.body = b""
 
@@ -97,14 +112,27 @@ class FastUpstream(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         self.body += body
 
+    def pause_writing(self) -> None:
+        self.writable.clear()
+
+    def resume_writing(self) -> None:
+        self.writable.set()
+
     def on_message_complete(self) -> None:
+        if self.parser.get_method() != b"POST":
+            self.transport.write(b"HTTP/1.1 405 No\r\ncontent-length: 0\r\n\r\n")
+            return
         request = DECODE(self.body)
         if request.method == "tools/call":
             params = DECODE_PARAMS(request.params)
             name = params.name.removeprefix(self.prefix)
-            if name == "steps":
+            if name in ("steps", "flood"):
                 token = bytes(params.meta.get("progressToken", msgspec.Raw(b"0")))
-                self.stream = asyncio.ensure_future(self.steps(bytes(request.id), token))
+                events = self.steps(token) if name == "steps" else self.flood(token)
+                self.stream = asyncio.ensure_future(self.events(bytes(request.id), events))
+                return
+            if name == "written":
+                self.answer(WRITTEN % (bytes(request.id), FastUpstream.flooded))
                 return
             result = BIG if name == "big" else ECHO
         elif request.method == "tools/list":
@@ -127,26 +155,38 @@ class FastUpstream(asyncio.Protocol):
         head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
         self.transport.write(head % len(body) + body)
 
-    async def steps(self, request_id: bytes, token: bytes) -> None:
-        """Write 20 progress events 20 ms apart, then the result."""
-        head = (
-            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n"
-        )
-        self.transport.write(head + b"\r\n")
-        for step in range(20):
-            note = (
-                b'{"jsonrpc":"2.0","method":"notifications/progress",'
-                b'"params":{"progressToken":%s,"progress":%d,"total":20}}' % (token, step + 1)
-            )
+    async def events(self, request_id: bytes, events: AsyncIterator[bytes]) -> None:
+        """Write progress notifications as events, then the result."""
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
+        self.transport.write(head + b"transfer-encoding: chunked\r\n\r\n")
+        async for note in events:
+            if self.transport.is_closing():
+                return
             self.event(note)
-            await asyncio.sleep(0.02)
         self.event(b'{"jsonrpc":"2.0","id":%s,"result":%s}' % (request_id, ECHO))
         self.transport.write(b"0\r\n\r\n")
+
+    async def steps(self, token: bytes) -> AsyncIterator[bytes]:
+        """Yield 5 notifications 20 ms apart, stamped with this machine's monotonic clock."""
+        for step in range(5):
+            yield PROGRESS % (token, step + 1, time.monotonic_ns(), b"")
+            await asyncio.sleep(0.02)
+
+    async def flood(self, token: bytes) -> AsyncIterator[bytes]:
+        """Yield 64 MiB as fast as the connection takes it."""
+        FastUpstream.flooded = 0
+        filling = b"x" * 16_000
+        for step in range(4096):
+            await self.writable.wait()
+            yield PROGRESS % (token, step + 1, 0, filling)
+            FastUpstream.flooded = self.sent - self.transport.get_write_buffer_size()
 
     def event(self, data: bytes) -> None:
         """Write one server-sent event as one chunk."""
         block = b"event: message\ndata: " + data + b"\n\n"
-        self.transport.write(b"%x\r\n%s\r\n" % (len(block), block))
+        chunk = b"%x\r\n%s\r\n" % (len(block), block)
+        self.sent += len(chunk)
+        self.transport.write(chunk)
 
 
 async def main() -> None:
@@ -154,10 +194,12 @@ async def main() -> None:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--port", type=int, required=True)
     arguments.add_argument("--prefix", default="")
+    arguments.add_argument("--list", type=Path, help="file with the result of tools/list")
     options = arguments.parse_args()
     loop = asyncio.get_running_loop()
+    tools = options.list.read_bytes() if options.list else tool_list(options.prefix)
     server = await loop.create_server(
-        lambda: FastUpstream(options.prefix), "127.0.0.1", options.port
+        lambda: FastUpstream(options.prefix, tools), "127.0.0.1", options.port
     )
     await server.serve_forever()
 

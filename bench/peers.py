@@ -181,20 +181,20 @@ def open_session(url: str) -> dict[str, str]:
     return more
 
 
-def post(url: str, message: dict[str, object], headers: dict[str, str]):  # noqa: ANN201
+def post(url: str, message: dict[str, object], headers: dict[str, str]):
     """Post one message."""
     request = urllib.request.Request(url, json.dumps(message).encode(), headers)
     return urllib.request.urlopen(request, timeout=30)
 
 
-def target(name: str, started: tuple[int, int] | None) -> Target | None:
+def target(name: str, started: tuple[int, int] | None, prefix: str = "") -> Target | None:
     """Return what to put under load, with a session where the peer has sessions."""
     if started is None:
         print(f"{name} is not installed and left out; python bench/peers.py install", flush=True)
         return None
     port, pid = started
     url = f"http://127.0.0.1:{port}/mcp"
-    return Target(name, url, (pid,), open_session(url), legacy=True)
+    return Target(name, url, (pid,), open_session(url), True, prefix)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""Compare the gateway with its bare upstream and with nginx, side by side in one run.
+"""Compare the gateway with its bare upstream, with nginx and with other gateways, in one run.
 
-    python bench/run.py [--seconds 2] [--rounds 5] [--servers uvicorn,daphne] [--write FILE]
+    python bench/run.py [--rounds 5] [--seconds 2] [--servers uvicorn,granian,daphne]
+                        [--with-peers] [--streams 1000] [--soak 100000] [--write docs/performance.md]
 
-Needs ``wrk``; takes nginx along where it is installed. Rounds are interleaved (forward,
-then backward), every answer is checked, medians are printed. Trust the ratios and the
-CPU time per call; calls per second depend on the machine and on what else runs there.
+Needs ``wrk``; takes nginx along where it is installed, and with ``--with-peers`` the gateways that
+``bench/peers.py install`` has set up. Rounds are interleaved (forward, then backward), answers are
+checked (``load.py`` says how), medians are printed. Trust the ratios and the CPU time per call;
+calls per second depend on the machine and on what else runs there.
 """
 
 import argparse
@@ -12,8 +14,8 @@ import json
 import os
 import platform
 import shutil
-import statistics
 import sys
+import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -21,123 +23,227 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import peers
+import report
 import stack as processes
-from load import Load, Run, Target, run
+import streams
+from load import Load, Target, connect, memory_kib, read_answer, run
 
-LOADS = (
-    Load("tools/call, 32 at a time", "tools/call", "echo", 32, "hello, and a few"),
-    Load("tools/list of 20 tools, 8 at a time", "tools/list", "", 8, "tool_19"),
-    Load("tools/call with a 64 KiB result, 8 at a time", "tools/call", "big", 8, "xxxxxxxx"),
+CALL = Load("tools/call, 32 at a time", "tools/call", "echo", 32, "hello, and a few")
+CALL_MANY = Load("tools/call, five upstreams, names mapped", "tools/call", "echo", 32, "hello, and")
+LIST = Load(
+    "tools/list of 100 tools over five upstreams, 8 at a time", "tools/list", "", 8, "tool_9"
 )
-MANY = (
-    Load("tools/call, five upstreams", "tools/call", "echo", 32, "hello, and a few"),
-    Load("tools/list over five upstreams, 100 tools, 8 at a time", "tools/list", "", 8, "tool_19"),
-)
-Results = dict[str, dict[str, list[Run]]]
+BIG = Load("tools/call with a 64 KiB result, 8 at a time", "tools/call", "big", 8, "xxxxxxxx")
+# These take tens of milliseconds for a call: fewer rounds tell enough.
+SLOW = ("FastMCP proxy", "supergateway")
+Plan = list[tuple[Load, Target]]
 
 
-def targets_of(open_processes: ExitStack, servers: list[str]) -> tuple[list[Target], list[Target]]:
-    """Start everything; returns the targets over one upstream and those over five."""
-    upstreams = [
-        open_processes.enter_context(processes.upstream(prefix))
-        for prefix in ("", "b_", "c_", "d_", "e_")
-    ]
-    port, pid = upstreams[0]
-    one = [Target("direct", f"http://127.0.0.1:{port}/mcp", (pid,))]
-    proxy = open_processes.enter_context(processes.nginx(port))
-    if proxy:
-        one.append(Target("nginx", f"http://127.0.0.1:{proxy[0]}/mcp", (proxy[1],)))
-    many = []
-    for server in servers:
-        started = processes.gateway(server, [port for port, _ in upstreams])
-        port, pid, tokens = open_processes.enter_context(started)
-        for slug, targets in (("one", one), ("many", many)):
-            headers = {"Authorization": f"Bearer {tokens[slug]}"}
-            url = f"http://127.0.0.1:{port}/v1/mcp/{slug}"
-            targets.append(Target(f"gateway on {server}", url, (pid,), headers))
-    return one, many
+class Bench:
+    """Everything that runs side by side, and what is asked of it."""
 
+    def __init__(self, options: argparse.Namespace, stack: ExitStack) -> None:
+        self.stack = stack
+        self.gateways: dict[str, processes.Gateway] = {}
+        prefixes = ("", "b_", "c_", "d_", "e_")
+        self.upstreams = [stack.enter_context(processes.upstream(one)) for one in prefixes]
+        port, pid = self.upstreams[0]
+        self.direct = Target("direct", f"http://127.0.0.1:{port}/mcp", (pid,))
+        self.nginx = self._nginx(port)
+        ports = [port for port, _ in self.upstreams]
+        for server in options.servers.split(","):
+            self.gateways[server] = stack.enter_context(processes.gateway(server, ports))
+        if "uvicorn" in self.gateways and (os.cpu_count() or 1) > 1:
+            name = "uvicorn, two workers"
+            self.gateways[name] = stack.enter_context(processes.gateway("uvicorn", ports, 2))
+        self.peers, self.envoy_many = self._peers(ports) if options.with_peers else ([], None)
+        self.list_direct, self.list_nginx = self._same_list()
 
-def measure(options: argparse.Namespace) -> Results:
-    """Run all rounds; returns every round by load and target."""
-    results: Results = {}
-    with ExitStack() as open_processes:
-        one, many = targets_of(open_processes, options.servers.split(","))
-        plan = [(load, target) for load in LOADS for target in one]
-        plan += [(load, target) for load in MANY for target in many]
-        plan += [(MANY[0], target) for target in one if target.name in ("direct", "nginx")]
-        for load, target in plan:
-            run(target, load, 1)
-        for turn in range(options.rounds):
-            for load, target in plan if turn % 2 == 0 else reversed(plan):
-                seen = run(target, load, options.seconds)
-                results.setdefault(load.name, {}).setdefault(target.name, []).append(seen)
-                print(f"round {turn + 1}/{options.rounds}  {load.name}  {target.name}: "
-                      f"{seen.calls_per_second:.0f}/s", file=sys.stderr)  # fmt: skip
-    return results
+    def gateway(self, server: str, slug: str) -> Target:
+        """Return a Virtual MCP of one of the gateways as a target."""
+        started = self.gateways[server]
+        headers = {"Authorization": f"Bearer {started.tokens[slug]}"}
+        url = f"http://127.0.0.1:{started.port}/v1/mcp/{slug}"
+        return Target(f"gateway on {server}", url, started.pids, headers)
 
+    def plan(self) -> Plan:
+        """Return what is loaded with what."""
+        one = [self.gateway(server, "one") for server in self.gateways]
+        many = [self.gateway(server, "many") for server in self.gateways]
+        floor = [target for target in (self.direct, self.nginx) if target]
+        lists = [target for target in (self.list_direct, self.list_nginx) if target]
+        envoy = [self.envoy_many] if self.envoy_many else []
+        plan = [(CALL, target) for target in [*floor, *one, *self.peers]]
+        plan += [(CALL_MANY, target) for target in [*floor, *many, *envoy]]
+        plan += [(LIST, target) for target in [*lists, *many, *envoy]]
+        return plan + [(BIG, target) for target in [*floor, *one, *self.peers]]
 
-def table(results: Results) -> str:
-    """Return the medians as a Markdown table per load."""
-    lines: list[str] = []
-    for load, targets in results.items():
-        medians = {
-            name: {
-                key: statistics.median(getattr(r, key) for r in rounds) for key in asdict(rounds[0])
-            }
-            for name, rounds in targets.items()
-        }
-        against = medians.get("nginx")
-        lines += [
-            f"**{load}**",
-            "",
-            "| system | x nginx | CPU µs a call | p50 ms | p95 ms | p99 ms | calls/s | wrong |",
-            "|---|---|---|---|---|---|---|---|",
+    def _nginx(self, upstream: int) -> Target | None:
+        started = self.stack.enter_context(processes.nginx(upstream))
+        if started is None:
+            print("nginx is not installed and left out", file=sys.stderr)
+            return None
+        return Target("nginx", f"http://127.0.0.1:{started[0]}/mcp", (started[1],))
+
+    def _peers(self, ports: list[int]) -> tuple[list[Target], Target | None]:
+        enter = self.stack.enter_context
+        found = [
+            peers.target("Envoy MCP router", enter(peers.envoy(ports[:1]))),
+            peers.target("FastMCP proxy", enter(peers.fastmcp(ports[0]))),
+            peers.target("supergateway", enter(peers.supergateway(ports[0]))),
         ]
-        for name, seen in medians.items():
-            ratio = seen["calls_per_second"] / against["calls_per_second"] if against else None
-            wrong = sum(r.wrong for r in targets[name])
-            lines.append(
-                f"| {name} | {'' if ratio is None else f'{ratio:.3f}'} | {seen['cpu_us']:.0f} | "
-                f"{seen['p50']:.2f} | {seen['p95']:.2f} | {seen['p99']:.2f} | "
-                f"{seen['calls_per_second']:,.0f} | {wrong} |"
-            )
-        lines.append("")
-    return "\n".join(lines)
+        many = peers.target("Envoy MCP router", enter(peers.envoy(ports)), "fast0__")
+        return [target for target in found if target], many
+
+    def _same_list(self) -> tuple[Target, Target | None]:
+        """Have a fast upstream and nginx serve the very bytes of the gateway's merged list."""
+        target = self.gateway(next(iter(self.gateways)), "many")
+        with connect(target) as connection:
+            connection.sendall(LIST.request(target))
+            body = read_answer(connection).partition(b"\r\n\r\n")[2]
+        result = body.partition(b'"result":')[2][:-1]
+        if json.loads(result)["tools"][99:] == []:
+            raise RuntimeError(f"not 100 tools: {body[:300]!r}")
+        file = Path(self.stack.enter_context(tempfile.TemporaryDirectory())) / "list.json"
+        file.write_bytes(result)
+        port, pid = self.stack.enter_context(processes.upstream(tools=file))
+        return Target("direct", f"http://127.0.0.1:{port}/mcp", (pid,)), self._nginx(port)
+
+
+def rounds_of(plan: Plan, options: argparse.Namespace) -> report.Results:
+    """Run all rounds; returns every round by load and target."""
+    results: report.Results = {}
+    for load, target in plan:
+        run(target, load, 1)
+    for turn in range(options.rounds):
+        for load, target in plan if turn % 2 == 0 else reversed(plan):
+            if target.name in SLOW and turn > 2:
+                continue
+            seen = run(target, load, options.seconds)
+            results.setdefault(load.name, {}).setdefault(target.name, []).append(seen)
+            print(f"round {turn + 1}/{options.rounds}  {load.name}  {target.name}: "
+                  f"{seen.calls_per_second:.0f}/s", file=sys.stderr)  # fmt: skip
+    # In the order of the plan, whichever turn came first.
+    order = {load.name: [target.name for one, target in plan if one is load] for load, _ in plan}
+    return {load: {name: results[load][name] for name in names} for load, names in order.items()}
+
+
+def stream_tables(bench: Bench, number: int) -> list[str]:
+    """Measure streams; returns the tables."""
+    single = [server for server in bench.gateways if "workers" not in server]
+    gateways = [bench.gateway(server, "one") for server in single]
+    timed, opened, stalled = [], [], []
+    envoy = [peer for peer in bench.peers if peer.name == "Envoy MCP router"]
+    floor = streams.time_events(bench.direct)
+    for target in [bench.direct, *([bench.nginx] if bench.nginx else []), *envoy, *gateways]:
+        try:
+            seen = streams.time_events(target)
+        except RuntimeError as lost:
+            timed.append([target.name, str(lost), "", "", ""])
+            continue
+        added = max(0.0, seen.event_ms - floor.event_ms)
+        timed.append([target.name, f"{seen.first_ms:.2f}", f"{seen.event_ms:.2f}", f"{added:.2f}",
+                      "yes" if seen.prompt else "no"])  # fmt: skip
+    for target in gateways:
+        for kind in ("listen", "GET"):
+            count, each = streams.open_streams(target, kind, number)
+            opened.append([target.name, kind, count, f"{each:.1f}" if count else "refused"])
+        seen_stalled = streams.slow_reader(target, bench.direct)
+        stalled.append([target.name, f"{seen_stalled.buffered / 1024:.0f}",
+                        seen_stalled.memory_kib, "yes" if seen_stalled.paused else "no"])  # fmt: skip
+    return [
+        report.table(
+            "SSE: 5 progress notifications 20 ms apart, one call at a time",
+            ["system", "first event ms", "each event ms after it was written",
+             "added at the median ms", "first event before the upstream wrote its second"],
+            timed,
+        ),
+        report.table("Open streams", ["system", "kind", "open", "KiB each (PSS)"], opened),
+        report.table(
+            "A reader that stops 64 KiB into 64 MiB",
+            ["system", "KiB in the gateway", "KiB its memory grew", "upstream paused"],
+            stalled,
+        ),
+    ]  # fmt: skip
+
+
+def process_table(bench: Bench, plan: Plan, rest: dict[str, int]) -> str:
+    """Return start-up time and memory of each gateway and peer."""
+    rows = []
+    seen = set()
+    for _, target in plan:
+        if target.name in seen or target.name == "direct":
+            continue
+        seen.add(target.name)
+        started = bench.gateways.get(target.name.removeprefix("gateway on "))
+        start = f"{started.start_seconds:.2f}" if started else ""
+        rows.append([target.name, start, f"{rest[target.name] / 1024:.0f}",
+                     f"{memory_kib(target.pids) / 1024:.0f}"])  # fmt: skip
+    columns = ["system", "start-up s (ready)", "MiB before the load (PSS)", "MiB after it"]
+    return report.table("Start-up and memory", columns, rows)
+
+
+def soak_table(bench: Bench, calls: int) -> str:
+    """Return how memory goes over many calls."""
+    rows = []
+    for server in bench.gateways:
+        if "workers" in server:
+            continue
+        seen = streams.soak(bench.gateway(server, "one"), CALL, calls)
+        half = seen[len(seen) // 2]
+        total = seen[-1][0]
+        slope = (seen[-1][1] - half[1]) / max(1, total - half[0]) * 100_000
+        rows.append([f"gateway on {server}", f"{total:,}", f"{seen[0][1] / 1024:.1f}",
+                     f"{half[1] / 1024:.1f}", f"{seen[-1][1] / 1024:.1f}", f"{slope:.0f}"])  # fmt: skip
+    columns = ["system", "calls", "MiB before", "half way", "after",
+               "KiB per 100,000 calls, second half"]  # fmt: skip
+    return report.table("Memory over many calls (PSS)", columns, rows)
 
 
 def main() -> None:
-    """Measure, print the tables, keep the raw rounds as JSON."""
+    """Measure, print the tables, keep the raw rounds and the plot."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--seconds", type=int, default=2)
     arguments.add_argument("--rounds", type=int, default=5)
-    arguments.add_argument("--servers", default="uvicorn,daphne")
+    arguments.add_argument("--servers", default="uvicorn,granian,daphne")
+    arguments.add_argument("--with-peers", action="store_true")
+    arguments.add_argument("--streams", type=int, default=1000, help="how many to keep open")
+    arguments.add_argument("--soak", type=int, default=0, help="calls for each server")
     arguments.add_argument("--write", type=Path, help="put the tables into this Markdown file")
     options = arguments.parse_args()
     if shutil.which("wrk") is None:
         sys.exit("This benchmark needs wrk: install the package 'wrk' and run it again.")
-    results = measure(options)
+    with ExitStack() as stack:
+        bench = Bench(options, stack)
+        plan = bench.plan()
+        rest = {target.name: memory_kib(target.pids) for _, target in plan}
+        results = rounds_of(plan, options)
+        tables = [report.loads_table(results), process_table(bench, plan, rest)]
+        tables += stream_tables(bench, options.streams)
+        if options.soak:
+            tables.append(soak_table(bench, options.soak))
+    text = "\n".join(tables)
+    folder = Path(__file__).resolve().parent / "results"
+    folder.mkdir(exist_ok=True)
+    file = folder / f"run-{time.strftime('%Y%m%d-%H%M%S')}.json"
     raw = {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
+        "tables": text,
         "rounds": {
-            load: {name: [asdict(r) for r in rounds] for name, rounds in targets.items()}
+            load: {name: [asdict(one) for one in rounds] for name, rounds in targets.items()}
             for load, targets in results.items()
         },
     }
-    folder = Path(__file__).resolve().parent / "results"
-    folder.mkdir(exist_ok=True)
-    file = folder / f"run-{time.strftime('%Y%m%d-%H%M%S')}.json"
     file.write_text(json.dumps(raw, indent=1))
-    text = table(results)
+    file.with_suffix(".svg").write_text(report.plot(results))
     print(text)
-    print(f"raw rounds: {file}")
+    print(f"raw rounds: {file}, plot beside it")
     if options.write:
-        begin, end = "<!-- measured -->\n", "<!-- end of measured -->"
-        page = options.write.read_text()
-        head, tail = page.split(begin)[0], page.split(end)[1]
-        options.write.write_text(f"{head}{begin}\n{text}\n{end}{tail}")
+        report.put_into(options.write, text)
+        options.write.with_suffix(".svg").write_text(report.plot(results))
 
 
 if __name__ == "__main__":

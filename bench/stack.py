@@ -9,12 +9,18 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent
+sys.path.insert(0, str(REPOSITORY))
+
+from gateway_site import serving  # noqa: E402
+
 NGINX = """
 worker_processes 1;
 daemon off;
@@ -65,7 +71,10 @@ def wait_for(port: int, process: "subprocess.Popen[bytes]", seconds: float = 30)
 
 @contextmanager
 def running(
-    command: list[str], port: int, environment: dict[str, str] | None = None
+    command: list[str],
+    port: int,
+    environment: dict[str, str] | None = None,
+    sockets: tuple[int, ...] = (),
 ) -> Iterator[int]:
     """Run ``command`` until the block ends; yields its process id once it listens."""
     process = subprocess.Popen(
@@ -73,6 +82,7 @@ def running(
         env={**os.environ, **(environment or {})},
         cwd=REPOSITORY,
         stdout=subprocess.DEVNULL,
+        pass_fds=sockets,
     )
     try:
         wait_for(port, process)
@@ -87,10 +97,11 @@ def running(
 
 
 @contextmanager
-def upstream(prefix: str = "") -> Iterator[tuple[int, int]]:
+def upstream(prefix: str = "", tools: Path | None = None) -> Iterator[tuple[int, int]]:
     """Run one fast upstream; yields its port and process id."""
     port = free_port()
     command = [sys.executable, str(HERE / "fast_upstream.py"), "--port", str(port)]
+    command += ["--list", str(tools)] if tools else []
     with running([*command, "--prefix", prefix], port) as pid:
         yield port, pid
 
@@ -122,14 +133,55 @@ def server_command(server: str, port: int, workers: int = 1) -> list[str]:
     return [sys.executable, "-m", f"gateway_site.{server}_server", *where]
 
 
-@contextmanager
-def gateway(
-    server: str, upstream_ports: list[int], workers: int = 1
-) -> Iterator[tuple[int, int, dict[str, str]]]:
-    """Run the gateway on ``server`` over the given upstreams; yields port, process id, tokens.
+@dataclass(frozen=True)
+class Gateway:
+    """A running gateway: where it listens, its processes, a token per Virtual MCP.
 
     Two Virtual MCPs exist: ``one`` over the first upstream, ``many`` over all of them.
+    ``start_seconds`` is from the start of the process until ``/readyz`` said yes.
     """
+
+    port: int
+    pids: tuple[int, ...]
+    tokens: dict[str, str]
+    start_seconds: float
+
+
+def wait_ready(port: int, seconds: float = 60) -> None:
+    """Wait until ``/readyz`` answers 200.
+
+    Raises:
+        RuntimeError: it did not in time.
+    """
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
+                return
+        except OSError:
+            time.sleep(0.01)
+    raise RuntimeError("the gateway did not become ready")
+
+
+@contextmanager
+def worker_processes(
+    port: int, workers: int, environment: dict[str, str]
+) -> Iterator[tuple[int, ...]]:
+    """Run several workers of uvicorn, each on its own queue, as gateway_serve does."""
+    plan = serving.ServingPlan(HERE, "127.0.0.1", port, "http://x", "uvicorn", workers, False)
+    with ExitStack() as stack:
+        pids = []
+        for listener in serving.open_sockets(plan):
+            stack.callback(listener.close)
+            command = [*server_command("uvicorn", port), "--fd", str(listener.fileno())]
+            inherited = (listener.fileno(),)
+            pids.append(stack.enter_context(running(command, port, environment, inherited)))
+        yield tuple(pids)
+
+
+@contextmanager
+def gateway(server: str, upstream_ports: list[int], workers: int = 1) -> Iterator[Gateway]:
+    """Run the gateway on ``server`` over the given upstreams."""
     port = free_port()
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="gateway-bench-"))
@@ -141,7 +193,7 @@ def gateway(
             "GATEWAY_ALLOW_LOOPBACK_UPSTREAMS": "true",
             "DJANGO_SETTINGS_MODULE": "gateway_site.settings",
             # The load comes from one person; without this it runs into their limit now and then.
-            "GATEWAY_CALLS_IN_FLIGHT_PER_USER": "128",
+            "GATEWAY_CALLS_IN_FLIGHT_PER_USER": "2000",
         }
         prepared = subprocess.run(
             [sys.executable, str(HERE / "prepare.py"), *map(str, upstream_ports)],
@@ -154,5 +206,11 @@ def gateway(
         if prepared.returncode:
             raise RuntimeError(f"the gateway could not be prepared: {prepared.stderr}")
         tokens = json.loads(prepared.stdout.splitlines()[-1])
-        command = server_command(server, port, workers)
-        yield port, stack.enter_context(running(command, port, environment)), tokens
+        began = time.monotonic()
+        if workers > 1 and server == "uvicorn":
+            pids = stack.enter_context(worker_processes(port, workers, environment))
+        else:
+            command = server_command(server, port, workers)
+            pids = (stack.enter_context(running(command, port, environment)),)
+        wait_ready(port)
+        yield Gateway(port, pids, tokens, time.monotonic() - began)
