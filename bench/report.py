@@ -27,7 +27,7 @@ def loads_table(results: Results) -> str:
         lines += [
             f"**{load}**",
             "",
-            "| system | × nginx | × Envoy's router | CPU µs a call | p50 ms | p95 ms | p99 ms "
+            "| system | x nginx | x Envoy's router | CPU µs a call | p50 ms | p95 ms | p99 ms "
             "| calls/s (least - most) | wrong |",
             "|---|---|---|---|---|---|---|---|---|",
         ]

@@ -1,7 +1,7 @@
 """Compare the gateway with its bare upstream, with nginx and with other gateways, in one run.
 
     python bench/run.py [--rounds 5] [--seconds 2] [--servers uvicorn,granian,daphne]
-                        [--with-peers] [--streams 1000] [--soak 100000] [--write docs/performance.md]
+                        [--with-peers] [--streams 1000] [--soak 100000] [--write PAGE]
 
 Needs ``wrk``; takes nginx along where it is installed, and with ``--with-peers`` the gateways that
 ``bench/peers.py install`` has set up. Rounds are interleaved (forward, then backward), answers are
@@ -120,7 +120,8 @@ def rounds_of(plan: Plan, options: argparse.Namespace) -> report.Results:
         for load, target in plan if turn % 2 == 0 else reversed(plan):
             if target.name in SLOW and turn > 2:
                 continue
-            seen = run(target, load, options.seconds)
+            seconds = options.seconds * (3 if target.name in SLOW else 1)
+            seen = run(target, load, seconds)
             results.setdefault(load.name, {}).setdefault(target.name, []).append(seen)
             print(f"round {turn + 1}/{options.rounds}  {load.name}  {target.name}: "
                   f"{seen.calls_per_second:.0f}/s", file=sys.stderr)  # fmt: skip
@@ -149,9 +150,9 @@ def stream_tables(bench: Bench, number: int) -> list[str]:
         for kind in ("listen", "GET"):
             count, each = streams.open_streams(target, kind, number)
             opened.append([target.name, kind, count, f"{each:.1f}" if count else "refused"])
-        seen_stalled = streams.slow_reader(target, bench.direct)
-        stalled.append([target.name, f"{seen_stalled.buffered / 1024:.0f}",
-                        seen_stalled.memory_kib, "yes" if seen_stalled.paused else "no"])  # fmt: skip
+        stall = streams.slow_reader(target, bench.direct)
+        paused = "yes" if stall.paused else "no"
+        stalled.append([target.name, f"{stall.buffered / 1024:.0f}", stall.memory_kib, paused])
     return [
         report.table(
             "SSE: 5 progress notifications 20 ms apart, one call at a time",
@@ -194,8 +195,8 @@ def soak_table(bench: Bench, calls: int) -> str:
         half = seen[len(seen) // 2]
         total = seen[-1][0]
         slope = (seen[-1][1] - half[1]) / max(1, total - half[0]) * 100_000
-        rows.append([f"gateway on {server}", f"{total:,}", f"{seen[0][1] / 1024:.1f}",
-                     f"{half[1] / 1024:.1f}", f"{seen[-1][1] / 1024:.1f}", f"{slope:.0f}"])  # fmt: skip
+        mib = [f"{kib / 1024:.1f}" for kib in (seen[0][1], half[1], seen[-1][1])]
+        rows.append([f"gateway on {server}", f"{total:,}", *mib, f"{slope:.0f}"])
     columns = ["system", "calls", "MiB before", "half way", "after",
                "KiB per 100,000 calls, second half"]  # fmt: skip
     return report.table("Memory over many calls (PSS)", columns, rows)

@@ -1,4 +1,4 @@
-"""What streams cost: events on time, memory of open ones, a reader that stops, memory over calls."""
+"""What streams cost: events on time, memory of open ones, a reader that stops, many calls."""
 
 import json
 import resource
@@ -78,7 +78,9 @@ def time_events(target: Target, times: int = 12) -> Timed:
             written = [int(message["params"]["message"]) for _, message in notes]
             arrived = [at for at, _ in notes]
             firsts.append((arrived[0] - began) / 1e6)
-            delays += [(at - at_upstream) / 1e6 for at, at_upstream in zip(arrived, written)]
+            delays += [
+                (at - at_upstream) / 1e6 for at, at_upstream in zip(arrived, written, strict=True)
+            ]
             prompt = prompt and arrived[0] < written[1]
     return Timed(statistics.median(firsts), statistics.median(delays), prompt)
 

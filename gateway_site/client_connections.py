@@ -28,6 +28,8 @@ HEAD, BODY, ANSWER, IDLE = range(4)
 MOST_HEAD_BYTES = 32 * 1024
 MOST_URL_BYTES = 8 * 1024
 MOST_HEADERS = 100
+# What a client does not take is held only up to here; the rest waits upstream.
+MOST_UNSENT_BYTES = 32 * 1024
 # Connections above the limit are told so; this many may wait for that.
 MOST_REFUSED = 256
 
@@ -241,6 +243,7 @@ class ClientConnection(HttpToolsProtocol):  # type: ignore[misc]
         """Begin; above the limit the first request is refused, and far above it nothing is read."""
         super().connection_made(transport)
         self.access_log = False
+        transport.set_write_buffer_limits(high=MOST_UNSENT_BYTES)
         self.phase, self.since = HEAD, self.loop.time()
         self.head_bytes = self.chunk_bytes = 0
         over = len(self.connections) - self.limits.connections

@@ -14,8 +14,34 @@ from typing import Any
 from twisted.internet import defer
 
 
+class _Flow:
+    """Whether a client takes what is written to it; Twisted tells it (``IPushProducer``)."""
+
+    __slots__ = ("open",)
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.open.set()
+
+    def pauseProducing(self) -> None:  # noqa: N802
+        """The connection's buffer is full."""
+        self.open.clear()
+
+    def resumeProducing(self) -> None:  # noqa: N802
+        """The connection takes more."""
+        self.open.set()
+
+    def stopProducing(self) -> None:  # noqa: N802
+        """The connection is lost: nobody need wait for it."""
+        self.open.set()
+
+
 class DrainingServer(Server):  # type: ignore[misc]
-    """Stops listening at SIGTERM, lets running answers end, then ends the background work."""
+    """Stops listening at SIGTERM, lets running answers end, then ends the background work.
+
+    What an application sends waits until the client has taken most of what was sent before:
+    Daphne alone would collect a whole answer in memory for a client that has stopped reading.
+    """
 
     def __init__(self, application: Any, endpoints: list[str], drain: float) -> None:
         super().__init__(
@@ -23,6 +49,21 @@ class DrainingServer(Server):  # type: ignore[misc]
         )
         self._drain_seconds = drain
         self._ports: list[Any] = []
+
+    async def handle_reply(self, protocol: Any, message: Any) -> None:
+        """Send one message of an application, and wait while the connection is full."""
+        if not message["type"].startswith("http.response."):
+            await super().handle_reply(protocol, message)
+            return
+        if message["type"] == "http.response.start" and protocol.channel is not None:
+            protocol.registerProducer(_Flow(), True)
+        flow = protocol.producer
+        ends = message["type"] == "http.response.body" and not message.get("more_body")
+        if ends and flow is not None and protocol.channel is not None:
+            protocol.unregisterProducer()
+        await super().handle_reply(protocol, message)
+        if flow is not None and not ends:
+            await flow.open.wait()
 
     def listen_success(self, port: Any) -> None:
         """Remember the port, so that it can be closed first."""

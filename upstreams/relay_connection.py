@@ -118,11 +118,8 @@ class RelayConnection(asyncio.BufferedProtocol):
         """
         while True:
             if self._parts:
-                parts = self._parts
-                data = parts[0] if len(parts) == 1 else b"".join(parts)
-                parts.clear()
-                self._buffered = 0
-                if self._paused:
+                data = self._take()
+                if self._paused and self._buffered <= LOW_WATER:
                     self._resume()
                 return data
             if self.phase == DONE:
@@ -130,6 +127,26 @@ class RelayConnection(asyncio.BufferedProtocol):
             if self._error is not None or self.phase != BODY:
                 raise self._error or Dropped(untouched=False)
             await self._wait()
+
+    def _take(self) -> bytes:
+        """Return all that is there, or of more than a read about one read's worth.
+
+        A slow reader's process holds what was taken, what is here and what the client's
+        connection holds: together at most 256 KiB (security.md 3).
+        """
+        parts = self._parts
+        if self._buffered <= READ_BYTES:
+            data = parts[0] if len(parts) == 1 else b"".join(parts)
+            parts.clear()
+        else:
+            taken = [parts.popleft()]
+            size = len(taken[0])
+            while parts and size + len(parts[0]) <= READ_BYTES:
+                size += len(parts[0])
+                taken.append(parts.popleft())
+            data = b"".join(taken)
+        self._buffered -= len(data)
+        return data
 
     def whole_body(self) -> bytes | None:
         """Return the body if it has arrived completely, else None; costs no task switch."""

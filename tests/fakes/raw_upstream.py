@@ -5,8 +5,9 @@
 
 A script is a list of steps: ``bytes`` are written, numbers are pauses in seconds, ``CLOSE``
 ends the connection properly, ``RESET`` breaks it, ``FLOOD`` writes for ever (until the peer
-leaves; ``flooded`` counts the bytes). After a script the next request on the same connection
-gets the next script. A script that is a function gets the request's bytes.
+leaves; ``flooded`` counts the bytes). ``written`` counts what of the steps the kernel has taken.
+After a script the next request on the same connection gets the next script. A script that is a
+function gets the request's bytes.
 
 It records ``connections`` (how many), ``requests`` (raw bytes, head and body) and ``closed``
 (connections that have ended); ``wait(what)`` blocks until ``what(self)`` is true.
@@ -70,7 +71,7 @@ class RawUpstream:
         self._loop: asyncio.AbstractEventLoop | None = None
         self.connections = 0
         self.closed = 0
-        self.flooded = 0
+        self.flooded = self.written = 0
         self.requests: list[bytes] = []
         self.port = 0
 
@@ -121,6 +122,8 @@ class RawUpstream:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._count("connections")
+        if not self._tls:
+            writer.transport.set_write_buffer_limits(0)
         ends = (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError, ssl.SSLError)
         with contextlib.suppress(*ends):
             while True:
@@ -147,6 +150,7 @@ class RawUpstream:
             if isinstance(step, bytes):
                 writer.write(step)
                 await writer.drain()
+                self._count("written", len(step))
             elif step == CLOSE:
                 return False
             elif step == RESET:
