@@ -3,7 +3,7 @@
 Each leg prints pytest's closing line; the very last line is the total over all legs. A leg
 that cannot be prepared counts as one failure, and the others still run. Services are private
 to the run, on free ports in a temporary folder, so that two runs do not meet. Names given as
-arguments (``suite npm browser postgres redis``) run only those legs.
+arguments (``suite npm browser postgres redis races``) run only those legs.
 """
 
 # ruff: noqa: S603, the commands are our own
@@ -298,7 +298,7 @@ def postgres(leg: Leg) -> None:
             "DATABASE_URL": f"{url.rpartition('/')[0]}/{name}",
             "GATEWAY_TEST_POSTGRES_URL": url,
         }
-        wanted = "not browser and not npm and not redis"
+        wanted = "not browser and not npm and not redis and not races"
         pytest(leg, "-n", "2", "--create-db", "-m", wanted, environment=environment)
 
 
@@ -306,8 +306,15 @@ def redis(leg: Leg) -> None:
     """What goes through Redis: the channel layer, shared counters, several nodes."""
     with redis_server() as url:
         environment = {"GATEWAY_TEST_REDIS_URL": url, "REDIS_URL": url}
-        wanted = "not browser and not npm and not postgres"
+        wanted = "not browser and not npm and not postgres and not races"
         pytest(leg, "-n", "2", "-m", wanted, *TESTS_WITH_REDIS, environment=environment)
+
+
+def races(leg: Leg) -> None:
+    """Races between processes: a few rounds, or what ``TOKEN_RACE_ROUNDS`` and the like say."""
+    with postgres_server() as url:
+        environment = {"GATEWAY_TEST_POSTGRES_URL": url}
+        pytest(leg, "-m", "races", "-s", "--timeout", "5400", environment=environment)
 
 
 LEGS: dict[str, Callable[[Leg], None]] = {
@@ -316,6 +323,7 @@ LEGS: dict[str, Callable[[Leg], None]] = {
     "browser": browser,
     "postgres": postgres,
     "redis": redis,
+    "races": races,
 }
 
 
