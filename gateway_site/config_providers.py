@@ -16,14 +16,14 @@ from gateway_site.scim import tokens
 
 def apply_identity_provider(entry: IdentityProviderEntry, path: str, applying: Applying) -> None:
     """Make, change or remove an OpenID Connect provider."""
-    app = SocialApp.objects.filter(provider="openid_connect", provider_id=entry.id).first()
+    app = SocialApp.objects.filter(provider_id=entry.id).first()
     if entry.state is State.ABSENT:
         if app is not None:
             people_actions.delete_identity_provider(app, actor=applying.actor)
         applying.note("identity provider", entry.id, "removed" if app else "unchanged")
         return
     created = app is None
-    app = app or SocialApp(provider="openid_connect", provider_id=entry.id)
+    app = app or SocialApp(provider_id=entry.id)
     changed = differing(app, said(name=entry.name, client_id=entry.client_id))
     settings = _settings(entry, app.settings or {})
     if settings != app.settings:

@@ -181,11 +181,14 @@ def save_identity_provider(
     """
     for name, value in values.items():
         setattr(app, name, value)
-    app.provider = "openid_connect"
     preset = preset_of(str(app.settings.get("preset", "")))
     entered = str(app.settings.get("server_url", ""))
     app.settings = {**app.settings, "server_url": preset.issuer_for(entered)}
     app.provider_id = app.provider_id or preset.key
+    app.provider = "saml" if preset.key == "saml" else "openid_connect"
+    if app.provider == "saml":
+        # What the library finds a SAML provider by.
+        app.client_id = app.provider_id
     app.name = app.name or preset.title
     validate_slug(app.provider_id)
     check_settings(app.settings)

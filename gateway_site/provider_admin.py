@@ -95,6 +95,13 @@ class IdentityProviderAdmin(FreshSignInMixin, _ProviderAdmin):
         if not app.provider_id:
             form = f"{settings.PUBLIC_URL}/accounts/oidc/<id>/login/callback/"
             return format_html("<code>{}</code>", form)
+        if app.provider == "saml":
+            saml = f"{settings.PUBLIC_URL}/accounts/saml/{app.provider_id}"
+            return format_html(
+                "Reply address <code>{}/acs/</code>, entity ID <code>{}/metadata/</code>",
+                saml,
+                saml,
+            )
         address = reverse("openid_connect_callback", kwargs={"provider_id": app.provider_id})
         return format_html("<code>{}</code>", settings.PUBLIC_URL + address)
 
@@ -109,7 +116,7 @@ class IdentityProviderAdmin(FreshSignInMixin, _ProviderAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[SocialApp]:
         """Show only what sign-in uses."""
-        return super().get_queryset(request).filter(provider="openid_connect")
+        return super().get_queryset(request).filter(provider__in=("openid_connect", "saml"))
 
     def save_model(self, request: HttpRequest, obj: SocialApp, form: Any, change: bool) -> None:
         """Save through the action."""

@@ -106,7 +106,7 @@ class IdentityProviderForm(forms.ModelForm):  # type: ignore[type-arg]
         super().__init__(*args, **kwargs)
         stored = self.instance.settings or {}
         self.fields["name"].required = False
-        self.fields["client_id"].required = True
+        self.fields["client_id"].required = False
         for name in ("preset", "server_url", "groups_claim"):
             self.fields[name].initial = stored.get(name, "generic" if name == "preset" else "")
         for name, key in _LISTS.items():
@@ -133,6 +133,10 @@ class IdentityProviderForm(forms.ModelForm):  # type: ignore[type-arg]
         cleaned["server_url"] = preset.issuer_for(cleaned.get("server_url") or "")
         cleaned["name"] = cleaned.get("name") or preset.title
         cleaned["provider_id"] = cleaned.get("provider_id") or preset.key
+        if preset.key == "saml":
+            cleaned["client_id"] = cleaned["provider_id"]
+        elif not cleaned.get("client_id"):
+            self.add_error("client_id", "Give the client ID that the provider assigned.")
         taken = SocialApp.objects.filter(provider_id=cleaned["provider_id"])
         if taken.exclude(pk=self.instance.pk).exists():
             self.add_error("provider_id", "Another provider has this id.")

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
-from gateway_site import data_directory
+from gateway_site import data_directory, saml_library
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 try:
@@ -144,6 +144,7 @@ INSTALLED_APPS = [
     "allauth.account",
     "allauth.socialaccount",
     "gateway_site.identity",
+    *(["gateway_site.saml"] if saml_library.is_there() else []),
     "allauth.mfa",
     "allauth.usersessions",
     "rest_framework",

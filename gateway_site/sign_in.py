@@ -15,7 +15,7 @@ from django.contrib.auth.models import User
 from django.http import HttpRequest
 
 from gateway_site.identity import arrival, outbound
-from gateway_site.identity.provider import OpenIdProvider
+from gateway_site.identity.provider_facts import facts_of
 from upstreams import token_vault
 
 SEALED_SECRET = "sealed_secret"  # noqa: S105
@@ -68,7 +68,7 @@ class SocialAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
 
     def is_email_verified(self, provider: Any, email: str) -> bool:
         """Tell whether every address that a provider names counts as verified."""
-        return isinstance(provider, OpenIdProvider) and provider.facts.trust_addresses
+        return facts_of(provider.app).trust_addresses
 
     def pre_social_login(self, request: HttpRequest, sociallogin: Any) -> None:
         """Let in only whom the provider's settings let in.

@@ -31,6 +31,14 @@ def group_claim(facts: ProviderFacts, data: dict[str, Any]) -> GroupClaim:
     return groups_in(data.get("id_token", {}), data.get("userinfo", {}), facts.groups_claim)
 
 
+def _claims_of(sociallogin: Any) -> dict[str, Any]:
+    """Return what the provider said, as claims; SAML's attributes stand for those of a token."""
+    data: dict[str, Any] = sociallogin.account.extra_data
+    if isinstance(sociallogin.provider, OpenIdProvider):
+        return data
+    return {"id_token": {**data, "sub": sociallogin.account.uid}}
+
+
 def check(request: HttpRequest, sociallogin: Any) -> None:
     """Let somebody in, or not; called before anything is stored or anybody is signed in.
 
@@ -38,9 +46,7 @@ def check(request: HttpRequest, sociallogin: Any) -> None:
         ImmediateHttpResponse: the page that says why not, or the report of a test.
     """
     provider = sociallogin.provider
-    if not isinstance(provider, OpenIdProvider):
-        return
-    facts, data = provider.facts, sociallogin.account.extra_data
+    facts, data = facts_of(provider.app), _claims_of(sociallogin)
     groups = group_claim(facts, data)
     refusal = refusal_of(facts, together(data), groups)
     if sociallogin.state.get("process") == provider_trial.PROCESS:
@@ -49,7 +55,7 @@ def check(request: HttpRequest, sociallogin: Any) -> None:
             provider_trial.report(request, provider.app, data, groups, names, refusal)
         )
     if refusal is not None:
-        refuse(request, facts, refusal, str(data["id_token"].get("sub", "")))
+        refuse(request, facts, refusal, str(sociallogin.account.uid))
     if sociallogin.is_existing and not sociallogin.user.is_active:
         _note_refusal(facts.id, "inactive", sociallogin.user.get_username())
 
@@ -84,10 +90,10 @@ def signed_in(
     sender: Any, request: HttpRequest, user: User, sociallogin: Any = None, **_: Any
 ) -> None:
     """Give the person exactly the groups that their provider names now."""
-    if sociallogin is None or not isinstance(sociallogin.provider, OpenIdProvider):
+    if sociallogin is None:
         return
     app = sociallogin.provider.app
-    facts, data = facts_of(app), sociallogin.account.extra_data
+    facts, data = facts_of(app), _claims_of(sociallogin)
     groups = group_claim(facts, data)
     set_groups(user, mapped(facts, groups, mapping_of(app)), source=f"oidc:{facts.id}")
     if not groups.complete:

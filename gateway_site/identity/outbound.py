@@ -45,7 +45,23 @@ def fetch_json(url: str, *, what: str, token: str = "") -> dict[str, Any]:
     Raises:
         ProviderFault: it could not be reached, or did not answer with a JSON object.
     """
-    headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+    body = fetch_bytes(url, what=what, token=token)
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as failure:
+        raise ProviderFault(f"{what} at {url} is not JSON.") from failure
+    if not isinstance(value, dict):
+        raise ProviderFault(f"{what} at {url} is not a JSON object.")
+    return value
+
+
+def fetch_bytes(url: str, *, what: str, token: str = "", accept: str = "application/json") -> bytes:
+    """Return what is at an address, not more than ``MAX_BYTES``.
+
+    Raises:
+        ProviderFault: it could not be reached, is no 200, or is too large.
+    """
+    headers = {"Accept": accept, "Accept-Encoding": "identity"}
     if token:
         headers["Authorization"] = f"Bearer {token}"
     session = prepare(requests.Session())
@@ -59,7 +75,7 @@ def fetch_json(url: str, *, what: str, token: str = "") -> dict[str, Any]:
         ) as response:
             if response.status_code != 200:
                 raise ProviderFault(f"{what} at {url} answered {response.status_code}.")
-            body = response.raw.read(MAX_BYTES + 1, decode_content=False)
+            body: bytes = response.raw.read(MAX_BYTES + 1, decode_content=False)
     except requests.exceptions.SSLError as failure:
         raise ProviderFault(
             f"The TLS certificate of {url} is not trusted. If your company has an authority of "
@@ -71,10 +87,4 @@ def fetch_json(url: str, *, what: str, token: str = "") -> dict[str, Any]:
         session.close()
     if len(body) > MAX_BYTES:
         raise ProviderFault(f"{what} at {url} is too large.")
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError) as failure:
-        raise ProviderFault(f"{what} at {url} is not JSON.") from failure
-    if not isinstance(value, dict):
-        raise ProviderFault(f"{what} at {url} is not a JSON object.")
-    return value
+    return body

@@ -223,7 +223,23 @@ _PRESETS = (
     ),
 )
 
-PRESETS: dict[str, Preset] = {preset.key: preset for preset in (GENERIC, *_PRESETS)}
+SAML = Preset(
+    key="saml",
+    title="SAML 2.0",
+    issuer="{}",
+    asks_for="Address of the provider's metadata",
+    example="https://login.contoso.example/metadata.xml",
+    scopes=("openid",),
+    groups_claim="groups",
+    trusts_addresses=True,
+    notes=(
+        "Only signed assertions are taken, only as the answer to a sign-in that began here.",
+        "Entra ID calls the attribute with groups "
+        "http://schemas.microsoft.com/ws/2008/06/identity/claims/groups.",
+    ),
+    sources=("https://docs.oasis-open.org/security/saml/v2.0/saml-core-2.0-os.pdf",),
+)
+PRESETS: dict[str, Preset] = {preset.key: preset for preset in (GENERIC, *_PRESETS, SAML)}
 
 
 def preset_of(key: str) -> Preset:

@@ -55,7 +55,11 @@ class OpenIdProvider(OpenIDConnectProvider):  # type: ignore[misc]
     ) -> HttpResponse:
         """Send the browser to the provider, with a nonce kept in this browser's session."""
         nonce = secrets.token_urlsafe(24)
-        parameters = {**(more.pop("auth_params", None) or self.get_auth_params()), "nonce": nonce}
+        parameters = {
+            **self.get_auth_params(),
+            **(more.pop("auth_params", None) or {}),
+            "nonce": nonce,
+        }
         answer: HttpResponse = super().redirect(
             request, process, next_url, data, auth_params=parameters, nonce=nonce, **more
         )

@@ -16,7 +16,7 @@ from django.views.decorators.http import require_POST
 
 from gateway_site.identity.claims import domain_of
 from gateway_site.identity.errors import ProviderFault
-from gateway_site.identity.provider import OpenIdProvider
+from gateway_site.identity.provider_facts import facts_of
 from gateway_site.identity.views import failed_at
 
 EVERYTHING = "all"
@@ -40,7 +40,7 @@ class Choice:
 def choice_for(request: HttpRequest) -> Choice:
     """Decide what the sign-in page shows in this request."""
     providers = providers_of(request)
-    divided = [p for p in providers if isinstance(p, OpenIdProvider) and p.facts.sign_in_domains]
+    divided = [p for p in providers if facts_of(p.app).sign_in_domains]
     everything = EVERYTHING in request.GET or request.method == "POST"
     by_address = len(providers) > 1 and bool(divided) and not everything
     buttons = [p for p in providers if not by_address or p not in divided]
@@ -54,11 +54,11 @@ def providers_of(request: HttpRequest) -> list[Any]:
     return sorted(get_adapter(request).list_providers(request), key=lambda p: str(p.name).lower())
 
 
-def provider_for(request: HttpRequest, address: str) -> OpenIdProvider | None:
+def provider_for(request: HttpRequest, address: str) -> Any:
     """Return the provider of an address's domain, None if there is none."""
     domain = domain_of(address)
     for provider in providers_of(request):
-        if isinstance(provider, OpenIdProvider) and domain in provider.facts.sign_in_domains:
+        if domain in facts_of(provider.app).sign_in_domains:
             return provider
     return None
 
@@ -74,8 +74,11 @@ def choose(request: HttpRequest) -> HttpResponse:
     if provider is None:
         query = {EVERYTHING: "1"} | ({"next": going_to} if going_to else {})
         return HttpResponseRedirect(f"{reverse('account_login')}?{urlencode(query)}")
-    hint = {**provider.get_auth_params(), "login_hint": address}
+    hint = {"login_hint": address}
     try:
-        return provider.redirect(request, "login", going_to or None, auth_params=hint)
+        answer: HttpResponse = provider.redirect(
+            request, "login", going_to or None, auth_params=hint
+        )
+        return answer
     except ProviderFault as fault:
         return failed_at(request, provider, fault, {})

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from django.core.exceptions import ValidationError
 
-from gateway_site import public_address
+from gateway_site import public_address, saml_library
 from gateway_site.identity.presets import PRESETS, Preset, preset_of
 
 # Tenants that are everybody's: their tokens would come from any company's directory.
@@ -72,7 +72,9 @@ def check_settings(stored: Mapping[str, Any]) -> None:
     url = str(stored.get("server_url", ""))
     parts = urlsplit(url)
     secure = parts.scheme == "https" or (parts.scheme == "http" and public_address.is_loopback(url))
-    if not parts.hostname or not secure or parts.query or parts.fragment:
+    # Metadata of SAML may be told apart by a query, an issuer may not have one.
+    extra = parts.fragment or (parts.query and stored.get("preset") != "saml")
+    if not parts.hostname or not secure or extra:
         raise ValidationError(
             {"server_url": "Give the provider's issuer, such as https://login.example.com/realm."}
         )
@@ -86,6 +88,8 @@ def check_settings(stored: Mapping[str, Any]) -> None:
     if stored.get("preset", "generic") not in PRESETS:
         known = ", ".join(PRESETS)
         raise ValidationError({"preset": f"There is no such preset. There are: {known}."})
+    if stored.get("preset") == "saml" and not saml_library.is_there():
+        raise ValidationError({"preset": saml_library.MISSING})
     if "openid" not in (stored.get("scope") or ["openid"]):
         raise ValidationError({"scopes": "The scope openid has to be asked for."})
     for name in ("allowed_domains", "sign_in_domains"):

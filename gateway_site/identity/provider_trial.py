@@ -31,6 +31,8 @@ class Step:
 
 def discovery_steps(facts: ProviderFacts) -> list[Step]:
     """Try everything that can be tried without a person (blocking)."""
+    if facts.preset.key == "saml":
+        return _saml_steps(facts)
     steps: list[Step] = []
     try:
         address = facts.issuer + discovery.WELL_KNOWN
@@ -49,6 +51,21 @@ def discovery_steps(facts: ProviderFacts) -> list[Step]:
         return steps
     steps += _settings_steps(facts, document)
     return steps
+
+
+def _saml_steps(facts: ProviderFacts) -> list[Step]:
+    from gateway_site.saml.provider import load_metadata
+
+    try:
+        known = load_metadata(facts.issuer, fresh=True)["idp"]
+    except ProviderFault as fault:
+        return [Step("Metadata", "failed", str(fault))]
+    count = len(known.get("x509certMulti", {}).get("signing", ())) or 1
+    return [
+        Step("Metadata", "ok", f"Of {known['entityId']}."),
+        Step("Sign-on address", "ok", str(known["singleSignOnService"]["url"])),
+        Step("Signing certificates", "ok", f"{count} published."),
+    ]
 
 
 def _keys_step(keys: list[dict[str, Any]]) -> Step:
@@ -111,7 +128,7 @@ def report(
     verified = facts.trust_addresses or address_is_verified(said)
     known = sorted(Group.objects.filter(name__in=names).values_list("name", flat=True))
     steps = [
-        Step("Sign-in", "ok", "The provider answered, and its ID token is valid."),
+        Step("Sign-in", "ok", "The provider answered, and its word is valid."),
         Step(
             "Address",
             "ok" if address and verified else "warn",

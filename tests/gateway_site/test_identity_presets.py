@@ -203,7 +203,7 @@ def test_few_words_make_an_issuer(entered, issuer):
 
 
 def test_every_preset_says_where_its_facts_are_from():
-    assert len(PRESETS) == 12
+    assert len(PRESETS) == 13
     for preset in PRESETS.values():
         assert preset.sources
         assert preset.asks_for

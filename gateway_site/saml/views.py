@@ -1,0 +1,91 @@
+"""Going to a SAML provider and coming back from it, always under the public address."""
+
+from typing import Any
+
+from allauth.account.internal.decorators import login_not_required
+from allauth.socialaccount.providers.saml import views as library
+from django.conf import settings
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse
+from django.utils.decorators import method_decorator
+from django.views.decorators.csrf import csrf_exempt
+
+from gateway_site.identity.errors import ProviderFault
+from gateway_site.identity.views import failed_at
+from gateway_site.saml.provider import load_metadata
+
+
+def _under_public_address(request: HttpRequest) -> None:
+    """Have every address the library composes or compares begin with ``PUBLIC_URL``."""
+    request.META["HTTP_HOST"] = settings.PUBLIC_HOST
+    request.META["wsgi.url_scheme"] = "https" if settings.SERVED_OVER_TLS else "http"
+
+
+class _Guarded:
+    """What every view here has in common."""
+
+    def dispatch(self, request: HttpRequest, organization_slug: str, **kwargs: Any) -> HttpResponse:
+        """Answer, and turn what is wrong with the provider into the page that says so."""
+        _under_public_address(request)
+        try:
+            answer: HttpResponse = super().dispatch(  # type: ignore[misc]
+                request, organization_slug=organization_slug, **kwargs
+            )
+        except ProviderFault as fault:
+            return failed_at(request, self.get_provider(organization_slug), fault, {})  # type: ignore[attr-defined]
+        except PermissionDenied:
+            # The library's word for an answer that no sign-in of this browser waits for.
+            unasked = ProviderFault("The answer belongs to no sign-in of this browser.")
+            return failed_at(request, self.get_provider(organization_slug), unasked, {})  # type: ignore[attr-defined]
+        return answer
+
+
+@method_decorator(login_not_required, name="dispatch")
+class LoginView(_Guarded, library.LoginView):  # type: ignore[misc]
+    """Start signing in (POST; a GET asks first)."""
+
+    def get_provider(self, organization_slug: str = "") -> Any:
+        """Return the provider of this address."""
+        app = self.get_app(organization_slug or self.kwargs["organization_slug"])
+        return app.get_provider(self.request)
+
+
+@method_decorator(csrf_exempt, name="dispatch")
+@method_decorator(login_not_required, name="dispatch")
+class AcsView(_Guarded, library.ACSView):  # type: ignore[misc]
+    """Take the provider's answer, which comes from another site without the session's cookie."""
+
+
+@method_decorator(login_not_required, name="dispatch")
+class FinishView(_Guarded, library.FinishACSView):  # type: ignore[misc]
+    """Check the answer, with the session's cookie this time."""
+
+    def dispatch(self, request: HttpRequest, organization_slug: str, **kwargs: Any) -> HttpResponse:
+        """Check the answer; what the library's parser chokes on is a refusal like any other."""
+        try:
+            return super().dispatch(request, organization_slug, **kwargs)
+        except (SyntaxError, ValueError, TypeError, KeyError) as failure:
+            # Its name says what was wrong; its text may quote what was sent.
+            fault = ProviderFault(f"The answer is not SAML ({type(failure).__name__}).")
+            return failed_at(request, self.get_provider(organization_slug), fault, {})
+
+    def get_provider(self, organization_slug: str) -> Any:
+        """Return the provider, with its metadata at hand."""
+        provider = super().get_provider(organization_slug)
+        load_metadata(provider.app.settings["server_url"])
+        return provider
+
+
+@method_decorator(login_not_required, name="dispatch")
+class MetadataView(_Guarded, library.MetadataView):  # type: ignore[misc]
+    """Describe this gateway to a SAML provider."""
+
+
+@login_not_required  # type: ignore[untyped-decorator]
+def no_single_logout(request: HttpRequest, organization_slug: str) -> HttpResponse:
+    """Single logout is not offered.
+
+    Raises:
+        Http404: always.
+    """
+    raise Http404
