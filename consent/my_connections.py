@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from asgiref.sync import async_to_sync
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
@@ -16,7 +17,7 @@ from django.views.decorators.http import require_POST, require_safe
 from consent import agreement, decisions
 from consent.models import ConsentRecord
 from consent.upstream_checklist import reachable_upstreams
-from upstreams import accounts
+from upstreams import accounts, user_keys
 from upstreams.accounts import AccountStatus
 from upstreams.errors import SetupFailed
 from upstreams.health_words import health_line
@@ -140,10 +141,9 @@ def save_key(request: HttpRequest, key: str) -> HttpResponse:
         )
         return redirect("consent:connections")
     try:
-        accounts.save_user_key(person, upstream, secret, actor=person)
-    except (SetupFailed, ValueError):
-        # What is wrong with a key is not repeated: the message might quote it.
-        messages.error(request, f"{upstream.title} cannot use this key. Nothing was saved.")
+        async_to_sync(user_keys.check_and_save)(person, upstream, secret, actor=person)
+    except SetupFailed as error:
+        messages.error(request, f"{error.message} Nothing was saved.")
         return redirect("consent:connections")
     messages.success(request, f"Your key for {upstream.title} is saved.")
     return redirect("consent:connections")

@@ -93,11 +93,32 @@ class UpstreamOAuthEntry(Entry):
     issuer: str | None = None
     client_id: str | None = None
     client_secret: str | None = None
+    auth_method: (
+        Literal["", "none", "client_secret_basic", "client_secret_post", "private_key_jwt"] | None
+    ) = None
     scopes: list[str] | str | None = None
+    scope_delimiter: Literal["space", "comma"] | None = None
+    resource: str | None = None
     send_resource: bool | None = None
     authorize_parameters: dict[str, str] | None = None
     allowed_hosts: list[str] | None = None
     allow_missing_pkce: bool | None = None
+
+
+class EnterpriseEntry(Entry):
+    """How the company's identity provider vouches for people at one upstream (ID-JAG)."""
+
+    token_url: str | None = None
+    provider: str | None = None
+    client_id: str | None = None
+    client_secret: str | None = None
+    auth_method: (
+        Literal["", "none", "client_secret_basic", "client_secret_post", "private_key_jwt"] | None
+    ) = None
+    subject_token: Literal["id_token", "refresh_token", "access_token"] | None = None
+    audience: str | None = None
+    audience_parameter: str | None = None
+    resource_parameter: str | None = None
 
 
 class UpstreamEntry(Entry):
@@ -113,13 +134,17 @@ class UpstreamEntry(Entry):
     url: str | None = None
     enabled: bool | None = None
     era: Literal["auto", "modern", "legacy"] | None = None
-    credential: Literal["none", "fixed", "user_key", "user_oauth"] | None = None
+    credential: (
+        Literal["none", "fixed", "user_key", "user_oauth", "shared_oauth", "enterprise"] | None
+    ) = None
     placement: Literal["header", "query"] | None = None
     name: str | None = None
     prefix: str | None = None
     secret: str | None = None
     key_help: str | None = None
+    headers: dict[str, str] | None = None
     oauth: UpstreamOAuthEntry | None = None
+    enterprise: EnterpriseEntry | None = None
     private_network: str | None = None
     call_timeout: int | None = None
     list_timeout: int | None = None

@@ -1,5 +1,6 @@
 """Applies the parts of ``gateway.yaml`` that are about servers: upstreams and Virtual MCPs."""
 
+import contextlib
 from typing import Any
 
 from django.contrib.auth.models import Group
@@ -10,6 +11,7 @@ from gateway_site.config_file import ConfigurationRefused
 from gateway_site.config_schema import (
     AccessEntry,
     ChoiceEntry,
+    EnterpriseEntry,
     State,
     UpstreamEntry,
     UpstreamOAuthEntry,
@@ -75,6 +77,7 @@ def _preset_fields(entry: UpstreamEntry, path: str) -> dict[str, Any]:
 
 def _upstream_fields(entry: UpstreamEntry) -> dict[str, Any]:
     oauth = entry.oauth or UpstreamOAuthEntry()
+    company = entry.enterprise or EnterpriseEntry()
     scopes = oauth.scopes
     return said(
         title=entry.title,
@@ -90,10 +93,21 @@ def _upstream_fields(entry: UpstreamEntry) -> dict[str, Any]:
         oauth_issuer=oauth.issuer,
         oauth_client_id=oauth.client_id,
         oauth_scopes=" ".join(scopes) if isinstance(scopes, list) else scopes,
+        oauth_auth_method=oauth.auth_method,
+        oauth_scope_delimiter=oauth.scope_delimiter,
+        oauth_resource=oauth.resource,
         oauth_send_resource=oauth.send_resource,
         oauth_extra_authorize_parameters=oauth.authorize_parameters,
         oauth_allowed_hosts=oauth.allowed_hosts,
         oauth_allow_missing_pkce=oauth.allow_missing_pkce,
+        enterprise_token_url=company.token_url,
+        enterprise_provider=company.provider,
+        enterprise_client_id=company.client_id,
+        enterprise_auth_method=company.auth_method,
+        enterprise_subject_token=company.subject_token,
+        enterprise_audience=company.audience,
+        enterprise_audience_parameter=company.audience_parameter,
+        enterprise_resource_parameter=company.resource_parameter,
         private_network=entry.private_network,
         call_timeout=entry.call_timeout,
         list_timeout=entry.list_timeout,
@@ -118,7 +132,34 @@ def _apply_secrets(
         if value != _opened(sealed, sealed_secrets.open_configured_secret, upstream):
             upstream_actions.set_oauth_client_secret(upstream, value, applying.actor)
             changed.append("oauth.client_secret")
+    changed += _apply_headers(upstream, entry, path, applying)
+    if entry.enterprise is not None and entry.enterprise.client_secret is not None:
+        reference = entry.enterprise.client_secret
+        value = applying.secret(f"{path}.enterprise.client_secret", reference)
+        sealed = upstream.sealed_enterprise_client_secret
+        if value != _opened(sealed, sealed_secrets.open_enterprise_secret, upstream):
+            upstream_actions.set_enterprise_secret(upstream, value, applying.actor)
+            changed.append("enterprise.client_secret")
     return changed
+
+
+def _apply_headers(
+    upstream: Upstream, entry: UpstreamEntry, path: str, applying: Applying
+) -> list[str]:
+    if entry.headers is None:
+        return []
+    wanted = {
+        name: applying.secret(f"{path}.headers.{name}", reference)
+        for name, reference in entry.headers.items()
+    }
+    stored: dict[str, str] = {}
+    if upstream.sealed_further_headers:
+        with contextlib.suppress(VaultError):
+            stored = sealed_secrets.open_further_headers(upstream)
+    if wanted == stored:
+        return []
+    upstream_actions.set_further_headers(upstream, wanted, applying.actor)
+    return ["headers"]
 
 
 def _opened(sealed: str, opener: Any, upstream: Upstream) -> str | None:

@@ -144,3 +144,24 @@ class ScimGroup(models.Model):
 
     group = models.OneToOneField("auth.Group", on_delete=models.CASCADE, related_name="scim_group")
     external_id = models.CharField(max_length=254, blank=True, db_index=True)
+
+
+class IdentityGrant(models.Model):
+    """What a person's sign-in at a provider left, sealed, for upstreams that need it."""
+
+    user = models.ForeignKey("auth.User", on_delete=models.CASCADE, related_name="+")
+    provider = models.CharField(max_length=200)
+    subject = models.CharField(max_length=500)
+    # By kind of token: the sealed value, and the Unix time at which it runs out.
+    sealed_tokens = models.JSONField(default=dict, editable=False)
+    ends = models.JSONField(default=dict)
+    version = models.PositiveIntegerField(default=1)
+    renewing_until = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["user", "provider"], name="a_grant_once_per_provider")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user} at {self.provider}"

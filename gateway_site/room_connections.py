@@ -9,7 +9,14 @@ from typing import Any
 from django.contrib.auth.models import Group, User
 from django.db.models.signals import m2m_changed, post_delete, post_save
 
-from gateway_site import audit_trail, change_feed, metrics, sign_in_events, sign_in_secrets
+from gateway_site import (
+    audit_trail,
+    change_feed,
+    identity_grants,
+    metrics,
+    sign_in_events,
+    sign_in_secrets,
+)
 from upstreams import signals as upstream_signals
 
 ROOMS = ("consent", "oauthserver", "upstreams", "virtualmcp")
@@ -28,6 +35,7 @@ def connect() -> None:
         forget_membership, sender=User.groups.through, dispatch_uid="change_feed.membership"
     )
     sign_in_events.connect()
+    identity_grants.connect()
     upstream_signals.audit.connect(
         sign_in_secrets.hear_resealing, dispatch_uid="sign_in_secrets.upstreams"
     )

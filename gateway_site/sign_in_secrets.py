@@ -6,6 +6,7 @@ from allauth.mfa.models import Authenticator
 from allauth.socialaccount.models import SocialApp
 from django.db import transaction
 
+from gateway_site import identity_grants
 from gateway_site.sign_in import MFA_OWNER, SEALED_SECRET, secret_owner
 from upstreams import token_vault
 
@@ -14,6 +15,7 @@ def hear_resealing(sender: Any, kind: str, **_: Any) -> None:
     """Follow ``rotate_encryption_key``: what it did for upstreams is done for sign-in too."""
     if kind == "vault.resealed":
         reseal()
+        identity_grants.reseal()
 
 
 @transaction.atomic

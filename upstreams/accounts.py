@@ -6,13 +6,21 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from django.db import transaction
+from django.db.models import F, Q
 from django.utils import timezone
 
-from upstreams import account_endings, header_values, oauth_tokens, sealed_secrets, token_vault
+from upstreams import (
+    account_endings,
+    enterprise_identity,
+    header_values,
+    oauth_tokens,
+    sealed_secrets,
+    token_vault,
+)
 from upstreams.egress_guard import upstream_rules
 from upstreams.errors import SetupFailed
 from upstreams.models import (
@@ -20,6 +28,7 @@ from upstreams.models import (
     PendingAuthorization,
     Upstream,
     UpstreamAccount,
+    UpstreamClient,
 )
 from upstreams.oauth_tokens import TokenEndpoint
 from upstreams.sealed_secrets import StoredTokens
@@ -62,17 +71,24 @@ def register_connect_rule(rule: ConnectRule) -> None:
 
 
 def may_connect(user: Any, upstream: Upstream) -> bool:
-    """Return whether a person may connect an account (blocking)."""
+    """Return whether a person may connect; the shared account is administrators' (blocking)."""
     if not getattr(user, "is_active", False):
         return False
+    if upstream.credential_kind == CredentialKind.SHARED_OAUTH:
+        return bool(user.is_staff and user.has_perm("upstreams.change_upstream"))
     return _rule is None or _rule(user, upstream)
 
 
-def account_of(user_id: int, upstream_id: int) -> UpstreamAccount | None:
-    """Return the row, None if there is none (blocking)."""
+def held_by(user_id: int | None) -> Q:
+    """Return the condition for a person's account, or without one for the shared account."""
+    return Q(user__isnull=True) if user_id is None else Q(user_id=user_id)
+
+
+def account_of(user_id: int | None, upstream_id: int) -> UpstreamAccount | None:
+    """Return the row, None if there is none; without a person the shared one (blocking)."""
     return (
         UpstreamAccount.objects.select_related("upstream", "client")
-        .filter(user_id=user_id, upstream_id=upstream_id)
+        .filter(held_by(user_id), upstream_id=upstream_id)
         .first()
     )
 
@@ -82,17 +98,50 @@ def status_for(user: "User", upstream: Upstream) -> AccountStatus:
     if not upstream.enabled:
         return AccountStatus("unavailable", reason="An administrator has switched this off.")
     if upstream.credential_kind not in PERSONAL:
-        if upstream.credential_kind == CredentialKind.FIXED:
-            if not upstream.sealed_fixed_credential:
-                return AccountStatus(
-                    "unavailable", reason="An administrator has to enter the shared credential."
-                )
-            return AccountStatus("not_needed", reason="Everybody uses one shared account.")
-        return AccountStatus("not_needed", reason="No sign-in is needed.")
+        return _common_status(user, upstream)
     account = account_of(user.pk, upstream.pk)
     if account is None:
         return AccountStatus("not_connected", reason="Not connected yet.")
     return status_of(account, upstream)
+
+
+def _common_status(user: "User", upstream: Upstream) -> AccountStatus:
+    """Say how it stands where a person has nothing to connect; who it acts as (#155)."""
+    kind = upstream.credential_kind
+    if kind == CredentialKind.FIXED:
+        if not (upstream.sealed_fixed_credential or upstream.sealed_further_headers):
+            return AccountStatus(
+                "unavailable", reason="An administrator has to enter the shared credential."
+            )
+        return AccountStatus(
+            "not_needed", reason="Provided by your administrator: everybody uses one account."
+        )
+    if kind == CredentialKind.SHARED_OAUTH:
+        return _shared_status(upstream)
+    if kind == CredentialKind.ENTERPRISE:
+        token = enterprise_identity.subject_token(
+            user.pk, upstream.enterprise_subject_token, upstream.enterprise_provider
+        )
+        if token is None:
+            reason = "Sign in to the gateway with your company's identity provider to use this."
+            return AccountStatus("unavailable", reason=reason)
+        return AccountStatus("not_needed", reason="Used as you, by your company's sign-in.")
+    return AccountStatus("not_needed", reason="No sign-in is needed.")
+
+
+def _shared_status(upstream: Upstream) -> AccountStatus:
+    account = account_of(None, upstream.pk)
+    if account is None:
+        return AccountStatus(
+            "unavailable", reason="An administrator has to connect the shared account first."
+        )
+    status = status_of(account, upstream)
+    if status.state != "connected":
+        reason = f"An administrator has to connect the shared account again. {status.reason}"
+        return AccountStatus("unavailable", scope=status.scope, reason=reason)
+    name = f" ({status.label})" if status.label else ""
+    reason = f"Provided by your administrator: everybody uses one account{name}."
+    return AccountStatus("not_needed", label=status.label, scope=status.scope, reason=reason)
 
 
 def status_of(account: UpstreamAccount, upstream: Upstream) -> AccountStatus:
@@ -114,32 +163,72 @@ def status_of(account: UpstreamAccount, upstream: Upstream) -> AccountStatus:
     return AccountStatus("connected", **facts)
 
 
-def _tell(user_id: int, upstream_id: int) -> None:
+def _tell(user_id: int | None, upstream_id: int) -> None:
     changed.send(sender=UpstreamAccount, kind="credential", key=f"{user_id}:{upstream_id}")
 
 
 def store_grant(pending: PendingAuthorization, reply: TokenReply, scope: str) -> UpstreamAccount:
     """Store the tokens of a finished connect; an earlier grant is replaced only now (#82)."""
-    upstream, now = pending.upstream, timezone.now()
+    upstream = pending.upstream
+    holder = None if pending.shared else pending.user_id
     tokens = StoredTokens(reply.access_token, reply.refresh_token)
     values: dict[str, Any] = {
         "client": pending.client,
         "sealed_secret": sealed_secrets.seal_tokens(
-            tokens, user_id=pending.user_id, upstream_id=upstream.pk, bound_url=upstream.url
+            tokens, user_id=holder, upstream_id=upstream.pk, bound_url=upstream.url
         ),
         "bound_url": upstream.url,
         "issuer": pending.issuer,
         "resource": pending.resource,
         "scope": scope,
         "account_label": reply.account_label,
-        "expires_at": now + timedelta(seconds=reply.expires_in) if reply.expires_in else None,
+        "expires_at": _end_of(reply),
     }
-    account = _replace(pending.user_id, upstream, values)
+    account = _replace(holder, upstream, values)
     _report("account.connected", account, actor=pending.user, label=reply.account_label)
     return account
 
 
-def _replace(user_id: int, upstream: Upstream, values: dict[str, Any]) -> UpstreamAccount:
+def store_enterprise_grant(
+    user_id: int,
+    upstream: Upstream,
+    client: UpstreamClient,
+    reply: TokenReply,
+    *,
+    resource: str,
+    scope: str,
+) -> UpstreamAccount:
+    """Store what a person's sign-in at the company brought; the grant stays the same one."""
+    before = account_of(user_id, upstream.pk)
+    tokens = StoredTokens(reply.access_token)
+    values: dict[str, Any] = {
+        "client": client,
+        "sealed_secret": sealed_secrets.seal_tokens(
+            tokens, user_id=user_id, upstream_id=upstream.pk, bound_url=upstream.url
+        ),
+        "bound_url": upstream.url,
+        "issuer": client.issuer,
+        "resource": resource,
+        "scope": scope,
+        "account_label": reply.account_label,
+        "expires_at": _end_of(reply),
+    }
+    if before is None:
+        account = _replace(user_id, upstream, values)
+        _report("account.connected", account, actor=account.user, label="company sign-in")
+        return account
+    values |= {"status": UpstreamAccount.Status.CONNECTED, "ended_because": "", "last_error": ""}
+    UpstreamAccount.objects.filter(pk=before.pk).update(
+        **values, version=F("version") + 1, refreshed_at=timezone.now()
+    )
+    return UpstreamAccount.objects.select_related("upstream", "client").get(pk=before.pk)
+
+
+def _end_of(reply: TokenReply) -> datetime | None:
+    return timezone.now() + timedelta(seconds=reply.expires_in) if reply.expires_in else None
+
+
+def _replace(user_id: int | None, upstream: Upstream, values: dict[str, Any]) -> UpstreamAccount:
     """Write a new grant over whatever was there, in one step."""
     fresh = {
         **values,
@@ -156,8 +245,9 @@ def _replace(user_id: int, upstream: Upstream, values: dict[str, Any]) -> Upstre
         "connected_at": timezone.now(),
     }
     with transaction.atomic():
+        key: dict[str, Any] = {"user_id": user_id, "upstream": upstream}
         account, made = UpstreamAccount.objects.select_for_update().get_or_create(
-            user_id=user_id, upstream=upstream, defaults=fresh
+            **key, defaults=fresh
         )
         if not made:
             for name, value in fresh.items():
@@ -168,14 +258,23 @@ def _replace(user_id: int, upstream: Upstream, values: dict[str, Any]) -> Upstre
     return account
 
 
+def check_takes_key(upstream: Upstream) -> None:
+    """Refuse a key where none is taken.
+
+    Raises:
+        SetupFailed: the upstream is off, or takes another kind of credential.
+    """
+    if upstream.credential_kind != CredentialKind.USER_KEY or not upstream.enabled:
+        raise SetupFailed("authorization", f"{upstream.title} takes no keys at present.")
+
+
 def save_user_key(user: "User", upstream: Upstream, key: str, *, actor: Any) -> UpstreamAccount:
-    """Store a person's own key.
+    """Store a person's own key, as it is; ``user_keys`` tries it at the upstream first.
 
     Raises:
         SetupFailed: this upstream takes no keys, or the key cannot travel in a header.
     """
-    if upstream.credential_kind != CredentialKind.USER_KEY or not upstream.enabled:
-        raise SetupFailed("authorization", f"{upstream.title} takes no keys at present.")
+    check_takes_key(upstream)
     value = header_values.checked_value(key.strip())
     sealed = sealed_secrets.seal_tokens(
         StoredTokens(value), user_id=user.pk, upstream_id=upstream.pk, bound_url=upstream.url
@@ -195,18 +294,20 @@ def save_user_key(user: "User", upstream: Upstream, key: str, *, actor: Any) -> 
     return account
 
 
-def disconnect(user: "User", upstream: Upstream, *, actor: Any) -> bool:
-    """Delete a person's account here, and revoke its tokens there as far as possible (#86).
+def disconnect(user: "User | None", upstream: Upstream, *, actor: Any) -> bool:
+    """Delete an account here, and revoke its tokens there as far as possible (#86).
 
-    Returns whether there was one (blocking).
+    Without a person it is the shared one. Returns whether there was one (blocking).
     """
-    account = account_of(user.pk, upstream.pk)
+    user_id = user.pk if user is not None else None
+    account = account_of(user_id, upstream.pk)
     if account is None:
         return False
     endpoint = _revocation(account)
     UpstreamAccount.objects.filter(pk=account.pk).delete()
-    PendingAuthorization.objects.filter(user=user, upstream=upstream).delete()
-    _tell(user.pk, upstream.pk)
+    mine = {"shared": True} if user is None else {"user": user}
+    PendingAuthorization.objects.filter(upstream=upstream, **mine).delete()
+    _tell(user_id, upstream.pk)
     _report("account.disconnected", account, actor=actor)
     if endpoint is not None:
         transaction.on_commit(lambda: _revoke(*endpoint), robust=True)

@@ -35,16 +35,28 @@ EDITABLE: Final = (
     "oauth_issuer",
     "oauth_client_id",
     "oauth_scopes",
+    "oauth_scope_delimiter",
+    "oauth_auth_method",
+    "oauth_resource",
     "oauth_send_resource",
     "oauth_extra_authorize_parameters",
     "oauth_allowed_hosts",
     "oauth_allow_missing_pkce",
+    "enterprise_token_url",
+    "enterprise_provider",
+    "enterprise_client_id",
+    "enterprise_auth_method",
+    "enterprise_subject_token",
+    "enterprise_audience",
+    "enterprise_audience_parameter",
+    "enterprise_resource_parameter",
     "private_network",
     "call_timeout",
     "list_timeout",
     "max_in_flight",
     "max_answer_mib",
 )
+MOST_HEADERS: Final = 20
 _SHOWN_IN_AUDIT: Final = (
     "url",
     "enabled",
@@ -53,6 +65,9 @@ _SHOWN_IN_AUDIT: Final = (
     "oauth_client_id",
     "oauth_allowed_hosts",
     "oauth_allow_missing_pkce",
+    "oauth_resource",
+    "enterprise_token_url",
+    "enterprise_client_id",
     "private_network",
 )
 
@@ -109,6 +124,8 @@ def update_upstream(upstream: Upstream, data: Mapping[str, Any], actor: Any) -> 
     if {"url", "era"} & set(fields):
         upstream.detected_era = upstream.detected_revision = ""
     upstream.save()
+    if "oauth_auth_method" in fields:
+        _apply_auth_method(upstream)
     details = {
         name: {"before": getattr(before, name), "after": getattr(upstream, name)}
         for name in fields
@@ -125,6 +142,20 @@ def update_upstream(upstream: Upstream, data: Mapping[str, Any], actor: Any) -> 
     )
     _announce(upstream)
     return upstream
+
+
+def _apply_auth_method(upstream: Upstream) -> None:
+    """Have the administrator's client prove itself in the way chosen now, from the next request."""
+    for client in UpstreamClient.objects.filter(
+        upstream=upstream, registration=UpstreamClient.Registration.PREREGISTERED
+    ):
+        client.token_endpoint_auth_method = secret_method(
+            ServerMetadata.from_json(client.server_metadata),
+            has_secret=bool(client.sealed_client_secret),
+            chosen=upstream.oauth_auth_method,
+        )
+        client.save(update_fields=["token_endpoint_auth_method", "updated_at"])
+    UpstreamAccount.objects.filter(upstream=upstream).update(refresh_not_before=None)
 
 
 def _widened(before: Upstream | None, after: Upstream) -> dict[str, Any]:
@@ -147,10 +178,14 @@ def _drop_misdirected(before: Upstream, after: Upstream, actor: Any) -> int:
         after.oauth_client_id,
     )
     if moved:
-        after.sealed_fixed_credential = ""
+        after.sealed_fixed_credential = after.sealed_further_headers = ""
+        after.further_header_names = []
         UpstreamClient.objects.filter(upstream=after).exclude(
             registration=UpstreamClient.Registration.PREREGISTERED
         ).delete()
+    old_provider = (before.enterprise_token_url, before.enterprise_client_id)
+    if old_provider != (after.enterprise_token_url, after.enterprise_client_id):
+        after.sealed_enterprise_client_secret = ""
     if before.oauth_client_id != after.oauth_client_id:
         # A secret belongs to the client id it was given out with.
         after.sealed_oauth_client_secret = ""
@@ -209,6 +244,56 @@ def set_fixed_credential(upstream: Upstream, value: str, actor: Any) -> None:
     _announce(upstream)
 
 
+@transaction.atomic
+def set_further_headers(upstream: Upstream, headers: Mapping[str, str], actor: Any) -> None:
+    """Store (or with none delete) the headers that go with every request to the upstream.
+
+    Raises:
+        ValidationError: a name or value that a header cannot have, or too many of them.
+    """
+    if len(headers) > MOST_HEADERS:
+        raise ValidationError(f"At most {MOST_HEADERS} further headers can be sent.")
+    try:
+        found = {
+            header_values.checked_header_name(name.strip()): _checked(value)
+            for name, value in headers.items()
+        }
+    except SetupFailed as error:
+        raise ValidationError(error.message) from error
+    upstream.further_header_names = sorted(found)
+    upstream.sealed_further_headers = (
+        sealed_secrets.seal_further_headers(upstream, found) if found else ""
+    )
+    upstream.save(update_fields=["further_header_names", "sealed_further_headers", "updated_at"])
+    _report("upstream.headers_set", upstream, actor, names=sorted(found))
+    _announce(upstream)
+
+
+@transaction.atomic
+def set_enterprise_secret(upstream: Upstream, secret: str, actor: Any) -> None:
+    """Store (or with "" delete) the gateway's client secret at the company's identity provider.
+
+    Raises:
+        ValidationError: no client id it belongs to, or it is not one line of plain text.
+    """
+    if secret and not (upstream.enterprise_client_id and upstream.enterprise_token_url):
+        raise ValidationError("Enter the identity provider's token address and the client id.")
+    try:
+        value = _checked(secret) if secret.strip() else ""
+    except SetupFailed as error:
+        raise ValidationError(error.message) from error
+    upstream.sealed_enterprise_client_secret = (
+        sealed_secrets.seal_enterprise_secret(upstream, value) if value else ""
+    )
+    upstream.save(update_fields=["sealed_enterprise_client_secret", "updated_at"])
+    _report(
+        "upstream.enterprise_secret_set" if value else "upstream.enterprise_secret_removed",
+        upstream,
+        actor,
+    )
+    _announce(upstream)
+
+
 def _checked(value: str) -> str:
     return header_values.checked_value(value.strip())
 
@@ -242,7 +327,9 @@ def set_oauth_client_secret(upstream: Upstream, secret: str, actor: Any) -> None
             sealed_secrets.seal_client_secret(upstream.pk, client.issuer, value) if value else ""
         )
         client.token_endpoint_auth_method = secret_method(
-            ServerMetadata.from_json(client.server_metadata), has_secret=bool(value)
+            ServerMetadata.from_json(client.server_metadata),
+            has_secret=bool(value),
+            chosen=upstream.oauth_auth_method,
         )
         client.save()
     UpstreamAccount.objects.filter(client__in=used).update(refresh_not_before=None)

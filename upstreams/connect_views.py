@@ -25,6 +25,7 @@ from upstreams import (
     connect_steps,
     oauth_flow,
     oauth_trace,
+    user_keys,
 )
 from upstreams.database_calls import in_thread
 from upstreams.errors import ConnectRefused, SetupFailed, UpstreamError
@@ -164,7 +165,8 @@ async def _show(
         "account": status,
         "scopes": scope_words(upstream.oauth_scopes),
         "by_key": upstream.credential_kind == CredentialKind.USER_KEY,
-        "by_oauth": upstream.credential_kind == CredentialKind.USER_OAUTH,
+        "by_oauth": upstream.credential_kind in oauth_flow.BY_OAUTH,
+        "for_everybody": upstream.credential_kind == CredentialKind.SHARED_OAUTH,
         "return_to": return_to,
         "problem": problem,
     }
@@ -178,7 +180,7 @@ async def _save_key(
     try:
         if not pasted:
             raise SetupFailed("authorization", "Paste your key into the field first.")
-        await in_thread(accounts.save_user_key, user, upstream, pasted, actor=user)
+        await user_keys.check_and_save(user, upstream, pasted, actor=user)
     except SetupFailed as error:
         return await _show(request, user, upstream, return_to, problem=error.message)
     messages.success(request, f"Your key for {upstream.title} is stored.")
@@ -188,7 +190,7 @@ async def _save_key(
 async def _begin(
     request: HttpRequest, user: User, upstream: Upstream, return_to: str
 ) -> HttpResponse:
-    if upstream.credential_kind != CredentialKind.USER_OAUTH:
+    if upstream.credential_kind not in oauth_flow.BY_OAUTH:
         return await _show(request, user, upstream, return_to)
     secret = _browser_secret(request) or oauth_flow.new_browser_secret()
     try:

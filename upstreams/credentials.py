@@ -12,59 +12,33 @@ the upstream's configuration is another one, and after a minute in any case.
 import asyncio
 import threading
 import time
-import zlib
 from collections import OrderedDict
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
-from urllib.parse import quote
 
 from django.utils import timezone
 
-from upstreams import (
-    account_endings,
-    header_values,
-    refresh_outcome,
-    sealed_secrets,
-    token_refresh,
-    token_vault,
-)
+from upstreams import account_endings, credential_building, enterprise_grants, token_refresh
+from upstreams.credential_building import NO_CREDENTIAL, Credential
 from upstreams.database_calls import in_thread
 from upstreams.errors import NeedsConnection, SetupFailed
-from upstreams.models import CredentialKind, CredentialPlacement, Upstream, UpstreamAccount
-from upstreams.sealed_secrets import StoredTokens
-from upstreams.server_metadata import scope_words
+from upstreams.models import CredentialKind, UpstreamAccount
 from upstreams.upstream_facts import UpstreamFacts
+
+__all__ = ["NO_CREDENTIAL", "Credential", "cached_credential", "credential_for", "renew"]
 
 CACHE_SECONDS: Final = 60.0
 CACHE_ENTRIES: Final = 20_000
-# Renewing begins this long to twice this long before a token ends, at the latest after two
-# thirds of its life.
-RENEW_AHEAD: Final = 60.0
 # A token is not used any more this shortly before it ends: the request has to arrive too.
 LAST_SECONDS: Final = 3.0
 # A token refused this soon after it was made will not be mended by another one (#151).
 JUST_RENEWED: Final = timedelta(seconds=30)
 _SHARED_USER: Final = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Credential:
-    """What is added to a request; ``expires_at`` is a Unix time, None where it is not known,
-    and ``renew_at`` the one from which on it is renewed.
-
-    ``id`` stays the same for as long as the grant does and is safe to use in cache keys.
-    """
-
-    id: str
-    headers: tuple[tuple[bytes, bytes], ...] = field(default=(), repr=False)
-    query: bytes = field(default=b"", repr=False)
-    expires_at: float | None = None
-    renew_at: float = 0.0
-
-
-NO_CREDENTIAL: Final = Credential(id="none")
+_PERSONAL: Final = frozenset(
+    {CredentialKind.USER_KEY, CredentialKind.USER_OAUTH, CredentialKind.ENTERPRISE}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +55,12 @@ _background: set[asyncio.Task[Any]] = set()
 
 
 def _cache_key(user_id: int, facts: UpstreamFacts) -> tuple[int, int]:
-    personal = facts.credential_kind in (CredentialKind.USER_KEY, CredentialKind.USER_OAUTH)
-    return (user_id if personal else _SHARED_USER, facts.id)
+    return (user_id if facts.credential_kind in _PERSONAL else _SHARED_USER, facts.id)
 
 
 def cached_credential(user_id: int, facts: UpstreamFacts) -> Credential | None:
     """Return the credential if it is at hand; None means: ask ``credential_for``."""
-    if facts.credential_kind == CredentialKind.NONE:
+    if facts.credential_kind == CredentialKind.NONE and not facts.further_header_names:
         return NO_CREDENTIAL
     found = _cache.get(_cache_key(user_id, facts))
     if found is None or found.until < time.time():
@@ -138,52 +111,54 @@ async def credential_for(user_id: int, facts: UpstreamFacts) -> Credential:
         NeedsConnection: the person has to connect (again).
         SetupFailed: an administrator has to act, or (``transient``) it may work later.
     """
-    if facts.credential_kind == CredentialKind.NONE:
+    if facts.credential_kind == CredentialKind.NONE and not facts.further_header_names:
         return NO_CREDENTIAL
     generation = _generation
-    if facts.credential_kind == CredentialKind.FIXED:
-        credential = await in_thread(_fixed_credential, facts)
+    if facts.credential_kind == CredentialKind.NONE:
+        credential = await in_thread(credential_building.open_credential, facts)
+    elif facts.credential_kind == CredentialKind.FIXED:
+        credential = await in_thread(credential_building.fixed_credential, facts)
     else:
-        account = await in_thread(_usable_account, user_id, facts)
-        account = await _fresh(account)
-        credential = await in_thread(_account_credential, account, facts)
+        try:
+            account = await _fresh(await _account(user_id, facts), facts)
+            credential = await in_thread(credential_building.account_credential, account, facts)
+        except NeedsConnection as error:
+            raise credential_building.for_person(error, facts) from error
     _keep(user_id, facts, credential, generation)
     return credential
 
 
-async def _fresh(account: UpstreamAccount) -> UpstreamAccount:
+async def _account(user_id: int, facts: UpstreamFacts) -> UpstreamAccount:
+    if facts.credential_kind == CredentialKind.ENTERPRISE:
+        return await enterprise_grants.account_for(user_id, facts.id)
+    return await in_thread(credential_building.usable_account, user_id, facts)
+
+
+async def _fresh(account: UpstreamAccount, facts: UpstreamFacts) -> UpstreamAccount:
     """Return the account with a token that still lives, renewing it in time."""
     if account.expires_at is None:
         return account
     left = (account.expires_at - timezone.now()).total_seconds()
-    if left > _renew_ahead(account):
+    if left > credential_building.renew_ahead(account):
         return account
     if left > LAST_SECONDS:
-        _in_background(_renew_quietly(account))
+        _in_background(_renew_quietly(account, facts))
         return account
+    return await _renewed(account, facts)
+
+
+async def _renewed(account: UpstreamAccount, facts: UpstreamFacts) -> UpstreamAccount:
+    if facts.credential_kind == CredentialKind.ENTERPRISE:
+        return await enterprise_grants.renewed(account)
     try:
         return await token_refresh.renewed(account)
     except NeedsConnection as error:
-        raise _named(error, account.upstream) from error
+        raise credential_building.named(error, account.upstream) from error
 
 
-def _renew_ahead(account: UpstreamAccount) -> float:
-    """Return how many seconds before its end a token is renewed.
-
-    Differs from account to account by up to half, so that what was connected in one hour
-    is not renewed in one second; the same for every node and call.
-    """
-    if account.expires_at is None:
-        return 0.0
-    begun = account.refreshed_at or account.connected_at
-    spread = zlib.crc32(f"{account.grant_id}:{account.version}".encode()) / 2**32
-    ahead = RENEW_AHEAD * (1 + spread)
-    return min(ahead, (account.expires_at - begun).total_seconds() * (0.35 + 0.15 * spread))
-
-
-async def _renew_quietly(account: UpstreamAccount) -> None:
+async def _renew_quietly(account: UpstreamAccount, facts: UpstreamFacts) -> None:
     try:
-        await token_refresh.renewed(account)
+        await _renewed(account, facts)
     except (NeedsConnection, SetupFailed):
         return  # written on the account; the call that finds no token any more says so
     forget(account.user_id, account.upstream_id)
@@ -193,109 +168,6 @@ def _in_background(work: Coroutine[Any, Any, None]) -> None:
     task = asyncio.create_task(work)
     _background.add(task)
     task.add_done_callback(_background.discard)
-
-
-def _named(error: NeedsConnection, upstream: Upstream) -> NeedsConnection:
-    """Return the error with the upstream it is about, also if the row is gone."""
-    return NeedsConnection(
-        error.message,
-        upstream_id=upstream.pk,
-        upstream_key=upstream.key,
-        title=upstream.title,
-        reason=error.reason,
-    )
-
-
-def _not_connected(facts: UpstreamFacts) -> NeedsConnection:
-    return NeedsConnection(
-        f"You have not connected {facts.title} yet.",
-        upstream_id=facts.id,
-        upstream_key=facts.key,
-        title=facts.title,
-        reason="not_connected",
-    )
-
-
-def _reconnect(facts: UpstreamFacts, because: str = "") -> NeedsConnection:
-    return NeedsConnection(
-        account_endings.message(because, facts.title),
-        upstream_id=facts.id,
-        upstream_key=facts.key,
-        title=facts.title,
-        reason="reconnect",
-    )
-
-
-def _usable_account(user_id: int, facts: UpstreamFacts) -> UpstreamAccount:
-    """Read the row (blocking)."""
-    account = (
-        UpstreamAccount.objects.select_related("upstream", "client")
-        .filter(user_id=user_id, upstream_id=facts.id)
-        .first()
-    )
-    if account is None:
-        raise _not_connected(facts)
-    if account.status != UpstreamAccount.Status.CONNECTED:
-        raise _reconnect(facts, account.ended_because)
-    return account
-
-
-def _account_credential(account: UpstreamAccount, facts: UpstreamFacts) -> Credential:
-    """Open the vault and build the header or query (blocking: decryption, one write)."""
-    try:
-        tokens = sealed_secrets.open_tokens(account, facts.url)
-    except token_vault.VaultError as error:
-        raise _reconnect(facts, account_endings.UNREADABLE) from error
-    _note_use(account)
-    if facts.credential_kind == CredentialKind.USER_OAUTH:
-        if account.client_id is None:
-            # A pasted key is no OAuth token; the upstream's kind was changed since.
-            raise _reconnect(facts)
-        headers = ((b"authorization", b"Bearer " + tokens.access_token.encode("ascii")),)
-        expires = account.expires_at.timestamp() if account.expires_at else None
-        renew_at = expires - _renew_ahead(account) if expires is not None else 0.0
-        return Credential(str(account.grant_id), headers, b"", expires, renew_at)
-    if account.client_id is not None:
-        raise _reconnect(facts)
-    return _placed(str(account.grant_id), tokens.access_token, facts)
-
-
-def _note_use(account: UpstreamAccount) -> None:
-    """Remember roughly when an account was last used, for its owner's page."""
-    now = timezone.now()
-    if account.last_used_at is None or now - account.last_used_at > timedelta(minutes=10):
-        UpstreamAccount.objects.filter(pk=account.pk).update(last_used_at=now)
-
-
-def _fixed_credential(facts: UpstreamFacts) -> Credential:
-    """Open the shared credential (blocking)."""
-    upstream = Upstream.objects.filter(pk=facts.id).first()
-    if upstream is None or not upstream.sealed_fixed_credential:
-        raise SetupFailed(
-            "authorization",
-            f"{facts.title} is not ready: an administrator has to enter its credential.",
-        )
-    try:
-        value = sealed_secrets.open_fixed(upstream)
-    except token_vault.VaultError as error:
-        raise SetupFailed(
-            "authorization",
-            f"{facts.title} is not ready: an administrator has to enter its credential again.",
-            detail=f"{error} (its address may have been changed)",
-        ) from error
-    return _placed(f"fixed:{facts.id}", value, facts)
-
-
-def _placed(name: str, value: str, facts: UpstreamFacts) -> Credential:
-    """Put a value where the upstream wants it, refusing whatever could inject."""
-    secret = header_values.checked_value(value)
-    if facts.credential_placement == CredentialPlacement.QUERY:
-        parameter = header_values.checked_query_name(facts.credential_name)
-        return Credential(name, (), f"{parameter}={quote(secret, safe='')}".encode("ascii"))
-    header = header_values.checked_header_name(facts.credential_name)
-    prefix = header_values.checked_prefix(facts.credential_prefix)
-    pair = (header.lower().encode("ascii"), f"{prefix}{secret}".encode("ascii"))
-    return Credential(name, (pair,))
 
 
 async def renew(
@@ -311,15 +183,18 @@ async def renew(
         SetupFailed: a credential that is not the person's was refused, or (``transient``) it
             cannot be renewed now.
     """
-    forget(None if facts.credential_kind == CredentialKind.FIXED else user_id, facts.id)
+    forget(user_id if facts.credential_kind in _PERSONAL else None, facts.id)
     if facts.credential_kind == CredentialKind.NONE:
         raise SetupFailed(
             "authorization",
             f"{facts.title} asks for a sign-in that is not set up. Tell an administrator.",
             detail="answered 401 although configured without credential",
         )
-    if scope and facts.credential_kind == CredentialKind.USER_OAUTH:
-        await in_thread(_want_scope, user_id, facts, scope)
+    if scope and facts.credential_kind in credential_building.BY_OAUTH:
+        try:
+            await in_thread(credential_building.want_scope, user_id, facts, scope)
+        except NeedsConnection as error:
+            raise credential_building.for_person(error, facts) from error
     current = await credential_for(user_id, facts)
     if (current.headers, current.query) != (refused.headers, refused.query):
         return current
@@ -330,73 +205,35 @@ async def renew(
             detail="answered 401; enter a valid credential on the upstream's page",
         )
     if facts.credential_kind == CredentialKind.USER_KEY:
-        raise await in_thread(_key_refused, user_id, facts)
-    return await _renew_refused(user_id, facts, refused)
-
-
-def _key_refused(user_id: int, facts: UpstreamFacts) -> NeedsConnection:
-    """Mark a person's key as refused, so that their page says so too (blocking)."""
-    account = _usable_account(user_id, facts)
-    refresh_outcome.end(account, account_endings.KEY_REFUSED, "the upstream refused the key")
-    return _reconnect(facts, account_endings.KEY_REFUSED)
+        raise await in_thread(credential_building.key_refused, user_id, facts)
+    try:
+        return await _renew_refused(user_id, facts, refused)
+    except NeedsConnection as error:
+        raise credential_building.for_person(error, facts) from error
 
 
 async def _renew_refused(user_id: int, facts: UpstreamFacts, refused: Credential) -> Credential:
     generation = _generation
-    account = await in_thread(_usable_account, user_id, facts)
-    present = await in_thread(_account_credential, account, facts)
+    account = await _account(user_id, facts)
+    present = await in_thread(credential_building.account_credential, account, facts)
     if present.headers != refused.headers:
         # Renewed for another call between the caller's reading and this one.
         _keep(user_id, facts, present, generation)
         return present
     renewed_at = account.refreshed_at
     if renewed_at is not None and timezone.now() - renewed_at < JUST_RENEWED:
-        raise _reconnect(facts, account_endings.TOKEN_REFUSED)
-    if not await in_thread(_has_refresh_token, account, facts):
+        raise credential_building.reconnect(facts, account_endings.TOKEN_REFUSED)
+    enterprise = facts.credential_kind == CredentialKind.ENTERPRISE
+    if not enterprise and not await in_thread(
+        credential_building.has_refresh_token, account, facts
+    ):
         # Kept as it is: the upstream may have refused by mistake.
-        raise _reconnect(facts, account_endings.NOT_RENEWABLE)
+        raise credential_building.reconnect(facts, account_endings.NOT_RENEWABLE)
     generation = _generation
-    try:
-        account = await token_refresh.renewed(account)
-    except NeedsConnection as error:
-        raise _named(error, account.upstream) from error
-    credential = await in_thread(_account_credential, account, facts)
+    account = await _renewed(account, facts)
+    credential = await in_thread(credential_building.account_credential, account, facts)
     _keep(user_id, facts, credential, generation)
     return credential
-
-
-def _has_refresh_token(account: UpstreamAccount, facts: UpstreamFacts) -> bool:
-    try:
-        tokens: StoredTokens = sealed_secrets.open_tokens(account, facts.url)
-    except token_vault.VaultError:
-        return False
-    return bool(tokens.refresh_token)
-
-
-def _want_scope(user_id: int, facts: UpstreamFacts, scope: str) -> None:
-    """Remember what the upstream asks for, for the next connect, and say so.
-
-    Raises:
-        NeedsConnection: reason ``scope``.
-        SetupFailed: all of it was granted already; connecting again would only go in circles.
-    """
-    account = _usable_account(user_id, facts)
-    granted, wanted = set(scope_words(account.scope)), set(scope_words(scope))
-    if wanted and wanted <= granted:
-        raise SetupFailed(
-            "authorization",
-            f"{facts.title} refuses this although you granted what it asks for.",
-            detail=f"answered insufficient_scope for {scope[:200]!r}, all of it granted",
-        )
-    words = dict.fromkeys((*scope_words(account.wanted_scope), *scope_words(scope)))
-    UpstreamAccount.objects.filter(pk=account.pk).update(wanted_scope=" ".join(words))
-    raise NeedsConnection(
-        f"{facts.title} asks for further permissions. Connect it again to grant them.",
-        upstream_id=facts.id,
-        upstream_key=facts.key,
-        title=facts.title,
-        reason="scope",
-    )
 
 
 def hear_change(sender: Any, kind: str = "", key: str = "", **kwargs: Any) -> None:

@@ -19,7 +19,9 @@ Progress = Callable[[int, int], None]
 
 _COLUMNS: Final[tuple[tuple[type[models.Model], str], ...]] = (
     (Upstream, "sealed_fixed_credential"),
+    (Upstream, "sealed_further_headers"),
     (Upstream, "sealed_oauth_client_secret"),
+    (Upstream, "sealed_enterprise_client_secret"),
     (UpstreamClient, "sealed_client_secret"),
     (UpstreamAccount, "sealed_secret"),
     (PendingAuthorization, "sealed_verifier"),

@@ -27,6 +27,33 @@ class CredentialKind(models.TextChoices):
     FIXED = "fixed", "One fixed header or query key for everybody"
     USER_KEY = "user_key", "Each person's own key"
     USER_OAUTH = "user_oauth", "OAuth, each person's own account"
+    SHARED_OAUTH = "shared_oauth", "OAuth, one account for everybody, made by an administrator"
+    ENTERPRISE = "enterprise", "Each person's sign-in at the company (ID-JAG)"
+
+
+class ClientAuthentication(models.TextChoices):
+    """How the gateway proves itself at a token endpoint."""
+
+    AUTOMATIC = "", "As the server's metadata says"
+    NONE = "none", "Not at all (public client)"
+    BASIC = "client_secret_basic", "Secret in the Authorization header"
+    POST = "client_secret_post", "Secret in the form"
+    KEY = "private_key_jwt", "Signed by the gateway's own key"
+
+
+class ScopeDelimiter(models.TextChoices):
+    """What stands between scopes in an authorization request; a space, by RFC 6749."""
+
+    SPACE = "space", "Space"
+    COMMA = "comma", "Comma"
+
+
+class SubjectTokenKind(models.TextChoices):
+    """Which token of a person's sign-in is shown to the company's identity provider."""
+
+    ID_TOKEN = "id_token", "ID token"
+    REFRESH_TOKEN = "refresh_token", "Refresh token"
+    ACCESS_TOKEN = "access_token", "Access token"
 
 
 class CredentialPlacement(models.TextChoices):
@@ -56,6 +83,9 @@ class Upstream(models.Model):
     credential_prefix = models.CharField(max_length=20, blank=True, default="Bearer ")
     sealed_fixed_credential = models.TextField(blank=True, editable=False)
     user_key_help = models.TextField(blank=True)
+    # Go with every request, whatever the kind; the names are no secret, the values are.
+    further_header_names = models.JSONField(default=list, blank=True, editable=False)
+    sealed_further_headers = models.TextField(blank=True, editable=False)
 
     # The authorization server the administrator's client id belongs to; empty = as discovered,
     # and from then on only that one (a client secret is never shown to another).
@@ -63,10 +93,32 @@ class Upstream(models.Model):
     oauth_client_id = models.CharField(max_length=500, blank=True)
     sealed_oauth_client_secret = models.TextField(blank=True, editable=False)
     oauth_scopes = models.CharField(max_length=1000, blank=True)
+    oauth_scope_delimiter = models.CharField(
+        max_length=8, choices=ScopeDelimiter, default=ScopeDelimiter.SPACE
+    )
+    oauth_auth_method = models.CharField(
+        max_length=20, choices=ClientAuthentication, blank=True, default=""
+    )
+    # In the place of what the upstream's metadata says it is called.
+    oauth_resource = models.CharField(max_length=2000, blank=True)
     oauth_send_resource = models.BooleanField(default=True)
     oauth_extra_authorize_parameters = models.JSONField(default=dict, blank=True)
     oauth_allowed_hosts = models.JSONField(default=list, blank=True)
     oauth_allow_missing_pkce = models.BooleanField(default=False)
+
+    enterprise_token_url = models.CharField(max_length=500, blank=True)
+    enterprise_provider = models.CharField(max_length=200, blank=True)
+    enterprise_client_id = models.CharField(max_length=500, blank=True)
+    sealed_enterprise_client_secret = models.TextField(blank=True, editable=False)
+    enterprise_auth_method = models.CharField(
+        max_length=20, choices=ClientAuthentication, blank=True, default=""
+    )
+    enterprise_subject_token = models.CharField(
+        max_length=16, choices=SubjectTokenKind, default=SubjectTokenKind.ID_TOKEN
+    )
+    enterprise_audience = models.CharField(max_length=500, blank=True)
+    enterprise_audience_parameter = models.CharField(max_length=40, blank=True, default="audience")
+    enterprise_resource_parameter = models.CharField(max_length=40, blank=True, default="resource")
 
     private_network = models.CharField(max_length=200, blank=True)
     call_timeout = models.PositiveIntegerField(default=50)
@@ -125,14 +177,20 @@ class UpstreamClient(models.Model):
 
 
 class UpstreamAccount(models.Model):
-    """One person's account on one upstream: OAuth tokens or their own key, sealed by the vault."""
+    """One person's account on one upstream: OAuth tokens or their own key, sealed by the vault.
+
+    Without a person it is the account that an administrator connected for everybody.
+    """
 
     class Status(models.TextChoices):
         CONNECTED = "connected", "Connected"
         NEEDS_RECONNECT = "needs_reconnect", "Needs reconnecting"
 
     user = models.ForeignKey(
-        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="upstream_accounts"
+        settings.AUTH_USER_MODEL,
+        null=True,
+        on_delete=models.CASCADE,
+        related_name="upstream_accounts",
     )
     upstream = models.ForeignKey(Upstream, on_delete=models.CASCADE, related_name="accounts")
     client = models.ForeignKey(UpstreamClient, null=True, on_delete=models.SET_NULL)
@@ -164,11 +222,16 @@ class UpstreamAccount(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["user", "upstream"], name="one_account_per_upstream")
+            models.UniqueConstraint(fields=["user", "upstream"], name="one_account_per_upstream"),
+            models.UniqueConstraint(
+                fields=["upstream"],
+                condition=models.Q(user__isnull=True),
+                name="one_shared_account_per_upstream",
+            ),
         ]
 
     def __str__(self) -> str:
-        return f"{self.user} on {self.upstream}"
+        return f"{self.user or 'everybody'} on {self.upstream}"
 
 
 class PendingAuthorization(models.Model):
@@ -179,6 +242,8 @@ class PendingAuthorization(models.Model):
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE)
     upstream = models.ForeignKey(Upstream, on_delete=models.CASCADE)
     client = models.ForeignKey(UpstreamClient, on_delete=models.CASCADE)
+    # The account is to be everybody's.
+    shared = models.BooleanField(default=False)
     issuer = models.CharField(max_length=500)
     iss_required = models.BooleanField(default=False)
     sealed_verifier = models.TextField()

@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 RESOURCE_STEP: Final = "protected_resource_metadata"
 SERVER_STEP: Final = "authorization_server_metadata"
+MOST_SERVERS: Final = 4
 _RESOURCE_PATH: Final = "/.well-known/oauth-protected-resource"
 
 
@@ -74,6 +75,10 @@ async def discover(upstream: Upstream) -> Discovered:
         SetupFailed: names the step; ``transient`` tells whether a later try may succeed.
     """
     rules, policy = upstream_rules(upstream), policy_of(upstream)
+    if upstream.oauth_issuer and upstream.oauth_resource:
+        # The administrator said both: what the upstream's metadata says does not count.
+        server = await server_metadata(upstream.oauth_issuer, rules, policy)
+        return Discovered(upstream.oauth_resource, server, has_resource_metadata=False)
     challenge = await read_challenge(upstream, rules)
     return await discover_from(upstream, challenge, rules, policy)
 
@@ -86,12 +91,13 @@ async def discover_from(
     scope = scope_words(challenge.parameters.get("scope", "")) if challenge else ()
     if document is None:
         server = await _server_at_origin(upstream, rules, policy, challenged=challenge is not None)
-        return Discovered(canonical(upstream.url), server, scope, has_resource_metadata=False)
-    issuer = choose_issuer(document, upstream.oauth_issuer)
-    server = await server_metadata(issuer, rules, policy)
+        named = upstream.oauth_resource or canonical(upstream.url)
+        return Discovered(named, server, scope, has_resource_metadata=False)
+    server = await _first_usable(choose_issuers(document, upstream.oauth_issuer), rules, policy)
     listed = document.get("scopes_supported")
     words = [word for word in listed if isinstance(word, str)] if isinstance(listed, list) else []
-    return Discovered(document["resource"], server, scope, scope_words(" ".join(words)))
+    resource = upstream.oauth_resource or document["resource"]
+    return Discovered(resource, server, scope, scope_words(" ".join(words)))
 
 
 def canonical(url: str) -> str:
@@ -164,7 +170,7 @@ async def resource_metadata(
     for url in dict.fromkeys(candidate for candidate in candidates if candidate):
         document = await _document(RESOURCE_STEP, url, rules)
         if document is not None:
-            return _checked_resource(document, upstream.url)
+            return _checked_resource(document, upstream)
     return None
 
 
@@ -221,19 +227,41 @@ def covers(resource: str, url: str) -> bool:
     return (ours.path.rstrip("/") + "/").startswith(parent)
 
 
-def _checked_resource(document: dict[str, Any], url: str) -> dict[str, Any]:
-    resource = document.get("resource")
-    if not isinstance(resource, str) or not covers(resource, url):
+def _checked_resource(document: dict[str, Any], upstream: Upstream) -> dict[str, Any]:
+    """Refuse metadata of another server, unless an administrator entered just that name."""
+    resource, url = document.get("resource"), upstream.url
+    approved = bool(upstream.oauth_resource) and resource == upstream.oauth_resource
+    if not isinstance(resource, str) or not (approved or covers(resource, url)):
         raise SetupFailed(
             RESOURCE_STEP,
             "The upstream's metadata belongs to another server than the one configured.",
-            detail=f"resource is {str(resource)[:300]!r}, the address is {url!r}",
+            detail=f"resource is {str(resource)[:300]!r}, the address is {url!r}. If that "
+            "is right, enter this resource on the upstream's page.",
         )
     return document
 
 
-def choose_issuer(document: dict[str, Any], expected: str) -> str:
-    """Return the authorization server to use: the administrator's, else the first one listed.
+async def _first_usable(
+    issuers: list[str], rules: EgressRules, policy: MetadataPolicy
+) -> ServerMetadata:
+    """Return the first server whose document passes every check.
+
+    A server that only does not answer now is not skipped: another one would mean another
+    registration and another account.
+    """
+    refusals: list[SetupFailed] = []
+    for issuer in issuers:
+        try:
+            return await server_metadata(issuer, rules, policy)
+        except SetupFailed as refusal:
+            if refusal.transient:
+                raise
+            refusals.append(refusal)
+    raise refusals[0]
+
+
+def choose_issuers(document: dict[str, Any], expected: str) -> list[str]:
+    """Return the authorization servers to try: the administrator's, else those listed, in order.
 
     Raises:
         SetupFailed: none is listed, or not the one the administrator expects (protocol.md 5.10).
@@ -245,9 +273,9 @@ def choose_issuer(document: dict[str, Any], expected: str) -> str:
     if not issuers:
         raise SetupFailed(RESOURCE_STEP, "The upstream's metadata names no authorization server.")
     if not expected:
-        return issuers[0]
+        return issuers[:MOST_SERVERS]
     if expected in issuers:
-        return expected
+        return [expected]
     raise SetupFailed(
         RESOURCE_STEP,
         "The upstream names another authorization server than the one an administrator approved.",

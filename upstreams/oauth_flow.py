@@ -26,6 +26,7 @@ from upstreams.errors import ConnectRefused, SetupFailed
 from upstreams.models import (
     CredentialKind,
     PendingAuthorization,
+    ScopeDelimiter,
     Upstream,
     UpstreamAccount,
     UpstreamClient,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+BY_OAUTH: Final = (CredentialKind.USER_OAUTH, CredentialKind.SHARED_OAUTH)
 LIFETIME: Final = timedelta(minutes=10)
 MOST_PENDING: Final = 10
 MAX_STATE: Final = 200
@@ -130,19 +132,21 @@ async def begin(user: "User", upstream: Upstream, *, browser: str, return_to: st
 
     Args:
         user: who is connecting.
-        upstream: where to; its credential kind must be each person's own OAuth account.
+        upstream: where to; its credential kind must be one by OAuth. Who may connect the account
+            of everybody, ``accounts.may_connect`` says.
         browser: the secret in this browser's binding cookie.
         return_to: checked local path for afterwards.
 
     Raises:
         SetupFailed: names the step.
     """
-    if upstream.credential_kind != CredentialKind.USER_OAUTH or not upstream.enabled:
+    if upstream.credential_kind not in BY_OAUTH or not upstream.enabled:
         raise SetupFailed("address", f"{upstream.title} takes no sign-in at present.")
     found = await discover(upstream)
     client = await client_for(upstream, found)
     resource = found.resource if upstream.oauth_send_resource else ""
-    account = await in_thread(accounts.account_of, user.pk, upstream.pk)
+    shared = upstream.credential_kind == CredentialKind.SHARED_OAUTH
+    account = await in_thread(accounts.account_of, None if shared else user.pk, upstream.pk)
     scope = " ".join(scopes_to_ask(upstream, found, account))
     state, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(48)
     await in_thread(
@@ -153,6 +157,7 @@ async def begin(user: "User", upstream: Upstream, *, browser: str, return_to: st
             user_id=user.pk,
             upstream=upstream,
             client=client,
+            shared=shared,
             issuer=found.server.issuer,
             iss_required=found.server.iss_in_answer,
             sealed_verifier=sealed_secrets.seal_verifier(
@@ -227,7 +232,8 @@ def authorization_url(
         "code_challenge_method": "S256",
     }
     if scope:
-        parameters["scope"] = scope
+        comma = upstream.oauth_scope_delimiter == ScopeDelimiter.COMMA
+        parameters["scope"] = scope.replace(" ", ",") if comma else scope
     if resource:
         parameters["resource"] = resource
     endpoint = server.authorization_endpoint

@@ -23,7 +23,7 @@ from upstreams.client_documents import (
 from upstreams.database_calls import in_thread
 from upstreams.egress_guard import upstream_rules
 from upstreams.errors import SetupFailed, UpstreamError, UpstreamTimeout, UpstreamUnreachable
-from upstreams.models import Upstream, UpstreamClient
+from upstreams.models import CredentialKind, Upstream, UpstreamClient
 from upstreams.oauth_discovery import Discovered
 from upstreams.server_metadata import ServerMetadata
 from upstreams.signals import audit
@@ -46,20 +46,25 @@ async def client_for(upstream: Upstream, found: Discovered) -> UpstreamClient:
     """
     if upstream.oauth_client_id:
         return await in_thread(_preregistered, upstream, found.server)
-    document = document_for(found.server)
+    document = document_for(found.server, upstream.oauth_auth_method)
     if document:
         method = "private_key_jwt" if document.endswith("/gateway.json") else "none"
         return await in_thread(_documented, upstream, found.server, document, method)
     return await _registered(upstream, found)
 
 
-def document_for(server: ServerMetadata) -> str:
+def document_for(server: ServerMetadata, chosen: str = "") -> str:
     """Return which of our client documents a server takes; "" for neither.
+
+    ``chosen`` is the administrator's way of authentication, "" for the server's own.
 
     Only a gateway on https can be fetched and trusted by its address.
     """
     if not (settings.SERVED_OVER_TLS and server.client_documents):
         return ""
+    if chosen:
+        names = {"private_key_jwt": "gateway.json", "none": "gateway-public.json"}
+        return document_url(names[chosen]) if chosen in names else ""
     if "private_key_jwt" in server.auth_methods and can_sign_for(server.signing_algorithms):
         return document_url("gateway.json")
     if "none" in server.auth_methods or not server.auth_methods:
@@ -72,8 +77,10 @@ def redirect_uri_for(upstream: Upstream, server: ServerMetadata) -> str:
     return callback_url() if server.iss_in_answer else callback_url(upstream.key)
 
 
-def secret_method(server: ServerMetadata, *, has_secret: bool) -> str:
-    """Return how to authenticate with (or without) a client secret."""
+def secret_method(server: ServerMetadata, *, has_secret: bool, chosen: str = "") -> str:
+    """Return how to authenticate with (or without) a client secret; ``chosen`` wins."""
+    if chosen:
+        return chosen
     offered = server.auth_methods or ("client_secret_basic",)
     if has_secret:
         return next((name for name in _SECRET_METHODS if name in offered), "client_secret_basic")
@@ -114,7 +121,9 @@ def _preregistered(upstream: Upstream, server: ServerMetadata) -> UpstreamClient
         )
         if secret
         else "",
-        "token_endpoint_auth_method": secret_method(server, has_secret=bool(secret)),
+        "token_endpoint_auth_method": secret_method(
+            server, has_secret=bool(secret), chosen=upstream.oauth_auth_method
+        ),
         "registration": UpstreamClient.Registration.PREREGISTERED,
         "secret_expires_at": None,
     }
@@ -228,6 +237,8 @@ def _report(upstream: Upstream, client: UpstreamClient) -> None:
 def registration_request(upstream: Upstream, found: Discovered) -> dict[str, Any]:
     """Return the RFC 7591 request."""
     offered = found.server.auth_methods or ("client_secret_basic",)
+    if upstream.oauth_auth_method:
+        offered = (upstream.oauth_auth_method,)
     method = next((name for name in (*_SECRET_METHODS, "none") if name in offered), "none")
     request: dict[str, Any] = {
         "client_name": client_name(),
@@ -238,6 +249,8 @@ def registration_request(upstream: Upstream, found: Discovered) -> dict[str, Any
         "token_endpoint_auth_method": method,
         "application_type": "web",
     }
+    if upstream.credential_kind == CredentialKind.ENTERPRISE:
+        request["grant_types"] = ["urn:ietf:params:oauth:grant-type:jwt-bearer"]
     scope = upstream.oauth_scopes or " ".join(found.scope or found.scopes_supported)
     if scope:
         request["scope"] = scope

@@ -1,7 +1,7 @@
 """Requests to an authorization server's token and revocation endpoints."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from upstreams import http_client, token_replies
@@ -78,20 +78,66 @@ async def refresh(endpoint: TokenEndpoint, *, refresh_token: str, resource: str)
     return await _ask(endpoint, form, resource, REFRESH_SECONDS)
 
 
+ID_JAG: Final = "urn:ietf:params:oauth:token-type:id-jag"
+_TOKEN_EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105
+_JWT_BEARER: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+
+
+@dataclass(frozen=True, slots=True)
+class Assertion:
+    """What an identity provider signed about a person, for one authorization server."""
+
+    value: str = field(repr=False)
+
+
+async def exchange_for_assertion(
+    url: str, client: ClientCredential, form: dict[str, str], rules: EgressRules
+) -> str:
+    """Exchange a token of a sign-in for an ID-JAG (RFC 8693 2.1).
+
+    Raises:
+        TokenRefused, SetupFailed: as for ``refresh``.
+    """
+    proof, headers = authenticate(client, url)
+    answer = await _post(
+        url, {"grant_type": _TOKEN_EXCHANGE, **form, **proof}, rules, headers, CODE_SECONDS
+    )
+    return token_replies.read_assertion(answer, ID_JAG)
+
+
+async def redeem_assertion(
+    endpoint: TokenEndpoint, assertion: Assertion, *, scope: str, resource: str
+) -> TokenReply:
+    """Redeem an ID-JAG at the upstream's server (RFC 7523 2.1).
+
+    Raises:
+        TokenRefused, SetupFailed: as for ``refresh``.
+    """
+    form = {"grant_type": _JWT_BEARER, "assertion": assertion.value}
+    if scope:
+        form["scope"] = scope
+    return await _ask(endpoint, form, resource, CODE_SECONDS)
+
+
 async def _ask(
     endpoint: TokenEndpoint, form: dict[str, str], resource: str, seconds: float
 ) -> TokenReply:
     proof, headers = authenticate(endpoint.client, endpoint.server.issuer)
     if resource:
         form = {**form, "resource": resource}
-    url = endpoint.server.token_endpoint
+    answer = await _post(
+        endpoint.server.token_endpoint, {**form, **proof}, endpoint.rules, headers, seconds
+    )
+    return token_replies.read_reply(answer)
+
+
+async def _post(
+    url: str, form: dict[str, str], rules: EgressRules, headers: dict[str, str], seconds: float
+) -> FetchedAnswer:
+    """Send the form and return a successful answer."""
     try:
         answer = await http_client.post_form(
-            url,
-            {**form, **proof},
-            rules=endpoint.rules,
-            headers=headers,
-            total_seconds=seconds,
+            url, form, rules=rules, headers=headers, total_seconds=seconds
         )
     except UpstreamError as error:
         passing = isinstance(error, UpstreamUnreachable | UpstreamTimeout) and not isinstance(
@@ -104,7 +150,7 @@ async def _ask(
             retryable=passing,
         ) from error
     if answer.status == 200:
-        return token_replies.read_reply(answer)
+        return answer
     code = token_replies.error_code(answer)
     if 400 <= answer.status < 500 and answer.status not in (408, 425, 429) and code:
         raise TokenRefused(code, detail=f"{url} answered {answer.status} {code!r}")

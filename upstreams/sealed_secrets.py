@@ -22,11 +22,14 @@ class StoredTokens:
     refresh_token: str = field(default="", repr=False)
 
 
-def _account_owner(user_id: int, upstream_id: int, bound_url: str) -> str:
-    return f"account/user:{user_id}/upstream:{upstream_id}/{origin_of(bound_url)}"
+def _account_owner(user_id: int | None, upstream_id: int, bound_url: str) -> str:
+    holder = "shared" if user_id is None else user_id
+    return f"account/user:{holder}/upstream:{upstream_id}/{origin_of(bound_url)}"
 
 
-def seal_tokens(tokens: StoredTokens, *, user_id: int, upstream_id: int, bound_url: str) -> str:
+def seal_tokens(
+    tokens: StoredTokens, *, user_id: int | None, upstream_id: int, bound_url: str
+) -> str:
     """Seal an account's secret."""
     return token_vault.seal(
         json.dumps(asdict(tokens)).encode(), _account_owner(user_id, upstream_id, bound_url)
@@ -60,6 +63,46 @@ def open_fixed(upstream: Upstream) -> str:
     """
     return token_vault.open_sealed(
         upstream.sealed_fixed_credential, _fixed_owner(upstream)
+    ).decode()
+
+
+def _headers_owner(upstream: Upstream) -> str:
+    return f"headers/upstream:{upstream.pk}/{origin_of(upstream.url)}"
+
+
+def seal_further_headers(upstream: Upstream, headers: dict[str, str]) -> str:
+    """Seal the headers that go with every request."""
+    return token_vault.seal(json.dumps(headers).encode(), _headers_owner(upstream))
+
+
+def open_further_headers(upstream: Upstream) -> dict[str, str]:
+    """Open the headers that go with every request.
+
+    Raises:
+        VaultError: they were given for another origin.
+    """
+    opened = token_vault.open_sealed(upstream.sealed_further_headers, _headers_owner(upstream))
+    found: dict[str, str] = json.loads(opened)
+    return found
+
+
+def _enterprise_owner(upstream: Upstream) -> str:
+    return f"enterprise-client/upstream:{upstream.pk}/{origin_of(upstream.enterprise_token_url)}"
+
+
+def seal_enterprise_secret(upstream: Upstream, secret: str) -> str:
+    """Seal the client secret for the company's identity provider."""
+    return token_vault.seal(secret.encode(), _enterprise_owner(upstream))
+
+
+def open_enterprise_secret(upstream: Upstream) -> str:
+    """Open the client secret for the company's identity provider.
+
+    Raises:
+        VaultError: it was given for another provider.
+    """
+    return token_vault.open_sealed(
+        upstream.sealed_enterprise_client_secret, _enterprise_owner(upstream)
     ).decode()
 
 

@@ -62,6 +62,22 @@ def read_reply(answer: FetchedAnswer) -> TokenReply:
     )
 
 
+def read_assertion(answer: FetchedAnswer, issued: str) -> str:
+    """Check the answer of a token exchange (RFC 8693 2.2.1) and return what was issued.
+
+    Raises:
+        SetupFailed: another type of token than ``issued``, or none.
+    """
+    try:
+        document = answer.json_object()
+    except UpstreamAnswerInvalid as error:
+        raise refused(error.detail) from error
+    kind = document.get("issued_token_type")
+    if kind != issued:
+        raise refused(f"issued_token_type is {str(kind)[:80]!r}; {issued} was asked for")
+    return _token(document.get("access_token"), "access_token")
+
+
 def _token(value: Any, name: str) -> str:
     if not isinstance(value, str) or not value:
         raise refused(f"there is no {name}")

@@ -59,10 +59,10 @@ def _idle() -> list[UpstreamAccount]:
     return list(
         UpstreamAccount.objects.annotate(renewed=Coalesce("refreshed_at", "connected_at"))
         .filter(
+            Q(user__isnull=True) | Q(user__is_active=True),
             Q(refresh_not_before__isnull=True) | Q(refresh_not_before__lt=now),
             status=UpstreamAccount.Status.CONNECTED,
             upstream__enabled=True,
-            user__is_active=True,
             client__isnull=False,
             expires_at__lt=now,
             renewed__lt=oldest,

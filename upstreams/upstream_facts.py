@@ -26,6 +26,8 @@ class UpstreamFacts:
     list_timeout: float
     max_in_flight: int = 200
     max_answer_bytes: int = 10 * 1024 * 1024
+    # Sent with every request; their values are in the vault.
+    further_header_names: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, upstream: Upstream) -> "UpstreamFacts":
@@ -48,4 +50,5 @@ class UpstreamFacts:
             list_timeout=float(upstream.list_timeout),
             max_in_flight=upstream.max_in_flight,
             max_answer_bytes=upstream.max_answer_mib * 1024 * 1024,
+            further_header_names=tuple(upstream.further_header_names),
         )

@@ -3,8 +3,10 @@
 The same rules hold in the admin, in the configuration file and in the REST interface.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from django.core.exceptions import ValidationError
 
@@ -17,6 +19,22 @@ MAX_EXTRA: Final = 20
 MAX_HOSTS: Final = 20
 # /connect/callback is where authorization servers send people back to.
 RESERVED_KEYS: Final = frozenset({"callback"})
+
+
+_PARAMETER: Final = re.compile(r"[a-z][a-z0-9_.-]{0,39}\Z")
+_TAKEN_PARAMETERS: Final = frozenset(
+    {
+        "client_assertion",
+        "client_assertion_type",
+        "client_id",
+        "client_secret",
+        "grant_type",
+        "requested_token_type",
+        "scope",
+        "subject_token",
+        "subject_token_type",
+    }
+)
 
 
 def check_upstream(upstream: Upstream) -> None:
@@ -80,6 +98,35 @@ def _check_issuer(upstream: Upstream) -> None:
         check_url_by(upstream.oauth_issuer, upstream_rules(upstream))
 
 
+def _check_resource(upstream: Upstream) -> None:
+    parts = urlsplit(upstream.oauth_resource)
+    if upstream.oauth_resource and (not parts.scheme or parts.fragment):
+        raise ValueError("Give an absolute URI without a fragment (RFC 8707).")
+
+
+def _check_auth_method(upstream: Upstream) -> None:
+    if upstream.oauth_auth_method.startswith("client_secret") and not upstream.oauth_client_id:
+        raise ValueError("A client secret needs a client id. Enter the one it belongs to.")
+
+
+def _check_enterprise(upstream: Upstream) -> None:
+    if upstream.credential_kind != CredentialKind.ENTERPRISE:
+        return
+    if not upstream.enterprise_token_url:
+        raise ValueError("Enter the token address of your company's identity provider.")
+    check_url_by(upstream.enterprise_token_url, upstream_rules(upstream))
+
+
+def _check_enterprise_client(upstream: Upstream) -> None:
+    if upstream.credential_kind == CredentialKind.ENTERPRISE and not upstream.enterprise_client_id:
+        raise ValueError("Enter the client id of the gateway at the identity provider.")
+
+
+def _parameter_name(value: str) -> None:
+    if value and (not _PARAMETER.match(value) or value in _TAKEN_PARAMETERS):
+        raise ValueError("Give the name of a form parameter, such as audience; empty sends none.")
+
+
 def _check_extra(upstream: Upstream) -> None:
     extra: Any = upstream.oauth_extra_authorize_parameters
     if not isinstance(extra, dict) or len(extra) > MAX_EXTRA:
@@ -124,6 +171,12 @@ _CHECKS: Final[dict[str, Callable[[Upstream], None]]] = {
     "credential_name": _check_name,
     "credential_prefix": _check_prefix,
     "oauth_issuer": _check_issuer,
+    "oauth_resource": _check_resource,
+    "oauth_auth_method": _check_auth_method,
+    "enterprise_token_url": _check_enterprise,
+    "enterprise_client_id": _check_enterprise_client,
+    "enterprise_audience_parameter": lambda row: _parameter_name(row.enterprise_audience_parameter),
+    "enterprise_resource_parameter": lambda row: _parameter_name(row.enterprise_resource_parameter),
     "oauth_extra_authorize_parameters": _check_extra,
     "oauth_allowed_hosts": _check_hosts,
     "call_timeout": _check_timeouts,

@@ -19,9 +19,10 @@ from tests.consent.people_and_servers import (
     server,
     upstream,
 )
+from tests.fakes.mcp_upstream import FakeUpstream
 from upstreams import health_record
 from upstreams.health_record import Finding
-from upstreams.models import CredentialKind, UpstreamAccount
+from upstreams.models import CredentialKind, Upstream, UpstreamAccount
 from virtualmcp.models import CallRecord
 
 pytestmark = pytest.mark.django_db
@@ -101,13 +102,21 @@ def test_nobody_revokes_for_somebody_else():
     assert get_access_token_model().objects.exists()
 
 
+@pytest.mark.django_db(transaction=True)
 def test_own_key_is_saved_sealed_and_never_shown():
     maria, ledger = person(), upstream("ledger", KEY)
     server("workspace", (ledger, True))
     browser = browser_of(maria)
-    done = browser.post(
-        "/connections/upstreams/ledger/key", {"key": "sk-very-private"}, follow=True
-    )
+    with FakeUpstream(tokens={"sk-very-private"}).serve() as running:
+        Upstream.objects.update(url=running.url)
+        refused = browser.post(
+            "/connections/upstreams/ledger/key", {"key": "sk-mistyped"}, follow=True
+        ).content.decode()
+        assert "refuses this key" in refused and "sk-mistyped" not in refused
+        assert not UpstreamAccount.objects.exists()
+        done = browser.post(
+            "/connections/upstreams/ledger/key", {"key": "sk-very-private"}, follow=True
+        )
     body = done.content.decode()
     assert "Your key for Ledger is saved." in body
     assert "sk-very-private" not in body

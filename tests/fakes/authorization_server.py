@@ -44,7 +44,7 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote_plus, urlencode
@@ -123,6 +123,8 @@ class FakeAuthorizationServer:
         self.dead_families: set[str] = set()
         self.tokens: set[str] = set()
         self.revoked: list[str] = []
+        # Takes an assertion of a company's provider, returns whom it names; see there.
+        self.assertions: Callable[[str], str] | None = None
         self.refreshes = 0
         self.refreshes_begun = 0
         self._lock = threading.Lock()
@@ -309,6 +311,12 @@ class FakeAuthorizationServer:
             return as_json({"error": "invalid_client"}, 401)
         if seen.form.get("grant_type") == "refresh_token":
             return self._refresh(seen, client_id)
+        if seen.form.get("grant_type") == "urn:ietf:params:oauth:grant-type:jwt-bearer":
+            person = self.assertions(seen.form.get("assertion", "")) if self.assertions else ""
+            if not person:
+                return as_json({"error": "invalid_grant"}, 400)
+            made = _Grant(client_id, "", "", seen.form.get("scope", ""), "")
+            return self._issue(made, secrets.token_hex(6))
         grant = self.codes.get(seen.form.get("code", ""))
         if grant is None or grant.used or grant.client_id != client_id:
             return as_json({"error": "invalid_grant"}, 400)

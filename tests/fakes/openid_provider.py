@@ -30,6 +30,7 @@ class OpenIdProvider:
         userinfo: what UserInfo says in place of that, None for the same.
         token_claims: laid over the ID token's claims; None takes a claim out.
         refuses: an error the authorization endpoint answers with.
+        gives_refresh_tokens: whether a sign-in leaves one; each is used once.
     """
 
     client_id: str = "gw"
@@ -46,6 +47,8 @@ class OpenIdProvider:
     asked: list[dict[str, str]] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
     token_requests: list[dict[str, str]] = field(default_factory=list)
+    gives_refresh_tokens: bool = False
+    refresh_tokens: set[str] = field(default_factory=set)
     _codes: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -139,6 +142,8 @@ class OpenIdProvider:
         asked = self._codes.pop(form.get("code", ""), None)
         if (form["client_id"], form["client_secret"]) != (self.client_id, self.client_secret):
             return 401, {"error": "invalid_client"}
+        if form.get("grant_type") == "refresh_token":
+            return self._refresh(form.get("refresh_token", ""))
         digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
         challenge = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
         if asked is None or asked["code_challenge"] != challenge:
@@ -148,7 +153,23 @@ class OpenIdProvider:
         access = secrets.token_urlsafe(16)
         answer = {"access_token": access, "token_type": "Bearer", "expires_in": 300}
         answer["id_token"] = self.id_token(asked.get("nonce", ""), access)
-        return 200, answer
+        return 200, answer | self._another_refresh_token()
+
+    def _another_refresh_token(self) -> dict[str, str]:
+        if not self.gives_refresh_tokens:
+            return {}
+        made = secrets.token_urlsafe(16)
+        self.refresh_tokens.add(made)
+        return {"refresh_token": made}
+
+    def _refresh(self, token: str) -> tuple[int, dict[str, Any]]:
+        if token not in self.refresh_tokens:
+            return 400, {"error": "invalid_grant"}
+        self.refresh_tokens.remove(token)
+        access = secrets.token_urlsafe(16)
+        answer = {"access_token": access, "token_type": "Bearer", "expires_in": 300}
+        answer["id_token"] = self.id_token("", access)
+        return 200, answer | self._another_refresh_token()
 
     def id_token(self, nonce: str, access_token: str) -> str:
         """Sign an ID token."""

@@ -21,6 +21,9 @@ from virtualmcp.models import VirtualMcp
 EXAMPLE = Path(settings.BASE_DIR) / "docs" / "gateway.example.yaml"
 SECRETS = {
     "ADA_PASSWORD": "correct horse battery staple",
+    "PAYMENTS_KEY": "payments-key-0123456789",
+    "PAYMENTS_ACCOUNT": "payments-account-0123456789",
+    "NEWS_CLIENT_SECRET": "news-client-secret-0123456789",
     "SIGN_IN_SECRET": "sign-in-secret-of-the-gateway",
     "SCIM_TOKEN": "a-token-of-the-directory-with-32-characters",
     "WEATHER_KEY": "weather-key-0123456789",

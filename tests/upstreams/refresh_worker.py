@@ -26,7 +26,7 @@ import django
 
 django.setup()
 
-from django.db import connections
+from django.db import connection, connections
 
 from tests.upstreams.relaying import tool_call
 from upstreams import authorized_call, credentials, mcp_client, refresh_lease
@@ -63,6 +63,8 @@ async def alone(user_id: int, facts: UpstreamFacts) -> list[str]:
 def child_of(user_id: int, facts: UpstreamFacts) -> tuple[int, int]:
     """Fork a process that makes one call; returns its id and where it writes how that ended."""
     connections.close_all()
+    if connection.vendor == "postgresql":
+        connection.close_pool()  # its threads do not come along into the child
     reading, writing = os.pipe()
     process = os.fork()
     if process:

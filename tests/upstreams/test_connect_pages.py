@@ -5,6 +5,7 @@ import time
 import pytest
 from django.test import Client
 
+from tests.fakes.mcp_upstream import FakeUpstream
 from tests.upstreams.connecting import (
     account_of,
     browser_of,
@@ -51,13 +52,14 @@ def test_an_upstream_that_is_not_for_a_person_looks_as_if_there_were_none(monkey
 
 def test_a_person_pastes_their_key_and_it_is_never_shown_again() -> None:
     alice = person()
-    upstream = upstream_at(
-        "https://x.example/mcp", credential_kind=CredentialKind.USER_KEY, user_key_help="Ask Bob."
-    )
-    browser = browser_of(alice)
-    page = browser.get(f"/connect/{upstream.key}/").content.decode()
-    assert 'type="password"' in page and "Ask Bob." in page
-    answer = browser.post(f"/connect/{upstream.key}/", {"key": " sk-canary-1 "})
+    with FakeUpstream(tokens={"sk-canary-1"}).serve() as server:
+        upstream = upstream_at(
+            server.url, credential_kind=CredentialKind.USER_KEY, user_key_help="Ask Bob."
+        )
+        browser = browser_of(alice)
+        page = browser.get(f"/connect/{upstream.key}/").content.decode()
+        assert 'type="password"' in page and "Ask Bob." in page
+        answer = browser.post(f"/connect/{upstream.key}/", {"key": " sk-canary-1 "})
     assert answer.status_code == 303
     account = account_of(alice, upstream)
     assert sealed_secrets.open_tokens(account, upstream.url).access_token == "sk-canary-1"

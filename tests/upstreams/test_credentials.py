@@ -14,7 +14,7 @@ from tests.upstreams.connecting import (
     run,
     upstream_at,
 )
-from upstreams import accounts, actions, credentials, sealed_secrets
+from upstreams import accounts, actions, credential_building, credentials, sealed_secrets
 from upstreams.credentials import Credential, cached_credential, credential_for, renew
 from upstreams.errors import NeedsConnection, SetupFailed
 from upstreams.models import (
@@ -132,14 +132,14 @@ def test_what_is_disconnected_is_forgotten_at_once(connected) -> None:
 def test_a_disconnect_while_reading_leaves_nothing_in_the_cache(connected, monkeypatch) -> None:
     alice, upstream = connected
     facts = facts_of(upstream)
-    real = credentials._account_credential
+    real = credential_building.account_credential
 
     def slow(account, facts):
         found = real(account, facts)
         accounts.disconnect(alice, upstream, actor=alice)
         return found
 
-    monkeypatch.setattr(credentials, "_account_credential", slow)
+    monkeypatch.setattr(credential_building, "account_credential", slow)
     run(credential_for(alice.pk, facts))
     assert cached_credential(alice.pk, facts) is None
 

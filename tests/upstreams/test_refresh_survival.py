@@ -26,6 +26,7 @@ from tests.upstreams.connecting import (
 )
 from upstreams import (
     accounts,
+    credential_building,
     credentials,
     refresh_lease,
     refresh_outcome,
@@ -209,7 +210,7 @@ def test_accounts_are_not_all_renewed_at_the_same_moment(connected) -> None:
     found = set()
     for version in range(1, 50):
         account.version = version
-        found.add(round(credentials._renew_ahead(account), 3))
+        found.add(round(credential_building.renew_ahead(account), 3))
     assert min(found) >= 60
     assert max(found) <= 120
     assert len(found) > 40

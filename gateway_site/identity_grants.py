@@ -1,0 +1,229 @@
+"""The tokens of people's sign-ins at the company's identity providers, sealed.
+
+Kept only while an upstream of the kind ``enterprise`` needs them: the provider vouches for
+a person at that upstream with them. What has run out is renewed at the provider, by one
+process at a time, where the sign-in left a refresh token.
+"""
+
+import base64
+import json
+import logging
+import time
+from datetime import timedelta
+from typing import Any, Final
+
+import requests
+from allauth.account.signals import user_logged_in
+from allauth.socialaccount.models import SocialApp
+from django.conf import settings
+from django.db.models import F, Q
+from django.utils import timezone
+
+from gateway_site.identity import discovery, outbound
+from gateway_site.identity.errors import ProviderFault
+from gateway_site.identity.provider_facts import facts_of
+from gateway_site.models import IdentityGrant
+from gateway_site.sign_in import SEALED_SECRET, secret_owner
+from upstreams import token_vault
+from upstreams.enterprise_identity import SubjectToken, register_subject_source
+from upstreams.models import CredentialKind, Upstream
+
+logger = logging.getLogger(__name__)
+
+USUAL_SECONDS: Final = 3600
+# A token has to live a little longer than the exchange it is shown in.
+MARGIN_SECONDS: Final = 30
+LEASE: Final = timedelta(seconds=10)
+WAIT_SECONDS: Final = 12.0
+MAX_ANSWER: Final = 256 * 1024
+_KINDS: Final = ("id_token", "access_token", "refresh_token")
+
+
+def connect() -> None:
+    """Register with sign-in and with the upstreams; called once at start."""
+    user_logged_in.connect(_signed_in, dispatch_uid="identity_grants.signed_in")
+    register_subject_source(subject_token)
+
+
+def _owner(user_id: int, provider: str, kind: str) -> str:
+    return f"identity-grant/user:{user_id}/provider:{provider}/{kind}"
+
+
+def _signed_in(sender: Any, user: Any, sociallogin: Any = None, **_: Any) -> None:
+    raw = getattr(sociallogin, "raw_id_token", "")
+    wanted = Upstream.objects.filter(credential_kind=CredentialKind.ENTERPRISE, enabled=True)
+    if not raw or not wanted.exists():
+        return
+    token, claims = sociallogin.token, claims_in(raw)
+    now = int(time.time())
+    ends = token.expires_at.timestamp() if token and token.expires_at else now + USUAL_SECONDS
+    remember(
+        user.pk,
+        sociallogin.provider.app.provider_id,
+        str(claims.get("sub", "")),
+        {
+            "id_token": raw,
+            "access_token": token.token if token else "",
+            "refresh_token": token.token_secret if token else "",
+        },
+        {"id_token": _end(claims, now), "access_token": int(ends)},
+    )
+
+
+def claims_in(token: str) -> dict[str, Any]:
+    """Return the claims of an ID token whose origin is known (checked, or from a token answer)."""
+    try:
+        payload = token.split(".")[1]
+        found = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    except (ValueError, IndexError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _end(claims: dict[str, Any], now: int) -> int:
+    end = claims.get("exp")
+    return int(end) if isinstance(end, int | float) else now + USUAL_SECONDS
+
+
+def remember(
+    user_id: int, provider: str, subject: str, tokens: dict[str, str], ends: dict[str, int]
+) -> None:
+    """Keep the tokens of a sign-in in the place of those of the one before (blocking)."""
+    values = {
+        "subject": subject,
+        "sealed_tokens": {
+            kind: token_vault.seal(tokens[kind].encode(), _owner(user_id, provider, kind))
+            for kind in _KINDS
+            if tokens.get(kind)
+        },
+        "ends": ends,
+        "renewing_until": None,
+    }
+    found = IdentityGrant.objects.filter(user_id=user_id, provider=provider)
+    if not found.update(**values, version=F("version") + 1):
+        IdentityGrant.objects.create(user_id=user_id, provider=provider, **values)
+
+
+def forget(user_id: int) -> None:
+    """Drop what a person's sign-ins left, when their access ends (blocking)."""
+    IdentityGrant.objects.filter(user_id=user_id).delete()
+
+
+def subject_token(user_id: int, kind: str, provider: str) -> SubjectToken | None:
+    """Return what ``upstreams.enterprise_identity`` asks for (blocking).
+
+    A refresh token serves until the provider says no, the others until they run out.
+    """
+    grants = IdentityGrant.objects.filter(user_id=user_id, user__is_active=True)
+    if provider:
+        grants = grants.filter(provider=provider)
+    for grant in grants.order_by("-pk"):
+        current: IdentityGrant | None = grant
+        if kind != "refresh_token" and not _alive(grant, kind):
+            current = _renewed(grant, kind)
+        token = _opened(current, kind) if current is not None else ""
+        if token:
+            return SubjectToken(token, kind)
+    return None
+
+
+def _alive(grant: IdentityGrant, kind: str) -> bool:
+    return float(grant.ends.get(kind, 0)) > time.time() + MARGIN_SECONDS
+
+
+def _opened(grant: IdentityGrant, kind: str) -> str:
+    sealed = grant.sealed_tokens.get(kind)
+    if not sealed:
+        return ""
+    try:
+        owner = _owner(grant.user_id, grant.provider, kind)
+        return token_vault.open_sealed(sealed, owner).decode()
+    except token_vault.VaultError:
+        logger.warning("what a sign-in left cannot be opened any more")
+        return ""
+
+
+def _renewed(grant: IdentityGrant, kind: str) -> IdentityGrant | None:
+    """Renew the sign-in at its provider; one process asks, the others wait for the row."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < deadline:
+        free = Q(renewing_until__isnull=True) | Q(renewing_until__lt=timezone.now())
+        mine = IdentityGrant.objects.filter(free, pk=grant.pk, version=grant.version)
+        if mine.update(renewing_until=timezone.now() + LEASE):
+            _ask(grant)
+        fresh = IdentityGrant.objects.filter(pk=grant.pk).first()
+        if fresh is None or fresh.version != grant.version or fresh.renewing_until is None:
+            return fresh if fresh is not None and _alive(fresh, kind) else None
+        time.sleep(0.05)
+    return None
+
+
+def _ask(grant: IdentityGrant) -> None:
+    """Redeem the refresh token and keep what came, or give the lease back."""
+    app = SocialApp.objects.filter(provider_id=grant.provider).first()
+    refresh = _opened(grant, "refresh_token")
+    answer = _answer(app, refresh) if app is not None and refresh else None
+    raw = str((answer or {}).get("id_token") or "")
+    claims = claims_in(raw)
+    # OpenID Connect Core 12.2: the same person, or nobody.
+    if answer is None or (raw and str(claims.get("sub", "")) != grant.subject):
+        IdentityGrant.objects.filter(pk=grant.pk, version=grant.version).update(renewing_until=None)
+        return
+    now, life = int(time.time()), answer.get("expires_in")
+    tokens = {
+        "id_token": raw or _opened(grant, "id_token"),
+        "access_token": str(answer.get("access_token") or ""),
+        "refresh_token": str(answer.get("refresh_token") or "") or refresh,
+    }
+    ends = {
+        "id_token": _end(claims, now) if raw else int(grant.ends.get("id_token", 0)),
+        "access_token": now + (int(life) if isinstance(life, int) else USUAL_SECONDS),
+    }
+    remember(grant.user_id, grant.provider, grant.subject, tokens, ends)
+
+
+def _answer(app: Any, refresh: str) -> dict[str, Any] | None:
+    """Ask the provider's token endpoint (RFC 6749 6); None where it does not renew."""
+    form = {"grant_type": "refresh_token", "refresh_token": refresh, "client_id": app.client_id}
+    sealed, auth = app.settings.get(SEALED_SECRET), None
+    session = outbound.prepare(requests.Session())
+    try:
+        metadata = discovery.metadata_of(facts_of(app).issuer)
+        if sealed:
+            secret = token_vault.open_sealed(sealed, secret_owner(app.provider_id)).decode()
+            methods = metadata.get("token_endpoint_auth_methods_supported") or [
+                "client_secret_basic"
+            ]
+            if "client_secret_post" in methods:
+                form["client_secret"] = secret
+            else:
+                auth = (app.client_id, secret)
+        with session.post(
+            metadata["token_endpoint"],
+            data=form,
+            auth=auth,
+            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+            timeout=settings.SOCIALACCOUNT_REQUESTS_TIMEOUT,
+            allow_redirects=False,
+            stream=True,
+        ) as response:
+            body = response.raw.read(MAX_ANSWER, decode_content=False)
+            found = json.loads(body) if response.status_code == 200 else None
+    except (ProviderFault, token_vault.VaultError, requests.RequestException, OSError) as failure:
+        logger.warning("a sign-in could not be renewed: %s", type(failure).__name__)
+        return None
+    except ValueError:
+        return None
+    finally:
+        session.close()
+    return found if isinstance(found, dict) else None
+
+
+def reseal() -> int:
+    """Seal every kept token with the current key; returns how many (blocking)."""
+    count = 0
+    for grant in IdentityGrant.objects.all():
+        fresh = {kind: token_vault.reseal(value) for kind, value in grant.sealed_tokens.items()}
+        unchanged = IdentityGrant.objects.filter(pk=grant.pk, version=grant.version)
+        count += len(fresh) * unchanged.update(sealed_tokens=fresh)
+    return count

@@ -1,0 +1,43 @@
+"""Whose company vouches for whom: the tokens of people's sign-ins, from the room that keeps them.
+
+Sign-in belongs to the site, which this room does not know; it registers a source at start.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+TOKEN_TYPES: Final = {
+    "id_token": "urn:ietf:params:oauth:token-type:id_token",
+    "refresh_token": "urn:ietf:params:oauth:token-type:refresh_token",
+    "access_token": "urn:ietf:params:oauth:token-type:access_token",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectToken:
+    """A token of a person's sign-in; ``kind`` is one of ``TOKEN_TYPES``."""
+
+    token: str = field(repr=False)
+    kind: str
+
+    @property
+    def token_type(self) -> str:
+        """The name of its kind (RFC 8693 3)."""
+        return TOKEN_TYPES[self.kind]
+
+
+# Takes a user id, a kind of token and the provider ("" for any); blocking.
+SubjectSource = Callable[[int, str, str], SubjectToken | None]
+_source: SubjectSource | None = None
+
+
+def register_subject_source(source: SubjectSource | None) -> None:
+    """Have another room say which token a person's sign-in left; called once at start."""
+    global _source
+    _source = source
+
+
+def subject_token(user_id: int, kind: str, provider: str = "") -> SubjectToken | None:
+    """Return the token to show for a person, None if their sign-in left none (blocking)."""
+    return _source(user_id, kind, provider) if _source is not None else None
