@@ -15,6 +15,7 @@ from upstreams.errors import UpstreamAnswerInvalid, UpstreamError
 from upstreams.event_stream import MAX_EVENT_BYTES, EventStream, EventTooLarge
 from upstreams.json_rpc import Message, NotJsonRpc
 from upstreams.relay_client import RelayExchange
+from upstreams.result_heads import cut_out
 from upstreams.upstream_facts import UpstreamFacts
 
 # security.md section 3: no call outlives this, whatever progress it reports.
@@ -117,7 +118,11 @@ class AwaitedAnswer:
             if answer.status == 200:
                 kind = answer.headers.get(b"content-type", b"").lower()
                 if kind.startswith(b"application/json"):
-                    return self._final(json_rpc.read(await answer.read(self._most())))
+                    body = await answer.read(self._most())
+                    cut = cut_out(body, self.request_id)
+                    if cut is not None:
+                        return Outcome(cut[0], b"", self._modern, cut[1])
+                    return self._final(json_rpc.read(body))
                 if kind.startswith(b"text/event-stream"):
                     return await self._stream(answer)
             return await self._refusal(answer)

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import msgspec
 
+from upstreams.result_heads import ResultHead
 from upstreams.revisions import MODERN
 
 
@@ -65,11 +66,13 @@ class Outcome(msgspec.Struct):
     ``error`` is the upstream's JSON-RPC error object (application error). Failures of
     transport or protocol are raised as ``UpstreamError`` instead. ``modern`` tells which
     era the result was written for (whether ``resultType`` and caching hints are in it).
+    ``head`` is that of the result where it has been read already.
     """
 
     result: bytes = b""
     error: bytes = b""
     modern: bool = True
+    head: ResultHead | None = None
 
 
 @dataclass(slots=True, frozen=True)

@@ -20,7 +20,7 @@ from tests.upstreams.relaying import (
     text_of,
     tool_call,
 )
-from upstreams import call_answer, call_gate, json_rpc, mcp_client
+from upstreams import call_answer, call_gate, json_rpc, mcp_client, result_heads
 from upstreams.canonical_call import CanonicalCall, ClientFacts, SilentSink
 from upstreams.errors import (
     UpstreamAnswerInvalid,
@@ -152,13 +152,18 @@ async def test_a_result_comes_back_byte_for_byte(answers):
         assert (outcome.result, outcome.error, outcome.modern) == (EXACT, b"", True)
 
 
-async def test_the_envelope_is_parsed_once_and_the_params_not_at_all(monkeypatch):
+async def test_an_answer_is_parsed_once_and_the_params_not_at_all(monkeypatch):
     parsed = []
     with FakeUpstream().serve() as upstream:
-        for name in ("_decode_message", "_decode_members"):
-            real = getattr(json_rpc, name)
+        for module, name in (
+            (json_rpc, "_decode_message"),
+            (json_rpc, "_decode_members"),
+            (result_heads, "_decode_call_head"),
+            (result_heads, "_decode_any_head"),
+        ):
+            real = getattr(module, name)
             monkeypatch.setattr(
-                json_rpc, name, lambda raw, real=real, name=name: parsed.append(name) or real(raw)
+                module, name, lambda raw, real=real, name=name: parsed.append(name) or real(raw)
             )
         await call(
             upstream,
@@ -166,7 +171,7 @@ async def test_the_envelope_is_parsed_once_and_the_params_not_at_all(monkeypatch
                 "exact", params=MODERN_PARAMS.replace(b"echo", b"exact"), params_are_modern=True
             ),
         )
-        assert parsed == ["_decode_message"]
+        assert parsed == ["_decode_call_head"]
 
 
 async def test_progress_comes_back_under_the_clients_own_token():

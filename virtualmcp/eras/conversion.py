@@ -6,6 +6,8 @@ own bytes stay as they are.
 
 import msgspec
 
+from upstreams import result_heads
+from upstreams.result_heads import ResultHead
 from upstreams.revisions import META_SERVER_INFO, Era
 from virtualmcp import raw_members
 from virtualmcp.raw_members import Members, NotAnObject
@@ -16,7 +18,6 @@ PROMPT = "prompts/get"
 # A client may keep what was read for this long at most, in milliseconds.
 LONGEST_TTL = 3_600_000
 
-_ABSENT = msgspec.Raw()
 _COMPLETE = b'"resultType":"complete"'
 _PRIVATE = b'"ttlMs":0,"cacheScope":"private"'
 _MODERN_MEMBERS = ("resultType", "ttlMs", "cacheScope")
@@ -27,40 +28,20 @@ _UNKNOWN_TYPES: dict[str, tuple[str, ...]] = {
 }
 
 
-class Head(msgspec.Struct, gc=False):
-    """The members of a result that differ between the eras."""
-
-    result_type: msgspec.Raw = msgspec.field(default=_ABSENT, name="resultType")
-    ttl: msgspec.Raw = msgspec.field(default=_ABSENT, name="ttlMs")
-    scope: msgspec.Raw = msgspec.field(default=_ABSENT, name="cacheScope")
-    meta: msgspec.Raw = msgspec.field(default=_ABSENT, name="_meta")
-
-    @property
-    def kind(self) -> str:
-        """What kind of result a modern upstream sent; absent means ``complete`` (b11)."""
-        kind = bytes(self.result_type)
-        if not kind or kind == b'"complete"':
-            return "complete"
-        return raw_members.text(kind) or ""
-
-
-_head = msgspec.json.Decoder(Head)
-
-
-def read_head(raw: bytes) -> Head:
+def read_head(raw: bytes) -> ResultHead:
     """Read what tells the eras apart.
 
     Raises:
         NotAnObject: the result is not a JSON object.
     """
-    try:
-        return _head.decode(raw)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise NotAnObject("the result is not an object") from error
+    head = result_heads.read_head(raw)
+    if head is None:
+        raise NotAnObject("the result is not an object")
+    return head
 
 
 def to_modern(
-    raw: bytes, method: str, head: Head, *, modern_upstream: bool, server_info: bytes
+    raw: bytes, method: str, head: ResultHead, *, modern_upstream: bool, server_info: bytes
 ) -> bytes:
     """Return a final result as a stateless client reads it: typed, with caching hints, signed.
 
@@ -83,7 +64,7 @@ def to_modern(
     return _rewritten(raw, method, server_info) if rewrite else _spliced(raw, front)
 
 
-def _hints_good(head: Head) -> bool:
+def _hints_good(head: ResultHead) -> bool:
     ttl = bytes(head.ttl)
     good = ttl.isdigit() and len(ttl) < 10 and int(ttl) <= LONGEST_TTL
     return good and raw_members.text(head.scope) == "private"

@@ -10,6 +10,7 @@ from upstreams import authorized_call, credentials
 from upstreams.canonical_call import CallSink, CanonicalCall, Outcome
 from upstreams.errors import CredentialRefused, NeedsConnection, UpstreamError
 from upstreams.models import CredentialKind
+from upstreams.result_heads import ResultHead
 from upstreams.revisions import Era
 from virtualmcp import raw_members
 from virtualmcp.eras import conversion
@@ -174,7 +175,7 @@ async def _rounds(
                 return _error(request, target, outcome)
         if request.method in task_results.METHODS:
             return Answer(result=task_results.mapped(request, target, outcome))
-        head = conversion.read_head(outcome.result)
+        head = outcome.head or conversion.read_head(outcome.result)
         kind = head.kind if outcome.modern else "complete"
         if kind == "task" and request.method == conversion.CALL:
             if takes_tasks(request):
@@ -281,9 +282,7 @@ def _lists_changed(user_id: int, target: Target) -> None:
         catalogue.expire(upstream_id=facts.id, credential_id=credential.id)
 
 
-def _result(
-    request: ClientRequest, target: Target, outcome: Outcome, head: conversion.Head
-) -> Answer:
+def _result(request: ClientRequest, target: Target, outcome: Outcome, head: ResultHead) -> Answer:
     """Return a final result with its URIs mapped, in the form of the client's revision."""
     facts = target.choice.upstream
     raw = clean_json(outcome.result, secrets_of(request.holder.user_id, facts))
@@ -291,7 +290,7 @@ def _result(
         return upstream_failures.not_found(request, target.asked)
     mapping = ResultMapping("" if request.server.transparent else facts.key)
     if request.method == conversion.CALL:
-        raw = mapping.call_result(raw)
+        raw = raw if head.plain else mapping.call_result(raw)
     elif request.method == conversion.PROMPT:
         raw = mapping.prompt_result(raw)
     elif request.method == conversion.READ:
