@@ -136,6 +136,10 @@ class RawUpstream:
                 if not await self._play(steps, writer):
                     break
         writer.close()
+        if not self._tls:
+            # Closing happens in the loop's next round; it is to be counted once it has happened.
+            with contextlib.suppress(*ends):
+                await writer.wait_closed()
         self._count("closed")
 
     @staticmethod
