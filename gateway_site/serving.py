@@ -175,7 +175,8 @@ def open_sockets(plan: ServingPlan) -> list[socket.socket]:
         if opened and not own_queues:
             opened.append(opened[0].dup())
             continue
-        listener = socket.socket(family)
+        # With the protocol named, every loop switches Nagle's delay off on its connections.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if own_queues:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
