@@ -52,13 +52,18 @@ _ALLOW: Header = (b"allow", b"POST, DELETE")
 _ALLOW_PAGES: Header = (b"allow", b"POST, DELETE, OPTIONS")
 _MODERN = MODERN.encode()
 _PATH = "/v1/mcp"
+_METADATA = "/.well-known/openid-configuration"
 # What no slug can be is not looked for; models.SLUG says the same to whoever chooses one.
 _SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
 def is_endpoint(path: str) -> bool:
-    """Tell whether a request for this path is the endpoint's to answer."""
-    return path.startswith(_PATH) and path[7:8] in ("/", "")
+    """Tell whether a request for this path is the endpoint's to answer.
+
+    Metadata of the authorization server below an endpoint's address, where OpenID Connect clients
+    look for it, is a page of the site.
+    """
+    return path.startswith(_PATH) and path[7:8] in ("/", "") and not path.endswith(_METADATA)
 
 
 def slug_in(path: str) -> str:
