@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from gateway_site.change_feed import follow_changes
 from gateway_site.housekeeping import keep_house
-from upstreams import mcp_client, token_refresh, token_upkeep
+from upstreams import change_streams, mcp_client, token_refresh, token_upkeep
 from upstreams.health_watch import watch_health
 from virtualmcp.call_log import call_log
 from virtualmcp.routing import parked_calls
@@ -58,6 +58,7 @@ class BackgroundWork:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await token_refresh.finish_running(FINISH_SECONDS)
+        change_streams.close_all()
         try:
             await parked_calls.close_all()
             await asyncio.wait_for(mcp_client.close_all(), timeout=5)

@@ -15,6 +15,7 @@ from gateway_site.models import AuditEvent
 from oauthserver import expiry
 from upstreams import oauth_trace
 from upstreams.models import PendingAuthorization
+from virtualmcp import session_subscriptions
 from virtualmcp.models import CallRecord, EndedSession, NodeMail, SharedNote
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ def remove_ended_sessions() -> None:
     """Browser sessions, and MCP sessions whose seal no longer opens anyway."""
     import_module(settings.SESSION_ENGINE).SessionStore.clear_expired()
     EndedSession.objects.filter(expires_at__lt=timezone.now()).delete()
+    session_subscriptions.remove_expired()
 
 
 def remove_abandoned_connects() -> None:

@@ -47,9 +47,9 @@ def connect_caches() -> None:
     """Have every cache of every room forget what a change says is no longer true."""
     from oauthserver import bearer_tokens
     from upstreams import call_gate, credentials, mcp_client
-    from virtualmcp import change_hearing, published_lists
+    from virtualmcp import change_hearing, notice_feed, published_lists
     from virtualmcp.eras import era_in
-    from virtualmcp.transport import calls_in_flight
+    from virtualmcp.transport import calls_in_flight, open_streams, session_notices
 
     def forget_tokens(key: str) -> None:
         bearer_tokens.forget(token_digest=key)
@@ -71,6 +71,11 @@ def connect_caches() -> None:
         change_feed.on_change(kind, hear_of(kind))
     for forget in (published_lists.forget, mcp_client.forget):
         change_feed.on_change("configuration", _whatever_the_key(forget))
+    # Open streams look at what they show once everything above has been forgotten.
+    for kind in ("token", "access", "credential", "configuration", "session"):
+        change_feed.on_change(kind, functools.partial(open_streams.hear, kind))
+    change_feed.on_change("subscription", session_notices.hear)
+    change_feed.on_change("notice", notice_feed.hear)
 
 
 def _whatever_the_key(forget: Callable[[], None]) -> Callable[[str], None]:

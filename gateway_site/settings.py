@@ -104,6 +104,9 @@ GATEWAY_MAX_CONNECTIONS: int = env.int("GATEWAY_MAX_CONNECTIONS", default=5_000)
 GATEWAY_HEADER_SECONDS: float = env.float("GATEWAY_HEADER_SECONDS", default=10.0)
 GATEWAY_REQUEST_SECONDS: float = env.float("GATEWAY_REQUEST_SECONDS", default=30.0)
 GATEWAY_KEEP_ALIVE_SECONDS: float = env.float("GATEWAY_KEEP_ALIVE_SECONDS", default=75.0)
+# Open streams of notices, of one person and of all, in each process.
+GATEWAY_STREAMS_PER_USER: int = env.int("GATEWAY_STREAMS_PER_USER", default=64)
+GATEWAY_MAX_STREAMS: int = env.int("GATEWAY_MAX_STREAMS", default=10_000)
 GATEWAY_ALLOWED_ORIGINS: list[str] = env.list("GATEWAY_ALLOWED_ORIGINS", default=[])
 GATEWAY_EXTRA_CA_BUNDLE: str = env.str("GATEWAY_EXTRA_CA_BUNDLE", default="")
 # Development only; refused by a system check when PUBLIC_URL is not a loopback address.

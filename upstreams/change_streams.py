@@ -17,6 +17,7 @@ meanwhile is made up for by one notice of each kind.
 import asyncio
 import logging
 import random
+from collections.abc import Callable
 from typing import Any, Final
 
 from upstreams import change_interest, credentials, legacy_listening, mcp_client, modern_listening
@@ -54,10 +55,19 @@ class ChangeStream:
         self.key = key
         self.facts = facts
         self.credential_id = credential_id
-        self.shared = SharedInterest()
+        self.shared = SharedInterest(self._tell_of_lists)
         self._client = client
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
+
+    def _tell_of_lists(self) -> None:
+        for lists_changed in _when_lists_change:
+            lists_changed(self.facts.id, self.credential_id)
+
+    def _heard_in_session(self, method: str, params: bytes) -> None:
+        self.shared.deliver(method, params)
+        for heard in _when_heard_in_session:
+            heard(self.facts.id, self.credential_id, method, params)
 
     def join(self, user_id: int, interest: Interest, heard: Heard) -> Subscription:
         """Take a listener in; the first one opens the stream."""
@@ -83,7 +93,8 @@ class ChangeStream:
 
     def reopen(self) -> None:
         """Begin anew, as when the credential has another value; from any thread."""
-        self._loop.call_soon_threadsafe(self._begin_anew)
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._begin_anew)
 
     def _begin_anew(self) -> None:
         if self._task is not None and self.shared.parts:
@@ -135,7 +146,9 @@ class ChangeStream:
                 self.shared, facts, credential, self._client, capabilities
             )
         else:
-            await legacy_listening.follow(self.shared, facts, credential, self._client, principal)
+            await legacy_listening.follow(
+                self.shared, facts, credential, self._client, principal, self._heard_in_session
+            )
 
     async def _credential(self, user_id: int) -> Credential:
         credential = await credentials.credential_for(user_id, self.facts)
@@ -151,6 +164,8 @@ def _back_off(failures: int) -> float:
     return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, keeps no secret
 
 
+_when_lists_change: list[Callable[[int, str], None]] = []
+_when_heard_in_session: list[Callable[[int, str, str, bytes], None]] = []
 _streams: dict[asyncio.AbstractEventLoop, dict[_Key, ChangeStream]] = {}
 
 
@@ -197,15 +212,33 @@ async def _key(
 
     Where the era can't be found out yet, the stream is the person's own, which suits both.
     """
-    address = (facts.id, facts.url, facts.era, facts.private_network, credential.id)
-    placed = (facts.credential_placement, facts.credential_name, facts.credential_prefix)
+    address = (*address_of(facts), credential.id)
     try:
         era, _ = await mcp_client.era_of(facts, credential)
     except UpstreamError:
         era = Era.LEGACY
     if era is Era.MODERN:
-        return (*address, *placed)
-    return (*address, *placed, user_id, client.fingerprint)
+        return address
+    return (*address, user_id, client.fingerprint)
+
+
+def address_of(facts: UpstreamFacts) -> _Key:
+    """Return what a stream depends on; with another one, it has to be opened anew."""
+    placed = (facts.credential_placement, facts.credential_name, facts.credential_prefix)
+    return (facts.id, facts.url, facts.era, facts.private_network, *placed)
+
+
+def when_lists_change(call: Callable[[int, str], None]) -> None:
+    """Have ``call(upstream id, credential id)`` made before listeners hear of changed lists."""
+    if call not in _when_lists_change:
+        _when_lists_change.append(call)
+
+
+def when_heard_in_session(call: Callable[[int, str, str, bytes], None]) -> None:
+    """Have ``call(upstream id, credential id, method, params)`` made for each notice that a
+    stateful upstream told a session of this process alone."""
+    if call not in _when_heard_in_session:
+        _when_heard_in_session.append(call)
 
 
 def deliver(upstream_id: int, credential_id: str, method: str, params: bytes) -> None:
@@ -213,6 +246,13 @@ def deliver(upstream_id: int, credential_id: str, method: str, params: bytes) ->
     for stream in list(_streams_here().values()):
         if stream.facts.id == upstream_id and stream.credential_id == credential_id:
             stream.shared.deliver(method, params)
+
+
+def deliver_anywhere(upstream_id: int, credential_id: str, method: str, params: bytes) -> None:
+    """Do as ``deliver`` on every event loop of the process; from any thread."""
+    for loop in list(_streams):
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(deliver, upstream_id, credential_id, method, params)
 
 
 def restart(upstream_id: int | None = None) -> None:

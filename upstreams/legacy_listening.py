@@ -198,6 +198,7 @@ async def follow(
     credential: "Credential",
     client: ClientFacts,
     principal: str,
+    heard: Heard,
 ) -> None:
     """Listen in the person's session for what everybody wants together, until that ends.
 
@@ -207,7 +208,7 @@ async def follow(
     pool = legacy_sessions.sessions()
     session = await pool.take(facts, credential, client, principal)
     session.in_use += 1
-    stream = SessionStream(session, shared.deliver, shared.miss)
+    stream = SessionStream(session, heard, shared.miss)
     task = asyncio.get_running_loop().create_task(stream.run(credential))
     subscribed: frozenset[str] = frozenset()
     try:

@@ -71,10 +71,12 @@ class SharedInterest:
     """The parts of one stream, and what the upstream has agreed to.
 
     ``missed``: something may have happened while nobody listened; it is made up for by one
-    notice of each kind as soon as the stream stands again.
+    notice of each kind as soon as the stream stands again. ``lists_changed`` is called before
+    anybody hears of a changed list.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lists_changed: Callable[[], None]) -> None:
+        self._lists_changed = lists_changed
         self.parts: set[Subscription] = set()
         self.honoured = Interest()
         self.missed = False
@@ -118,6 +120,8 @@ class SharedInterest:
     def deliver(self, method: str, params: bytes) -> None:
         """Give a notice to everybody who wants it."""
         uri = change_interest.uri_in(params) if method == UPDATED else ""
+        if method in LIST_METHODS:
+            self._lists_changed()
         for part in list(self.parts):
             if part.interest.covers(method, uri):
                 part.heard(method, params)

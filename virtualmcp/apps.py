@@ -11,8 +11,9 @@ class VirtualMcpConfig(AppConfig):
     def ready(self) -> None:
         """Tell the authorization server what tokens can be for, and listen for changes."""
         from oauthserver import audience
+        from upstreams import change_streams
         from upstreams import signals as upstream_signals
-        from virtualmcp import change_hearing, published_resources, signals
+        from virtualmcp import change_hearing, notice_feed, published_resources, signals
 
         audience.register_resource_lookup(
             published_resources.find,
@@ -22,3 +23,5 @@ class VirtualMcpConfig(AppConfig):
         )
         for room in (upstream_signals, signals):
             room.changed.connect(change_hearing.hear_signal, dispatch_uid="virtualmcp.changes")
+        change_streams.when_lists_change(notice_feed.lists_changed)
+        change_streams.when_heard_in_session(notice_feed.pass_on)

@@ -6,6 +6,7 @@ also called by the rooms' signals directly.
 
 from typing import Any
 
+from upstreams import change_streams
 from virtualmcp import route_table, tool_catalogue, upstream_openings
 from virtualmcp.tool_catalogue import catalogue
 
@@ -30,6 +31,7 @@ def hear(kind: str, key: str = "") -> None:
         if not user:
             catalogue.forget(upstream_id=int(upstream) if upstream.isdigit() else None)
             upstream_openings.forget()
+            change_streams.restart(int(upstream) if upstream.isdigit() else None)
 
 
 def hear_signal(sender: Any, kind: str, key: str = "", **_: Any) -> None:

@@ -227,6 +227,22 @@ class SharedNote(models.Model):
     expires_at = models.DateTimeField(db_index=True)
 
 
+class SessionSubscription(models.Model):
+    """A resource that a stateful session wants to be told of; kept as long as the session."""
+
+    session_digest = models.CharField(max_length=64)
+    uri = models.TextField()
+    uri_digest = models.CharField(max_length=64)
+    expires_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["session_digest", "uri_digest"], name="a_resource_once_per_session"
+            )
+        ]
+
+
 class CallRecord(models.Model):
     """One relayed call, without arguments or results."""
 

@@ -29,6 +29,7 @@ MOST_LISTS = 4_096
 MOST_BYTES = 64 * 1024 * 1024
 
 Part = tuple[ChoiceFacts, ListContent]
+_shown: dict[bytes, bytes] = {}
 
 
 @dataclass(slots=True, frozen=True)
@@ -45,6 +46,19 @@ class Published:
     def size(self) -> int:
         """Bytes held."""
         return sum(map(len, self.pages))
+
+    @property
+    def shown(self) -> bytes:
+        """A digest of what clients see: equal for equal lists, whatever else was configured."""
+        found = _shown.get(self.digest)
+        if found is None:
+            if len(_shown) >= MOST_LISTS:
+                _shown.clear()
+            seen = hashlib.blake2b(digest_size=16)
+            for page in self.pages:
+                seen.update(page)
+            found = _shown[self.digest] = seen.digest()
+        return found
 
 
 class _Shelf:

@@ -96,14 +96,6 @@ def test_an_ended_session_is_gone(board, http):
     assert board.initialize().status_code == 200
 
 
-def test_a_living_session_has_no_stream_to_get(board, http):
-    board.initialize()
-    headers = board.headers(**board.session_headers(), accept="text/event-stream")
-    response = http.get(board.path, headers=headers)
-    assert response.status_code == 405
-    assert http.get(board.path, headers={**headers, "mcp-session-id": "x"}).status_code == 404
-
-
 def test_ending_a_session_needs_its_owner(board, bob, make_token, http, wire):
     board.initialize()
     assert http.delete(board.path, headers={"mcp-session-id": board.session}).status_code == 401

@@ -516,8 +516,8 @@ async def test_a_notice_during_a_call_has_the_lists_read_again(alpha, beta):
         await stateless.call("beta_echo")
     finally:
         mcp_catalogue.TOOLS["echo"] = before
-    assert stateless.sink.notices == []
-    assert [method for method, _ in stateful.sink.notices] == ["notifications/tools/list_changed"]
+    # What is told on a call's stream goes to whoever listens, and not onto that stream.
+    assert stateless.sink.notices == stateful.sink.notices == []
     beta.tools = [tool("new")]
     assert "new" in await Client().names()
 

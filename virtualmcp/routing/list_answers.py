@@ -110,6 +110,30 @@ async def learn_names(request: ClientRequest, kind: Kind) -> None:
     await _published(request, kind, parts)
 
 
+async def visible(request: ClientRequest, kind: Kind) -> Published | None:
+    """Return a list as this client would read it now; None where a part of it can't be read.
+
+    A list that is short only because an upstream is away has not changed.
+    """
+    parts = await contributions(request, kind)
+    if any(p.content is None and p.problem and not p.problem.needs for p in parts):
+        return None
+    try:
+        return await _published(request, kind, parts)
+    except RequestRefused:
+        return None
+
+
+def visible_in_memory(request: ClientRequest, kind: Kind) -> Published | None:
+    """Return a list as this client last could read it; None where it is not in memory."""
+    user_id, server = request.holder.user_id, request.server
+    parts = fan_out.remembered(user_id, request.client, server.choices, kind)
+    if parts is None:
+        return None
+    known = [(part.choice, part.content) for part in parts if part.content is not None]
+    return published_lists.publish(server, kind, known, request.era)
+
+
 def _all_failed(parts: list[Contribution]) -> bool:
     """An empty list as a success would make hosts store an empty connector (security.md R4)."""
     return bool(parts) and all(part.content is None for part in parts)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from upstreams.canonical_call import ClientFacts
+from upstreams.change_interest import LISTS
 from upstreams.revisions import MODERN
 from virtualmcp import definition_pins, hidden_text
 from virtualmcp.route_table import ChoiceFacts, VirtualMcpFacts
@@ -82,12 +83,20 @@ def _capabilities(
 ) -> dict[str, Any]:
     """Return the union. An upstream nobody could ask may have prompts and resources: lists are
     answered in any case, and a client asks for none that were not declared when it connected."""
-    capabilities: dict[str, Any] = {"tools": {}}
+    capabilities: dict[str, Any] = {"tools": {"listChanged": True}}
     for _, opened in said:
         declared = opened.capabilities if opened is not None else _PRESUMED
         for feature in _FEATURES:
-            if isinstance(declared.get(feature), dict):
-                capabilities[feature] = {}
+            found = declared.get(feature)
+            if not isinstance(found, dict):
+                continue
+            # What is offered can always change, by an administrator's hand if not by an
+            # upstream's; resources are told of only where an upstream does.
+            ours = capabilities.setdefault(feature, {})
+            if feature in LISTS:
+                ours["listChanged"] = True
+            if feature == "resources" and found.get("subscribe") is True:
+                ours["subscribe"] = True
     extensions = _extensions(server, client, [opened for _, opened in said if opened is not None])
     if extensions:
         capabilities["extensions"] = extensions

@@ -4,52 +4,40 @@ import contextlib
 from collections.abc import Callable
 
 from upstreams.canonical_call import CallSink, Outcome, QuestionOrigin
-from upstreams.revisions import Era
+from upstreams.change_interest import LIST_METHODS, UPDATED
 from virtualmcp.raw_members import NotAnObject
 from virtualmcp.result_mapping import ResultMapping
 from virtualmcp.route_table import ChoiceFacts
 from virtualmcp.routing import question_policy
 from virtualmcp.routing.client_request import ClientRequest
 
-_UPDATED = "notifications/resources/updated"
-_LISTS = frozenset(
-    f"notifications/{name}/list_changed" for name in ("tools", "prompts", "resources")
-)
-
 
 class RelaySink:
-    """Maps URIs in notices and questions of one upstream, and notes that its lists changed."""
+    """Maps URIs in questions of one upstream, and passes on what it tells beside its answer."""
 
-    __slots__ = ("_asker", "_choice", "_key", "_lists_changed", "_modern", "_request", "_sink")
+    __slots__ = ("_asker", "_choice", "_key", "_request", "_sink", "_told")
 
     def __init__(
         self,
         request: ClientRequest,
         choice: ChoiceFacts,
         sink: CallSink,
-        lists_changed: Callable[[], None],
+        told: Callable[[str, bytes], None],
     ) -> None:
         facts = choice.upstream
         self._request = request
         self._choice = choice
-        self._modern = request.era is Era.MODERN
         self._key = "" if request.server.transparent else facts.key
         self._asker = "" if request.server.transparent else facts.title
         self._sink = sink
-        self._lists_changed = lists_changed
+        self._told = told
 
     async def notify(self, method: str, params: bytes) -> None:
         """Pass a notification on; waits until the client took it."""
-        if method in _LISTS:
-            self._lists_changed()
-            if self._modern:
-                # A stateless client's stream carries only what belongs to its request (a20).
-                return
-        elif method == _UPDATED and self._key:
-            try:
-                params = ResultMapping(self._key).updated(params)
-            except NotAnObject:
-                return
+        if method in LIST_METHODS or method == UPDATED:
+            # It concerns whoever listens and not this request (a20, a24).
+            self._told(method, params)
+            return
         await self._sink.notify(method, params)
 
     async def ask(

@@ -6,13 +6,13 @@ from typing import Any
 
 import msgspec
 
-from upstreams import authorized_call, credentials
+from upstreams import authorized_call
 from upstreams.canonical_call import CallSink, CanonicalCall, Outcome
 from upstreams.errors import CredentialRefused, NeedsConnection, UpstreamError
 from upstreams.models import CredentialKind
 from upstreams.result_heads import ResultHead
 from upstreams.revisions import Era
-from virtualmcp import raw_members
+from virtualmcp import notice_feed, raw_members
 from virtualmcp.eras import conversion
 from virtualmcp.errors import (
     HEADER_MISMATCH,
@@ -48,7 +48,6 @@ from virtualmcp.routing.questions import QuestionUnanswered
 from virtualmcp.routing.relay_sink import RelaySink
 from virtualmcp.secret_redaction import clean_json, secrets_of
 from virtualmcp.server_identity import raw_server_info
-from virtualmcp.tool_catalogue import catalogue
 
 _OWN_ACCOUNT = frozenset({CredentialKind.USER_KEY, CredentialKind.USER_OAUTH})
 
@@ -271,15 +270,9 @@ def _canonical(
 
 
 def _sink(request: ClientRequest, target: Target, sink: CallSink) -> RelaySink:
-    expire = functools.partial(_lists_changed, request.holder.user_id, target)
-    return RelaySink(request, target.choice, sink, expire)
-
-
-def _lists_changed(user_id: int, target: Target) -> None:
     facts = target.choice.upstream
-    credential = credentials.cached_credential(user_id, facts)
-    if credential is not None:
-        catalogue.expire(upstream_id=facts.id, credential_id=credential.id)
+    told = functools.partial(notice_feed.heard_on_call, request.holder.user_id, facts)
+    return RelaySink(request, target.choice, sink, told)
 
 
 def _result(request: ClientRequest, target: Target, outcome: Outcome, head: ResultHead) -> Answer:

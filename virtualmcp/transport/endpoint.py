@@ -17,9 +17,9 @@ from oauthserver import bearer_tokens
 from oauthserver.bearer_tokens import TokenHolder, TokenRefusal
 from upstreams.revisions import MODERN
 from virtualmcp import access_policy, person_view, route_table
-from virtualmcp.eras.era_in import Session, SessionUnknown
+from virtualmcp.eras.era_in import SessionUnknown
 from virtualmcp.route_table import VirtualMcpFacts
-from virtualmcp.transport import message_dispatch, token_challenges
+from virtualmcp.transport import listening, message_dispatch, token_challenges
 from virtualmcp.transport.connection_methods import end_session
 from virtualmcp.transport.exchange import Exchange
 from virtualmcp.transport.http_answers import (
@@ -86,7 +86,7 @@ class McpEndpoint:
             server = route_table.cached(slug) or await _server(slug)
             method = scope["method"]
             if method != "POST":
-                await _without_message(method, headers, server, extra, send)
+                await _without_message(scope, receive, send, headers, server, extra)
                 return
             holder = _known_holder(headers, server) or await _holder(scope, headers, server)
             seen = person_view.seen_by(server, holder.group_ids)
@@ -173,17 +173,20 @@ def _challenge(refusal: TokenRefusal, server: VirtualMcpFacts) -> Refusal:
 
 
 async def _without_message(
-    method: str,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
     headers: Mapping[bytes, bytes],
     server: VirtualMcpFacts,
     extra: tuple[Header, ...],
-    send: Send,
 ) -> None:
-    """Answer what is no POST: a preflight, the end of a session, or nothing that is served.
+    """Answer what is no POST: a preflight, a stream of notices, the end of a session, or nothing
+    that is served.
 
     A known address never answers 404 here, because hosts that probe it give up then
     (design.md 2); a session that is unknown does (a26).
     """
+    method = scope["method"]
     if method == "OPTIONS" and extra and b"access-control-request-method" in headers:
         wanted = headers.get(b"access-control-request-headers", b"")
         await send_empty(send, 204, (*preflight_headers(wanted), *extra))
@@ -192,32 +195,31 @@ async def _without_message(
     stateful = session_id is not None and headers.get(VERSION_HEADER) != _MODERN
     if method not in ("GET", "DELETE") or not stateful or session_id is None:
         raise _method_not_allowed(method, bool(extra))
-    session = await _session_of(session_id, headers, server)
-    if method == "GET":
-        raise _method_not_allowed(method, bool(extra))
-    try:
-        await end_session(session)
-    except Exception as failure:
-        logger.exception("a session could not be ended")
-        raise unavailable() from failure
-    await send_empty(send, 204, extra)
-
-
-async def _session_of(
-    session_id: bytes, headers: Mapping[bytes, bytes], server: VirtualMcpFacts
-) -> Session:
-    scope: Scope = {
-        "headers": [(name, value) for name, value in headers.items() if name == b"authorization"]
-    }
     holder = await _holder(scope, headers, server)
-    return await message_dispatch.session_of(session_id, server, holder)
+    seen = person_view.seen_by(server, holder.group_ids)
+    session = await message_dispatch.session_of(session_id, server, holder)
+    exchange = Exchange(
+        receive, send, headers, extra, seen, holder, accepts(headers.get(b"accept", b""))
+    )
+    try:
+        if method == "GET":
+            await listening.open_get_stream(exchange, session)
+            return
+        await end_session(session)
+    except Refusal:
+        raise
+    except Exception as failure:
+        logger.exception("%s of a session failed", method)
+        raise unavailable() from failure
+    await exchange.accept(204)
 
 
 def _method_not_allowed(method: str, from_page: bool) -> Refusal:
     return Refusal(
         405,
         "method_not_allowed",
-        "There is no stream to listen to here. Send messages with POST."
+        "A stream to listen to belongs to a session: send initialize with POST first, and name the "
+        "Mcp-Session-Id it answers with."
         if method == "GET"
         else "Send messages with POST; DELETE ends the session named in Mcp-Session-Id.",
         (_ALLOW_PAGES if from_page else _ALLOW,),

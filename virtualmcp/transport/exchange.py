@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from oauthserver import bearer_tokens
 from oauthserver.bearer_tokens import TokenHolder
@@ -22,6 +23,14 @@ from virtualmcp.transport.http_answers import (
 from virtualmcp.transport.wire_validation import Rejection
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, frozen=True)
+class Standing:
+    """Who asks and what they may see, as it is now."""
+
+    holder: TokenHolder
+    server: VirtualMcpFacts
 
 
 class Exchange:
@@ -54,9 +63,9 @@ class Exchange:
         """Send a JSON-RPC response that the gateway gives at once."""
         await send_one_answer(self.send, self.accepts, body, (*extra, *self.extra))
 
-    async def accept(self) -> None:
+    async def accept(self, status: int = 202) -> None:
         """Say that a notification or response was taken (a17)."""
-        await send_empty(self.send, 202, self.extra)
+        await send_empty(self.send, status, self.extra)
 
     async def reject(self, rejection: Rejection, extra: tuple[Header, ...] = ()) -> None:
         """Send the JSON-RPC error of a message that is refused."""
@@ -65,6 +74,23 @@ class Exchange:
     async def fail(self, status: int, code: int, message: str, id: bytes) -> None:
         """Send a JSON-RPC error of the gateway itself."""
         await send_json(self.send, status, error_body(id, code, message), self.extra)
+
+    async def current(self) -> Standing | None:
+        """Return who asks and what they see now, None if the token or the access has ended.
+
+        Raises:
+            django.db.Error: that can't be found out.
+        """
+        resource = self.server.resource
+        authorization = self.headers.get(b"authorization", b"")
+        holder = bearer_tokens.cached(authorization, resource)
+        found = holder or await bearer_tokens.authenticate([authorization], resource)
+        facts = await route_table.load(self.server.slug)
+        if not isinstance(found, TokenHolder) or facts is None:
+            return None
+        if not access_policy.may_use(found, facts):
+            return None
+        return Standing(found, person_view.seen_by(facts, found.group_ids))
 
     async def still_allowed(self) -> bool:
         """Tell whether the token and the access behind this request are still good.

@@ -13,7 +13,12 @@ from virtualmcp.eras.era_in import Session, SessionUnknown
 from virtualmcp.errors import METHOD_NOT_FOUND
 from virtualmcp.route_table import VirtualMcpFacts
 from virtualmcp.routing import method_table
-from virtualmcp.transport import client_questions, connection_methods
+from virtualmcp.transport import (
+    client_questions,
+    connection_methods,
+    listening,
+    resource_subscriptions,
+)
 from virtualmcp.transport.exchange import Exchange
 from virtualmcp.transport.http_answers import Accepts, Refusal, Send, unavailable
 from virtualmcp.transport.relayed_calls import relay
@@ -92,6 +97,8 @@ async def _modern(exchange: Exchange, call: Call) -> None:
         await exchange.accept()
     elif message.method == "server/discover":
         await _guarded(connection_methods.discover(exchange, call), exchange, message)
+    elif message.method == "subscriptions/listen":
+        await listening.listen(exchange, call)
     elif method_table.known(message.method, Era.MODERN):
         await relay(exchange, call, None)
     else:
@@ -112,6 +119,9 @@ async def _legacy(exchange: Exchange, call: Call, session: Session) -> None:
         await connection_methods.ping(exchange, message)
     elif message.method == "logging/setLevel":
         await connection_methods.set_log_level(exchange, message, session)
+    elif message.method in resource_subscriptions.METHODS:
+        subscribing = resource_subscriptions.answer(exchange, message, session)
+        await _guarded(subscribing, exchange, message)
     else:
         await _no_such_method(exchange, message, 200)
 
