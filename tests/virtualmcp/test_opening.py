@@ -43,9 +43,10 @@ async def test_capabilities_are_the_union_and_nothing_that_is_not_served():
         await made(("alpha", first), ("beta", second))
         facts = await opened()
     assert facts.capabilities == {
-        "tools": {},
+        # What is offered here can always change.
+        "tools": {"listChanged": True},
         "logging": {},
-        "resources": {},
+        "resources": {"listChanged": True, "subscribe": True},
         "extensions": {UI: {}},
     }
     assert facts.server_info["name"] == "team"
@@ -58,7 +59,7 @@ async def test_a_single_upstream_passes_extensions_and_experiments_on():
         await made(("alpha", fake))
         facts = await opened()
     assert facts.capabilities == {
-        "tools": {},
+        "tools": {"listChanged": True},
         "experimental": {"e": {}},
         "extensions": extensions,
     }
@@ -110,4 +111,6 @@ async def test_a_slow_upstream_does_not_hold_the_opening_up(monkeypatch):
 async def test_an_upstream_nobody_could_ask_may_still_have_prompts_and_resources():
     await made(("dead", None))
     facts = await opened()
-    assert facts.capabilities == {"tools": {}, "prompts": {}, "resources": {}, "completions": {}}
+    changing = {"listChanged": True}
+    lists = {"tools": changing, "prompts": changing, "resources": changing}
+    assert facts.capabilities == {**lists, "completions": {}}

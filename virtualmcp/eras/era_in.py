@@ -25,7 +25,7 @@ from django.utils import timezone
 from upstreams.canonical_call import ClientFacts
 from upstreams.client_capabilities import capabilities_for
 from upstreams.revisions import LEGACY_ACCEPTED, LEGACY_LATEST
-from virtualmcp.models import EndedSession
+from virtualmcp.models import EndedSession, SessionSubscription
 from virtualmcp.routing.sealed_state import SealBroken, seal, unseal_with_expiry
 from virtualmcp.signals import changed
 from virtualmcp.transport.wire_validation import client_facts
@@ -264,4 +264,5 @@ def _write_ending(digest: str, expires_at: int) -> None:
     EndedSession.objects.get_or_create(
         digest=digest, defaults={"expires_at": datetime.fromtimestamp(expires_at, UTC)}
     )
+    SessionSubscription.objects.filter(session_digest=digest).delete()
     changed.send(sender=EndedSession, kind="session", key=digest)

@@ -8,7 +8,7 @@ than before; many upstreams' notices within a quarter second are one (protocol.m
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -157,7 +157,10 @@ class ChangeListener:
 
     async def update(self, server: VirtualMcpFacts, holder: "TokenHolder") -> None:
         """Take in that configuration, access or accounts may have changed."""
-        self._request = replace(self._request, server=server, holder=holder)
+        before = self._request
+        self._request = ClientRequest(
+            server, holder, before.era, before.method, client=before.client
+        )
         offered = {choice.upstream.id: choice for choice in server.choices}
         for upstream_id, part in list(self._parts.items()):
             choice = offered.get(upstream_id)

@@ -47,6 +47,7 @@ RETRY_AFTER: Final[Header] = (b"retry-after", b"10")
 _TOO_MANY = {
     "person": "You have too many open streams here. Close one, then open this one again.",
     "process": "The gateway has as many open streams as it may. Try again in a moment.",
+    "stopping": "This process of the gateway is about to stop. Open the stream again.",
 }
 
 
@@ -156,7 +157,9 @@ async def open_get_stream(exchange: Exchange, session: Session) -> None:
         status = 429 if full.whose == "person" else 503
         raise Refusal(status, "too_many_streams", _TOO_MANY[full.whose], (RETRY_AFTER,)) from full
     notices = session_notices.join(stream, exchange, session)
-    joining = asyncio.get_running_loop().create_task(notices.begin())
+    # Who comes back to a stream may have missed something, whichever process it was on.
+    resumed = b"last-event-id" in exchange.headers
+    joining = asyncio.get_running_loop().create_task(notices.begin(catch_up=resumed))
     try:
         await stream.run(_priming(stream, session))
     finally:

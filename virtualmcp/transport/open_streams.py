@@ -15,6 +15,8 @@ from typing import Any, Protocol
 
 from django.conf import settings
 
+from virtualmcp.transport import draining
+
 logger = logging.getLogger(__name__)
 
 KEEP_ALIVE_SECONDS = 15.0
@@ -52,7 +54,7 @@ class OpenStream(Protocol):
 
 
 class TooManyOpen(Exception):
-    """No further stream: ``whose`` is "person" or "process"."""
+    """No further stream: ``whose`` limit is reached, "person" or "process"; or "stopping"."""
 
     def __init__(self, whose: str) -> None:
         super().__init__(whose)
@@ -64,22 +66,24 @@ class _Keeper:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.streams: set[OpenStream] = set()
+        # With what takes the registration for an orderly end back.
+        self.streams: dict[OpenStream, Callable[[], None]] = {}
         self.per_user: Counter[int] = Counter()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._checking: asyncio.Task[None] | None = None
 
     def add(self, stream: OpenStream) -> None:
-        self.streams.add(stream)
+        self.streams[stream] = draining.register(stream.drain)
         self.per_user[stream.user_id] += 1
         if self._task is None or self._task.done():
             self._task = self.loop.create_task(self._look_after())
 
     def remove(self, stream: OpenStream) -> None:
-        if stream not in self.streams:
+        unregister = self.streams.pop(stream, None)
+        if unregister is None:
             return
-        self.streams.discard(stream)
+        unregister()
         self.per_user[stream.user_id] -= 1
         if not self.per_user[stream.user_id]:
             del self.per_user[stream.user_id]
@@ -153,6 +157,8 @@ def enter(stream: OpenStream) -> None:
         TooManyOpen: its person, or this process, has as many as is allowed.
     """
     keeper = _keeper()
+    if draining.begun():
+        raise TooManyOpen("stopping")
     if len(keeper.streams) >= settings.GATEWAY_MAX_STREAMS:
         raise TooManyOpen("process")
     if keeper.per_user[stream.user_id] >= settings.GATEWAY_STREAMS_PER_USER:
@@ -169,11 +175,6 @@ def leave(stream: OpenStream) -> None:
 def count() -> int:
     """Return how many streams are open in this process."""
     return sum(len(keeper.streams) for keeper in list(_keepers.values()))
-
-
-def drain() -> None:
-    """End every stream of the running loop in an orderly way; does not wait."""
-    _keeper().each(lambda stream: stream.drain())
 
 
 def hear(kind: str, key: str = "") -> None:

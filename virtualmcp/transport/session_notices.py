@@ -4,10 +4,11 @@ import asyncio
 import logging
 from typing import Final
 
-from upstreams.change_interest import LISTS
+from upstreams.change_interest import LISTS, UPDATED
 from upstreams.revisions import Era
 from virtualmcp import session_subscriptions
 from virtualmcp.eras.era_in import Session
+from virtualmcp.raw_members import write
 from virtualmcp.routing import question_policy
 from virtualmcp.routing.change_listener import METHODS, ChangeListener
 from virtualmcp.routing.client_request import ClientRequest
@@ -36,22 +37,25 @@ class SessionNotices:
         if self.streams:
             self.streams[-1].tell(method, params)
 
-    async def begin(self) -> None:
-        """Listen for what the session has subscribed to so far."""
-        if self._begun:
-            return
-        self._begun = True
+    async def begin(self, *, catch_up: bool) -> None:
+        """Listen for what the session has subscribed to so far.
+
+        ``catch_up``: its client was away; it is told that anything may have changed.
+        """
         try:
             uris = await session_subscriptions.of_session(self.session.digest)
         except Exception:
             logger.exception("the subscriptions of a session could not be read")
             uris = frozenset()
-        await self.listener.open(uris, AGREE_SECONDS)
-
-    async def catch_up(self) -> None:
-        """Say that anything may have changed: the client was away for a while."""
+        if not self._begun:
+            self._begun = True
+            await self.listener.open(uris, AGREE_SECONDS)
+        if not catch_up:
+            return
         for method in METHODS.values():
             self._tell(method, b"{}")
+        for uri in uris:
+            self._tell(UPDATED, write({"uri": uri}))
 
     async def refresh(self) -> None:
         """Take in what another process wrote for this session."""
