@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from upstreams.revisions import META_SERVER_INFO, Era
-from virtualmcp import definitions, hidden_text, raw_members, resource_uris
+from virtualmcp import definitions, hidden_text, icons, raw_members, resource_uris
 from virtualmcp.definitions import SUBJECTS
 from virtualmcp.eras.conversion import tool_for
 from virtualmcp.listed_entries import Kind, ListContent, Listed
@@ -161,7 +161,7 @@ def _written(
     renamed = name if name != entry.identity else ""
     try:
         seen, _ = hidden_text.cleaned(entry.raw, definitions.TOLD)
-        raw = mapping.entry(kind, seen, renamed)
+        raw = mapping.entry(kind, icons.loadable(seen), renamed)
         return tool_for(era, raw, modern_upstream=content.modern) if kind is Kind.TOOLS else raw
     except NotAnObject:
         return None

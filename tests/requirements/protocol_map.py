@@ -1,0 +1,644 @@
+"""Which tests prove which requirement of the protocol.
+
+The letters are the gateway's roles: a MCP server, b MCP client, c protected resource, d
+authorization server, e OAuth client; 2.x is the bridge between the revisions, 3.x aggregation.
+``MAP`` names the tests, ``NO_PROOF`` says why none can be named. ``test_maps`` and
+``test_protocol_map`` keep both complete.
+"""
+
+
+def _in(file: str, *tests: str) -> tuple[str, ...]:
+    return tuple(f"tests/{file}.py::test_{test}" for test in tests)
+
+
+_CELLS = "journeys/test_cells"
+_SUITE = _in(
+    "conformance/test_official_suite",
+    "through_the_gateway_everything_passes_but_what_the_baseline_names",
+)
+_PLAIN = _in(
+    "virtualmcp/test_differential",
+    "answers_and_what_the_upstream_sees_are_equal_but_for_what_is_documented",
+)
+
+MAP: dict[str, tuple[str, ...]] = {
+    # (a) MCP server to the client
+    "a1": _in("virtualmcp/test_endpoint_sessions", "an_answer_repeats_the_id")
+    + _in("virtualmcp/test_wire_messages", "an_id_is_kept_byte_for_byte"),
+    "a2": _in("virtualmcp/test_wire_messages", "what_is_not_json_or_too_deep_is_a_parse_error"),
+    "a3": _in(
+        "virtualmcp/test_lists",
+        "a_stateless_list_is_typed_hinted_and_signed_by_the_gateway",
+        "a_stateful_list_has_none_of_that",
+    )
+    + _in("virtualmcp/test_tasks", "a_task_that_nobody_asked_for_is_seen_to_its_end_with_progress"),
+    "a4": _in("virtualmcp/test_calls", "codes_of_upstream_errors_are_those_of_the_clients_era")
+    + _PLAIN,
+    "a5": _in(
+        "virtualmcp/test_wire_validation",
+        "a_stateless_request_with_incomplete_meta_has_invalid_params",
+    ),
+    "a6": _in(
+        "virtualmcp/test_calls",
+        "a_missing_capability_is_told_to_a_stateless_client_as_such",
+    )
+    + _in("virtualmcp/test_questions_across_eras", "a_client_that_declared_nothing_is_never_asked"),
+    "a7": _in(
+        "virtualmcp/test_conversion",
+        "an_upstreams_signature_is_replaced_and_its_other_meta_keys_stay",
+    ),
+    "a8": _in("journeys/test_servers_and_nodes", "two_nodes_on_postgresql_are_one_gateway")
+    + _in(
+        "virtualmcp/test_endpoint_sessions", "a_stateless_request_ignores_a_session_and_gets_none"
+    ),
+    "a9": _in("virtualmcp/test_mirrored_arguments", "data_that_looks_like_an_annotation_is_none")
+    + _in("virtualmcp/test_lists", "a_single_upstream_is_shown_byte_for_byte")
+    + _SUITE,
+    "a10": _in("virtualmcp/test_era_in", "initialize_is_answered_with_a_revision_both_know"),
+    "a11": _in(
+        "virtualmcp/test_endpoint_sessions",
+        "initialize_answers_with_the_revision_and_what_is_served",
+    ),
+    "a12": _in("virtualmcp/test_endpoint_sessions", "discover_tells_what_is_served"),
+    "a13": _in(
+        "virtualmcp/test_wire_validation",
+        "an_unknown_revision_is_answered_with_the_known_ones",
+    ),
+    "a14": _in("virtualmcp/test_wire_validation", "a_session_id_makes_a_request_stateful"),
+    "a15": _in(
+        "virtualmcp/test_endpoint_gate",
+        "what_is_no_post_and_names_no_session_is_405_and_never_404",
+    ),
+    "a16": _in("virtualmcp/test_endpoint_gate", "a_foreign_origin_is_forbidden") + _SUITE,
+    "a17": _in(
+        "virtualmcp/test_endpoint_sessions",
+        "notifications_are_accepted_and_go_nowhere",
+        "a_stateless_client_may_notify_but_not_respond",
+    ),
+    "a18": _in(
+        "virtualmcp/test_endpoint_streams",
+        "a_large_answer_arrives_whole_in_either_form",
+        "a_client_that_takes_only_events_gets_the_answer_as_one",
+    ),
+    "a20": _in("virtualmcp/test_lists", "a_notice_during_a_call_has_the_lists_read_again")
+    + _in("virtualmcp/test_endpoint_streams", "many_clients_at_once_get_their_own_answers"),
+    "a21": _in(
+        "virtualmcp/test_calls", "a_question_is_relayed_with_our_seal_in_the_place_of_the_state"
+    ),
+    "a22": _in(_CELLS, "a_cancelled_call_is_cancelled_upstream_within_a_second")
+    + _in("virtualmcp/test_endpoint_streams", "a_client_that_hangs_up_cancels_its_call"),
+    "a23": _in(
+        "virtualmcp/test_endpoint_streams", "progress_comes_as_events_with_the_clients_token"
+    ),
+    "a26": _in(
+        "virtualmcp/test_endpoint_sessions",
+        "an_ended_session_is_gone",
+        "a_stateful_request_without_its_session_is_a_400",
+    ),
+    "a27": _in(
+        "virtualmcp/test_endpoint_sessions",
+        "a_batch_is_served_in_the_one_revision_that_has_them",
+        "other_revisions_have_no_batches",
+    ),
+    "a28": _in(
+        "virtualmcp/test_endpoint_sessions",
+        "a_method_the_stateless_revision_lacks_is_404",
+        "a_method_a_stateful_session_lacks_is_an_error_with_status_200",
+    ),
+    "a29": _in(
+        "virtualmcp/test_wire_validation",
+        "a_missing_mirrored_header_is_a_mismatch",
+        "a_mirrored_header_that_says_something_else_is_a_mismatch",
+        "a_name_that_fits_no_header_travels_as_base64",
+    ),
+    "a30": _in(
+        "virtualmcp/test_calls",
+        "mirrored_arguments_are_checked_and_made_anew_for_the_upstream",
+    )
+    + _in(
+        "virtualmcp/test_mirrored_arguments",
+        "the_first_header_that_does_not_repeat_its_argument_is_named",
+    ),
+    "a31": _in("virtualmcp/test_mirrored_arguments", "what_the_schema_does_not_name_is_told_apart")
+    + _in(
+        "virtualmcp/test_parameter_headers",
+        "what_the_schema_does_not_name_goes_on_to_a_single_upstream_only",
+    ),
+    "a32": _in(
+        "virtualmcp/test_opening", "capabilities_are_the_union_and_nothing_that_is_not_served"
+    )
+    + _in("virtualmcp/test_lists", "the_administrators_choice_of_tools_is_all_that_shows"),
+    "a33": _in(
+        "virtualmcp/test_lists",
+        "lists_are_equal_after_a_restart",
+        "two_nodes_pinning_at_once_agree",
+    ),
+    "a34": _in("virtualmcp/test_tool_names", "names_of_an_aggregate_are_safe_short_and_unique"),
+    "a35": _in(
+        "virtualmcp/test_conversion",
+        "structured_content_that_is_no_object_becomes_text_for_stateful_clients",
+        "only_output_schemas_that_are_no_objects_are_dropped",
+    ),
+    "a36": _in("virtualmcp/test_lists", "bad_and_doubled_tools_are_left_out_and_the_good_stay"),
+    "a37": _in("virtualmcp/test_endpoint_streams", "too_many_calls_of_one_person_wait_their_turn")
+    + _in("virtualmcp/test_calls", "secrets_in_what_an_upstream_says_are_redacted")
+    + _in(
+        "virtualmcp/test_access_rules",
+        "a_tool_for_a_group_is_neither_listed_nor_callable_for_others",
+    ),
+    "a38": _in(
+        "virtualmcp/test_calls",
+        "a_resource_of_nobody_is_not_found_in_the_code_of_the_era",
+        "reading_nothing_is_not_found_for_a_stateless_client",
+    ),
+    "a39": _in("virtualmcp/test_lists", "bad_foreign_and_outdated_cursors_are_refused"),
+    "a40": _in(
+        "virtualmcp/test_lists", "a_stateless_list_is_typed_hinted_and_signed_by_the_gateway"
+    )
+    + _in(
+        "virtualmcp/test_conversion",
+        "what_was_read_is_private_and_its_lifetime_within_bounds",
+    ),
+    "a41": _in(
+        "virtualmcp/test_endpoint_streams",
+        "a_stateful_client_hears_logs_from_its_level_on",
+        "a_stateless_client_hears_logs_only_if_it_asks",
+    )
+    + _in("virtualmcp/test_endpoint_sessions", "a_log_level_must_be_one"),
+    "a42": _in(
+        "virtualmcp/test_questions_across_eras",
+        "progress_rises_over_all_rounds_and_comes_by_the_clients_token",
+    ),
+    "a43": _in("virtualmcp/test_questions_across_eras", "a_state_opens_for_its_own_request_alone")
+    + _in("virtualmcp/test_calls", "questions_about_lists_and_completions_are_not_passed_on"),
+    "a44": _in(
+        "virtualmcp/test_questions_across_eras",
+        "partial_missing_wrong_and_unknown_answers_are_asked_again",
+    ),
+    "a46": _in(
+        "journeys/test_upstream_trouble",
+        "a_connect_link_of_one_person_is_refused_to_another",
+    )
+    + _in(
+        "upstreams/test_connect_attacks",
+        "78_the_same_person_in_another_browser_is_refused",
+    ),
+    "a47": _in(
+        "virtualmcp/test_calls", "an_unconnected_account_becomes_an_url_error_for_2025_11_25"
+    )
+    + _in("virtualmcp/test_endpoint_sessions", "a_session_of_another_person_or_server_is_unknown"),
+    "a48": _in(
+        "virtualmcp/test_questions_across_eras",
+        "older_revisions_are_asked_in_the_words_they_know",
+        "a_client_that_declared_nothing_is_never_asked",
+    ),
+    "a49": _PLAIN,
+    "a50": _in(
+        "virtualmcp/test_tasks",
+        "a_task_is_its_makers_alone",
+        "a_client_without_the_extension_gets_the_missing_capability",
+        "a_task_is_made_looked_at_and_ended_under_a_sealed_id",
+    ),
+    # (b) MCP client to the upstream
+    "b1": _in("upstreams/test_mcp_client_modern", "the_headers_repeat_the_body"),
+    "b2": _in(
+        "upstreams/test_mcp_client_modern", "params_of_a_legacy_client_get_the_modern_members"
+    ),
+    "b3": _in("upstreams/test_mcp_client_modern", "names_no_header_can_carry_travel_in_base64"),
+    "b4": _in("virtualmcp/test_mirrored_arguments", "headers_repeat_what_is_there_and_nothing_else")
+    + _in(
+        "virtualmcp/test_calls",
+        "a_stateful_clients_call_gets_the_headers_a_stateless_upstream_wants",
+    ),
+    "b5": _in("virtualmcp/test_lists", "bad_and_doubled_tools_are_left_out_and_the_good_stay")
+    + _in(
+        "virtualmcp/test_calls",
+        "a_stateful_clients_call_gets_the_headers_a_stateless_upstream_wants",
+    ),
+    "b6": _in("upstreams/test_mcp_client_modern", "what_does_not_belong_to_the_call_is_ignored"),
+    "b7": _in(
+        "upstreams/test_mcp_client_legacy",
+        "a_lost_session_is_opened_anew_and_the_call_made_once_more",
+        "idle_sessions_and_all_sessions_at_the_end_are_deleted",
+    ),
+    "b8": _in(
+        "upstreams/test_mcp_client_legacy",
+        "a_stream_the_upstream_ends_early_is_resumed_from_its_last_event",
+    ),
+    "b9": _in("upstreams/test_mcp_client_modern", "every_request_has_an_id_of_its_own"),
+    "b10": _in(
+        "upstreams/test_upstream_era",
+        "servers_are_taken_for_what_they_are",
+        "an_upstream_that_became_modern_is_found_out_by_the_next_call",
+        "an_upstream_that_became_legacy_is_found_out_by_the_next_call",
+    ),
+    "b11": _in("virtualmcp/test_conversion", "an_absent_type_is_complete_and_others_are_told"),
+    "b12": _in(
+        "virtualmcp/test_calls", "a_question_is_relayed_with_our_seal_in_the_place_of_the_state"
+    )
+    + _in("virtualmcp/test_questions_across_eras", "round_follows_round_and_the_tool_runs_once"),
+    "b13": _in("virtualmcp/test_lists", "two_peoples_lists_never_mix"),
+    "b14": _in("virtualmcp/test_lists", "an_empty_cursor_is_not_the_end_of_an_upstreams_list"),
+    "b15": _in(
+        "upstreams/test_mcp_client_legacy",
+        "a_cancelled_call_is_cancelled_at_the_upstream_within_a_second",
+    )
+    + _in(
+        "upstreams/test_mcp_client_modern",
+        "cancelling_the_task_cancels_the_call_at_the_upstream",
+    )
+    + _in("virtualmcp/test_tasks", "who_cancels_the_call_cancels_the_task"),
+    "b16": _in(
+        "upstreams/test_mcp_client_modern",
+        "a_call_without_an_answer_ends_at_its_deadline",
+        "progress_keeps_a_call_alive_but_not_beyond_the_hard_limit",
+    ),
+    "b17": _in(
+        "upstreams/test_mcp_client_modern",
+        "a_progress_token_is_replaced_and_nothing_else_changed",
+        "every_request_has_an_id_of_its_own",
+    ),
+    "b18": _in("virtualmcp/test_step_up", "the_administrators_word_goes_before_the_upstreams")
+    + _in("virtualmcp/test_definitions", "a_change_of_anything_a_model_or_host_reads_counts"),
+    "b19": _in("virtualmcp/test_calls", "an_upstreams_not_found_has_the_code_of_the_clients_era"),
+    "b20": _in("virtualmcp/test_icons", "only_icons_a_host_may_load_are_passed_on"),
+    "b21": _in("upstreams/test_mcp_client_legacy", "exactly_what_the_client_can_do_is_declared"),
+    "b22": _in(
+        "upstreams/test_mcp_client_questions",
+        "a_ping_of_the_upstream_is_answered_while_a_call_runs",
+    ),
+    "b23": _in(
+        "upstreams/test_change_streams",
+        "only_what_the_upstream_agrees_to_is_honoured",
+        "after_a_break_everything_is_said_to_have_changed",
+    ),
+    "b24": _in(
+        "virtualmcp/test_tasks",
+        "a_tool_of_a_stateful_server_that_needs_a_task_is_one_long_call",
+        "a_task_that_takes_too_long_is_cancelled_and_said_so",
+    ),
+    # (c) Protected resource
+    "c1": _in("oauthserver/test_discovery", "a_resource_describes_itself"),
+    "c2": _in(
+        "virtualmcp/test_endpoint_gate", "without_a_token_a_client_is_told_where_to_authorize"
+    ),
+    "c3": _in("oauthserver/test_bearer_tokens", "a_challenge_names_the_metadata_and_the_scope"),
+    "c4": _in("virtualmcp/test_endpoint_gate", "a_token_in_the_query_or_a_cookie_is_none"),
+    "c5": _in(
+        "virtualmcp/test_endpoint_gate",
+        "a_token_of_another_server_is_refused_with_this_ones_challenge",
+    )
+    + _in("oauthserver/test_bearer_tokens", "a_token_is_good_for_its_own_resource_only"),
+    "c6": _in(_CELLS, "the_clients_token_and_headers_never_reach_the_upstream"),
+    "c7": _in(
+        "virtualmcp/test_step_up",
+        "a_tool_that_may_change_something_is_refused_with_one_complete_challenge",
+    ),
+    "c8": _in(
+        "virtualmcp/test_step_up",
+        "a_tool_that_may_change_something_is_refused_with_one_complete_challenge",
+    ),
+    "c9": _in("virtualmcp/test_step_up", "the_wider_token_calls_and_lists_are_the_same_for_both"),
+    "c10": _in("oauthserver/test_discovery", "a_resource_describes_itself"),
+    "c11": _in(
+        "virtualmcp/test_endpoint_sessions", "a_session_of_another_person_or_server_is_unknown"
+    ),
+    "c12": _in("virtualmcp/test_endpoint_gate", "a_trailing_slash_is_the_same_server"),
+    # (d) Authorization server
+    "d1": _in("oauthserver/test_client_authentication", "the_whole_flow_with_a_secret")
+    + _in("oauthserver/test_authorization_codes", "a_code_becomes_tokens_for_one_resource"),
+    "d2": _in("oauthserver/test_discovery", "the_server_describes_itself_the_same_everywhere"),
+    "d3": _in(
+        "oauthserver/test_authorize",
+        "other_mistakes_go_to_the_client_with_state_and_issuer",
+    )
+    + _in("oauthserver/test_authorization_codes", "a_wrong_verifier_leaves_the_code_to_its_owner"),
+    "d4": _in(
+        "oauthserver/test_client_metadata_documents",
+        "real_clients_reach_the_page_and_get_a_code",
+    ),
+    "d5": _in(
+        "oauthserver/test_client_metadata_documents",
+        "the_document_must_name_exactly_its_own_url",
+        "a_document_the_gateway_cannot_honour_is_refused_whole",
+    ),
+    "d6": _in(
+        "oauthserver/test_client_metadata_documents",
+        "redirects_are_never_followed",
+        "only_public_addresses_are_connected_to",
+        "a_document_may_have_five_kilobytes",
+        "and_not_a_byte_more",
+        "a_malformed_url_is_refused_without_looking_anywhere",
+    ),
+    "d7": _in(
+        "consent/test_consent_page",
+        "page_says_who_asks_for_what_as_whom_and_where_the_answer_goes",
+        "client_on_this_computer_is_named_as_such",
+    ),
+    "d8": _in(
+        "oauthserver/test_client_registration",
+        "real_clients_get_a_complete_answer",
+        "one_address_cannot_register_without_end",
+    ),
+    "d9": _in(
+        "oauthserver/test_authorize",
+        "only_the_port_of_a_loopback_redirect_may_differ",
+        "a_redirect_uri_that_is_not_registered_is_told_here",
+    )
+    + _in(
+        "oauthserver/test_authorization_codes",
+        "another_redirect_uri_is_refused_without_using_the_code",
+    ),
+    "d11": _in(
+        "oauthserver/test_refresh_tokens",
+        "a_refresh_rotates_both_tokens_and_keeps_resource_and_scope",
+        "a_refresh_token_used_after_its_successor_ends_the_family",
+        "a_lost_answer_is_given_again",
+    ),
+    "d12": _in(
+        "oauthserver/test_authorize",
+        "allowing_redirects_with_code_state_and_issuer",
+        "denying_says_so_with_state_and_issuer",
+    ),
+    "d13": _in(
+        "oauthserver/test_authorize",
+        "two_resources_are_refused",
+        "without_a_resource_the_person_picks",
+    )
+    + _in(
+        "oauthserver/test_authorization_codes",
+        "the_token_request_cannot_bring_another_resource",
+    ),
+    "d14": _in(
+        "consent/test_consent_page",
+        "earlier_yes_never_skips_the_page",
+        "approval_needs_the_csrf_token",
+        "page_is_not_stored_framed_or_told_to_others",
+    ),
+    "d15": _in(
+        "upstreams/test_connect_flow",
+        "89_the_binding_cookie_is_kept_from_scripts_and_other_sites",
+    )
+    + _in(
+        "consent/test_consent_page",
+        "ticket_from_another_browser_is_refused",
+        "ticket_counts_once",
+    ),
+    "d16": _in("oauthserver/test_authorize", "nothing_a_client_sends_skips_the_page"),
+    "d17": _in(
+        "oauthserver/test_authorization_codes",
+        "a_client_without_the_refresh_grant_gets_no_refresh_token",
+    ),
+    "d18": _in(
+        "oauthserver/test_direct_grants",
+        "the_company_vouches_and_no_page_is_shown",
+        "an_assertion_with_anything_wrong_gives_nothing",
+        "the_type_is_exact",
+        "other_keys_and_algorithms_are_refused",
+        "an_assertion_works_once",
+        "it_is_advertised_only_while_somebody_is_trusted",
+    ),
+    "d19": _in(
+        "oauthserver/test_direct_grants",
+        "a_service_account_gets_a_token_for_what_was_chosen",
+    ),
+    # (e) OAuth client to upstream authorization servers
+    "e1": _in(
+        "upstreams/test_oauth_discovery",
+        "metadata_is_found_at_every_place",
+        "without_a_challenge_header_the_path_comes_before_the_root",
+    )
+    + _in("upstreams/test_oauth_challenge", "the_bearer_challenge_is_found"),
+    "e2": _in(
+        "upstreams/test_oauth_discovery",
+        "137_metadata_of_another_resource_is_refused",
+        "137_the_resource_must_be_the_address_or_a_parent_of_it",
+    ),
+    "e3": _in(
+        "upstreams/test_oauth_discovery",
+        "an_issuer_with_a_path_is_found_in_the_order_of_the_specification",
+        "the_issuer_must_be_identical",
+    ),
+    "e4": _in("upstreams/test_oauth_discovery", "146_without_s256_nothing_is_begun_unless_allowed"),
+    "e5": _in(
+        "upstreams/test_connect_flow",
+        "the_resource_is_sent_with_every_token_request_unless_switched_off",
+    ),
+    "e6": _in(
+        "upstreams/test_connect_attacks",
+        "80_an_answer_of_another_issuer_is_refused",
+        "80_an_error_of_another_issuer_shows_none_of_its_text",
+    ),
+    "e7": _in("upstreams/test_connect_attacks", "79_a_state_that_is_not_ours_is_refused"),
+    "e8": _in(
+        "upstreams/test_connect_flow",
+        "scopes_come_from_the_administrator_the_challenge_or_the_metadata",
+    )
+    + _in("upstreams/test_credentials", "a_step_up_asks_for_both_scopes_and_not_in_circles"),
+    "e9": _in(
+        "upstreams/test_oauth_registration",
+        "our_document_is_used_where_the_server_takes_it",
+        "registration_says_what_we_are_and_is_done_once",
+    ),
+    "e10": _in(
+        "upstreams/test_oauth_registration",
+        "registration_says_what_we_are_and_is_done_once",
+        "a_registration_that_fails_is_told_without_the_servers_text",
+    ),
+    "e11": _in(
+        "upstreams/test_oauth_registration",
+        "another_authorization_server_means_another_registration",
+        "a_registered_secret_is_never_shown_to_another_server",
+    ),
+    "e12": _in(
+        "upstreams/test_oauth_registration", "our_document_is_used_where_the_server_takes_it"
+    ),
+    "e13": _in("upstreams/test_connect_attacks", "an_upstream_that_moved_meanwhile_gets_no_tokens"),
+    "e14": _in(
+        "upstreams/test_token_refresh",
+        "147_fifty_calls_with_an_expired_token_make_one_refresh",
+        "r35_fifty_threads_as_many_nodes_make_one_refresh",
+    )
+    + _in("upstreams/test_token_vault", "a_secret_copied_to_another_row_does_not_open"),
+    "e15": _in(
+        "upstreams/test_egress_guard",
+        "special_use_addresses_are_refused",
+        "every_address_of_a_name_must_pass",
+    )
+    + _in("upstreams/test_oauth_discovery", "136_a_redirecting_metadata_address_is_not_followed"),
+    "e16": _in(
+        "upstreams/test_oauth_discovery", "139_an_endpoint_that_is_not_a_plain_address_is_refused"
+    ),
+    "e17": _in(
+        "upstreams/test_oauth_discovery",
+        "an_old_server_is_its_own_authorization_server",
+        "an_old_server_without_any_document_has_the_default_addresses",
+    ),
+    # The bridge
+    "2.2": _in(
+        "virtualmcp/test_wire_validation",
+        "initialize_is_stateful_whatever_the_headers_say",
+        "a_stateful_request_without_session_is_told_to_open_one",
+    )
+    + _in(
+        "upstreams/test_upstream_era",
+        "modern_errors_mean_modern",
+        "only_unknown_modern_versions_are_incompatible",
+        "no_verdict_is_remembered_from_refusals_and_failures",
+        "an_administrators_choice_is_not_questioned",
+    ),
+    "2.3.1": _in("virtualmcp/test_opening", "a_slow_upstream_does_not_hold_the_opening_up")
+    + _in(
+        "upstreams/test_mcp_client_legacy",
+        "a_session_is_not_shared_between_people_credentials_or_abilities",
+    ),
+    "2.3.2": _in(_CELLS, "tools_are_listed_and_called_with_everything_upstream_said")
+    + _in("virtualmcp/test_lists", "two_peoples_lists_never_mix"),
+    "2.3.3": _in("virtualmcp/test_calls", "a_tool_is_called_in_every_cell")
+    + _in("virtualmcp/test_calls", "prompts_resources_and_completions_work_in_every_cell")
+    + _PLAIN,
+    "2.3.4": _in(
+        _CELLS,
+        "progress_arrives_while_the_call_runs_under_the_clients_own_token",
+        "log_messages_reach_the_client_that_wants_them",
+        "a_cancelled_call_is_cancelled_upstream_within_a_second",
+    ),
+    "2.3.5": _in(
+        "virtualmcp/test_questions_across_eras",
+        "form_page_sampling_and_roots_are_asked_at_once_and_answered_on_another_node",
+        "older_revisions_are_asked_in_the_words_they_know",
+    ),
+    "2.3.7": _in(
+        "virtualmcp/test_era_in",
+        "any_node_opens_what_another_one_sealed",
+        "an_ended_session_is_unknown_here_at_once_and_elsewhere_by_the_database",
+    ),
+    "2.3.8": _in(
+        "virtualmcp/test_tasks",
+        "a_task_is_made_looked_at_and_ended_under_a_sealed_id",
+        "questions_of_a_task_are_answered_by_update_under_the_upstreams_own_keys",
+        "a_tool_of_a_stateful_server_that_needs_a_task_is_one_long_call",
+        "the_extension_is_promised_to_stateless_clients_only",
+    ),
+    "2.3.9": _in(
+        "virtualmcp/test_calls",
+        "codes_of_upstream_errors_are_those_of_the_clients_era",
+        "http_faults_of_an_upstream_are_errors_with_status_200",
+        "a_refused_personal_account_leads_to_the_connect_page",
+        "an_upstreams_own_page_to_open_takes_the_form_the_client_knows",
+        "failures_say_what_happened_and_what_to_do",
+        "an_aggregate_says_whose_error_it_is_and_a_single_upstream_does_not",
+    )
+    + _PLAIN,
+    "2.3.10": _in(_CELLS, "the_clients_token_and_headers_never_reach_the_upstream")
+    + _in("virtualmcp/test_opening", "a_single_upstream_passes_extensions_and_experiments_on"),
+    "2.3.11": _in("virtualmcp/test_endpoint_sessions", "every_stateful_revision_can_list_tools")
+    + _in(
+        "virtualmcp/test_questions_across_eras",
+        "the_oldest_revision_has_no_elicitation_whatever_the_client_declares",
+    ),
+    "2.3.12": _in(
+        "virtualmcp/test_conversion",
+        "types_a_client_does_not_know_become_text",
+        "structured_content_that_is_no_object_becomes_text_for_stateful_clients",
+        "only_output_schemas_that_are_no_objects_are_dropped",
+    ),
+    "2.4.1": _in(
+        "virtualmcp/test_calls", "a_question_is_relayed_with_our_seal_in_the_place_of_the_state"
+    ),
+    "2.4.2": _in(
+        "virtualmcp/test_questions_across_eras", "round_follows_round_and_the_tool_runs_once"
+    ),
+    "2.4.3": _in(
+        "virtualmcp/test_questions_across_eras",
+        "a_retry_that_comes_twice_gets_the_same_outcome_and_nothing_is_posted_twice",
+        "a_call_nobody_comes_back_to_is_taken_back_at_the_upstream",
+        "only_so_many_calls_are_parked_for_one_person",
+    ),
+    "2.4.4": _in(
+        "journeys/test_questions_over_nodes",
+        "questions_and_cancellation_work_whichever_node_each_request_meets",
+        "when_the_process_that_holds_calls_is_killed_each_ends_as_promised",
+    ),
+    "2.5": _in(
+        "virtualmcp/test_sealed_state",
+        "another_owner_or_purpose_can_not_open_it",
+        "a_rotated_key_opens_what_it_sealed_until_it_is_taken_away",
+        "it_opens_until_its_time_is_over",
+    ),
+    # Aggregation
+    "3.1": _in("virtualmcp/test_lists", "a_second_upstream_renames_nothing_that_exists") + _PLAIN,
+    "3.2.1": _in(
+        "virtualmcp/test_lists",
+        "several_upstreams_keep_their_order_and_the_first_owner_keeps_the_name",
+        "an_upstream_that_adds_a_name_in_use_does_not_take_it_over",
+    ),
+    "3.2.2": _in("virtualmcp/test_tool_names", "names_of_an_aggregate_are_safe_short_and_unique"),
+    "3.2.3": _in(
+        "virtualmcp/test_tool_names", "every_public_name_leads_back_to_what_it_was_chosen_for"
+    ),
+    "3.2.4": _in(
+        "virtualmcp/test_tool_names",
+        "a_bare_name_reaches_its_only_owner_by_a_hidden_alias",
+        "a_bare_name_with_two_owners_names_the_candidates",
+    )
+    + _in(
+        "journeys/test_chatgpt",
+        "a_tool_name_chatgpt_froze_stays_callable_when_another_upstream_joins",
+    ),
+    "3.2.5": _in("virtualmcp/test_lists", "lists_are_equal_after_a_restart"),
+    "3.2.6": _in(
+        "virtualmcp/test_definitions",
+        "a_changed_description_raises_one_alert_and_is_served_where_the_policy_says_so",
+        "a_changed_tool_is_hidden_and_refused_until_it_is_approved",
+        "a_host_that_never_lists_again_can_not_call_what_changed",
+    )
+    + _in(
+        "virtualmcp/test_definition_admin",
+        "what_changed_is_shown_before_and_after_and_approved_or_rejected",
+    ),
+    "3.2.7": _in(
+        "virtualmcp/test_calls",
+        "public_names_lead_to_their_owner_and_go_out_as_it_knows_them",
+    ),
+    "3.3": _in(
+        "virtualmcp/test_resource_uris",
+        "mapping_back_gives_the_same_upstream_and_uri",
+        "an_https_uri_with_a_key_in_front_leads_to_that_upstream",
+    )
+    + _in(
+        "virtualmcp/test_result_mapping",
+        "links_and_embedded_resources_map_back_to_what_they_were",
+        "prompts_questions_and_notices_are_mapped",
+    ),
+    "3.4": _in(
+        "virtualmcp/test_lists",
+        "app_references_are_mapped_alike_in_tools_and_resources",
+        "the_domain_of_an_app_is_dropped_and_the_rest_of_its_settings_stay",
+    )
+    + _in("virtualmcp/test_result_mapping", "app_references_of_a_result_and_of_tools_agree"),
+    "3.5": _in(
+        "virtualmcp/test_lists",
+        "pages_of_ours_follow_each_other_by_sealed_cursors",
+        "bad_foreign_and_outdated_cursors_are_refused",
+        "all_pages_of_an_upstream_are_read",
+    ),
+    "3.6": _in(
+        "virtualmcp/test_opening",
+        "instructions_begin_with_the_administrators_and_name_each_upstream",
+        "capabilities_are_the_union_and_nothing_that_is_not_served",
+    )
+    + _in("virtualmcp/test_icons", "only_icons_a_host_may_load_are_passed_on")
+    + _in("virtualmcp/test_calls", "between_stateful_sides_an_aggregate_says_who_asks"),
+}
+
+NO_PROOF: dict[str, str] = {
+    "a19": "Streams to stateful clients promise no resumption yet, so they carry neither a "
+    "priming event nor a retry.",
+    "a24": "There is no GET stream to stateful clients yet; GET is 405.",
+    "a25": "Events carry no ids yet.",
+    "a45": "subscriptions/listen is not served yet and not declared.",
+    "2.3.6": "Subscriptions are not served to clients yet; the upstream side is proven by b23.",
+    "d10": "TLS ends at the operator's proxy; PUBLIC_URL must be https, which the start checks.",
+    "2.6": "What cannot be bridged has no test by its nature; what happens instead is in 2.4.",
+}
