@@ -65,6 +65,7 @@ KINDS: dict[str, str] = {
     "upstream.headers_set": "Set the further headers for an upstream",
     "upstream.enterprise_secret_set": "Set the client secret for the company's provider",
     "upstream.enterprise_secret_removed": "Removed the client secret for the company's provider",
+    "upstream.client_key_rotated": "Made the gateway's next key for upstreams",
     "upstream.client_registered": "The gateway registered as a client of an upstream",
     "upstream.client_forgotten": "Dropped the gateway's registration at an upstream",
     "account.connected": "Connected an upstream account",

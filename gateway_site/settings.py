@@ -46,6 +46,11 @@ GATEWAY_KEEP_ALIVE_DAYS: int = env.int("GATEWAY_KEEP_ALIVE_DAYS", default=7)
 GATEWAY_REFRESH_JOURNAL: str = env.str(
     "GATEWAY_REFRESH_JOURNAL", default=str(DATA_DIR / "refresh-journal")
 )
+# The class that gives the vault its keys; upstreams.key_providers has one for a key service.
+GATEWAY_KEY_PROVIDER: str = env.str(
+    "GATEWAY_KEY_PROVIDER", default="upstreams.token_vault.SettingsKeyRing"
+)
+GATEWAY_KEY_COMMAND: str = env.str("GATEWAY_KEY_COMMAND", default="")
 DEBUG = False
 
 DATABASE_URL: str = env.str("DATABASE_URL", default="")

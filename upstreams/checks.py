@@ -9,7 +9,10 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 
+from upstreams import token_vault
 from upstreams.token_vault import VaultError, decode_key
+
+SETTINGS_RING = "upstreams.token_vault.SettingsKeyRing"
 
 _HINT = (
     'Make one with: python -c "import base64, os; '
@@ -24,6 +27,8 @@ def check_encryption_keys(
     """Refuse to start without keys that can be used."""
     if not settings.GATEWAY_ENCRYPTION_KEYS:
         return [Error("GATEWAY_ENCRYPTION_KEYS is not set.", hint=_HINT, id="upstreams.E001")]
+    if settings.GATEWAY_KEY_PROVIDER != SETTINGS_RING:
+        return _check_provider()
     problems: list[CheckMessage] = []
     for number, text in enumerate(settings.GATEWAY_ENCRYPTION_KEYS, start=1):
         try:
@@ -37,6 +42,16 @@ def check_encryption_keys(
                 )
             )
     return problems
+
+
+def _check_provider() -> list[CheckMessage]:
+    """Ask the provider that is in use for its keys."""
+    try:
+        token_vault.current_key_id()
+    except VaultError as error:
+        hint = "See GATEWAY_KEY_PROVIDER and GATEWAY_KEY_COMMAND in docs/operations.md."
+        return [Error(f"The vault has no keys: {error}", hint=hint, id="upstreams.E005")]
+    return []
 
 
 @register()

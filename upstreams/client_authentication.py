@@ -1,9 +1,8 @@
 """How the gateway proves to an authorization server which client it is.
 
 None, ``client_secret_basic``, ``client_secret_post`` (RFC 6749 2.3.1) and
-``private_key_jwt`` (RFC 7523). The key of the last is derived from the vault's ring, so
-every node has it without storing it, and the JWKS lists one key for each key of the
-ring, so that a rotation interrupts nothing.
+``private_key_jwt`` (RFC 7523), whose keys ``client_keys`` keeps. A key derived from the
+vault's ring is the first of them: every node has it without anything being stored.
 """
 
 import base64
@@ -12,7 +11,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote_plus
 
 from cryptography.hazmat.primitives import serialization
@@ -46,18 +45,19 @@ def _signing_key(seed: bytes) -> jwk.JWK:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
+    return key_from_pem(pem)
+
+
+def key_from_pem(pem: bytes) -> jwk.JWK:
+    """Return a private key with its id and use."""
     key = jwk.JWK.from_pem(pem)
     key.update(kid=key.thumbprint(), use="sig", alg=ALGORITHM)
     return key
 
 
-def _signing_keys() -> list[jwk.JWK]:
+def derived_keys() -> list[jwk.JWK]:
+    """Return the keys that follow from the vault's ring, the current one first."""
     return [_signing_key(seed) for seed in token_vault.derive_key("upstream client assertion")]
-
-
-def public_keys() -> dict[str, Any]:
-    """Return the JWKS (RFC 7517) of the gateway as OAuth client; public parts only."""
-    return {"keys": [key.export_public(as_dict=True) for key in _signing_keys()]}
 
 
 def can_sign_for(signing_algorithms: Sequence[str]) -> bool:
@@ -66,9 +66,14 @@ def can_sign_for(signing_algorithms: Sequence[str]) -> bool:
 
 
 def client_assertion(client_id: str, audience: str) -> str:
-    """Return a short-lived, single-use assertion (RFC 7523 3); ``audience`` is the issuer."""
+    """Return a short-lived, single-use assertion (RFC 7523 3); ``audience`` is the issuer.
+
+    Blocking: which key signs is in the database.
+    """
+    from upstreams import client_keys
+
     now = int(time.time())
-    key = _signing_keys()[0]
+    key = client_keys.signing_key()
     token = jwt.JWT(
         header={"alg": ALGORITHM, "kid": key["kid"], "typ": "JWT"},
         claims={
@@ -87,7 +92,7 @@ def client_assertion(client_id: str, audience: str) -> str:
 def authenticate(
     credential: ClientCredential, audience: str
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the form members and headers that prove who we are."""
+    """Return the form members and headers that prove who we are (blocking)."""
     form = {"client_id": credential.client_id}
     if credential.method == "client_secret_basic":
         pair = f"{quote_plus(credential.client_id)}:{quote_plus(credential.secret)}"

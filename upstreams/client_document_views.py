@@ -3,7 +3,8 @@
 from django.http import Http404, HttpRequest, JsonResponse
 from django.views.decorators.http import require_safe
 
-from upstreams import client_authentication, client_documents
+from upstreams import client_documents
+from upstreams import client_keys as own_keys
 
 _CACHE = "public, max-age=300"
 
@@ -21,4 +22,4 @@ def client_document(request: HttpRequest, name: str) -> JsonResponse:
 @require_safe
 def client_keys(request: HttpRequest) -> JsonResponse:
     """Answer with the public keys (RFC 7517)."""
-    return JsonResponse(client_authentication.public_keys(), headers={"Cache-Control": _CACHE})
+    return JsonResponse(own_keys.public_keys(), headers={"Cache-Control": _CACHE})

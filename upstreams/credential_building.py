@@ -27,6 +27,7 @@ from upstreams.upstream_facts import UpstreamFacts
 # Renewing begins this long to twice this long before a token ends, at the latest after two
 # thirds of its life.
 RENEW_AHEAD: Final = 60.0
+MOST_STEP_UPS: Final = 2
 BY_OAUTH: Final = frozenset({CredentialKind.USER_OAUTH, CredentialKind.SHARED_OAUTH})
 
 
@@ -244,6 +245,24 @@ def has_refresh_token(account: UpstreamAccount, facts: UpstreamFacts) -> bool:
     return bool(tokens.refresh_token)
 
 
+def _count_step_up(account: UpstreamAccount, facts: UpstreamFacts, missing: str) -> None:
+    """Count how often these scopes were asked for (protocol.md 5.13).
+
+    Raises:
+        SetupFailed: often enough; the authorization server does not grant them.
+    """
+    asked = int(account.step_ups.get(missing, 0))
+    if asked >= MOST_STEP_UPS:
+        raise SetupFailed(
+            "authorization",
+            f"{facts.title} asks for permissions that its sign-in did not give although you were "
+            "asked twice. Tell an administrator.",
+            detail=f"not granted: {missing[:300]!r}; see the scopes on the upstream's page, or "
+            "have the person disconnect and connect again",
+        )
+    account.step_ups = {**account.step_ups, missing[:1000]: asked + 1}
+
+
 def want_scope(user_id: int, facts: UpstreamFacts, scope: str) -> None:
     """Remember what the upstream asks for, for the next connect, and say so.
 
@@ -259,8 +278,13 @@ def want_scope(user_id: int, facts: UpstreamFacts, scope: str) -> None:
             f"{facts.title} refuses this although you granted what it asks for.",
             detail=f"answered insufficient_scope for {scope[:200]!r}, all of it granted",
         )
-    words = dict.fromkeys((*scope_words(account.wanted_scope), *scope_words(scope)))
-    UpstreamAccount.objects.filter(pk=account.pk).update(wanted_scope=" ".join(words))
+    pending = set(scope_words(account.wanted_scope))
+    if not wanted <= pending or not wanted:
+        _count_step_up(account, facts, " ".join(sorted(wanted - granted)))
+        words = dict.fromkeys((*scope_words(account.wanted_scope), *scope_words(scope)))
+        UpstreamAccount.objects.filter(pk=account.pk).update(
+            wanted_scope=" ".join(words), step_ups=account.step_ups
+        )
     raise NeedsConnection(
         f"{facts.title} asks for further permissions. Connect it again to grant them.",
         upstream_id=facts.id,

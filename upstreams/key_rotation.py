@@ -12,7 +12,13 @@ from typing import Any, Final
 from django.db import models
 
 from upstreams import token_vault
-from upstreams.models import PendingAuthorization, Upstream, UpstreamAccount, UpstreamClient
+from upstreams.models import (
+    ClientKey,
+    PendingAuthorization,
+    Upstream,
+    UpstreamAccount,
+    UpstreamClient,
+)
 from upstreams.signals import audit
 
 Progress = Callable[[int, int], None]
@@ -23,6 +29,7 @@ _COLUMNS: Final[tuple[tuple[type[models.Model], str], ...]] = (
     (Upstream, "sealed_oauth_client_secret"),
     (Upstream, "sealed_enterprise_client_secret"),
     (UpstreamClient, "sealed_client_secret"),
+    (ClientKey, "sealed_key"),
     (UpstreamAccount, "sealed_secret"),
     (PendingAuthorization, "sealed_verifier"),
 )

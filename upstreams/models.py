@@ -176,6 +176,18 @@ class UpstreamClient(models.Model):
         return f"{self.client_id} at {self.issuer}"
 
 
+class ClientKey(models.Model):
+    """A key with which the gateway proves itself to authorization servers, sealed."""
+
+    kid = models.CharField(max_length=100, unique=True)
+    sealed_key = models.TextField(editable=False)
+    signs_from = models.DateTimeField()
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return self.kid
+
+
 class UpstreamAccount(models.Model):
     """One person's account on one upstream: OAuth tokens or their own key, sealed by the vault.
 
@@ -205,6 +217,8 @@ class UpstreamAccount(models.Model):
     scope = models.TextField(blank=True)
     # What the upstream asked for beyond ``scope``; the next connect asks for both.
     wanted_scope = models.TextField(blank=True)
+    # How often a person was asked for which scopes that were not granted then.
+    step_ups = models.JSONField(default=dict, editable=False)
     account_label = models.CharField(max_length=200, blank=True)
     expires_at = models.DateTimeField(null=True)
     version = models.PositiveIntegerField(default=1)

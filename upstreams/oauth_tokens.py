@@ -6,6 +6,7 @@ from typing import Final
 
 from upstreams import http_client, token_replies
 from upstreams.client_authentication import ClientCredential, authenticate
+from upstreams.database_calls import in_thread
 from upstreams.egress_guard import EgressRules
 from upstreams.errors import (
     EgressRefused,
@@ -98,7 +99,7 @@ async def exchange_for_assertion(
     Raises:
         TokenRefused, SetupFailed: as for ``refresh``.
     """
-    proof, headers = authenticate(client, url)
+    proof, headers = await in_thread(authenticate, client, url)
     answer = await _post(
         url, {"grant_type": _TOKEN_EXCHANGE, **form, **proof}, rules, headers, CODE_SECONDS
     )
@@ -122,7 +123,7 @@ async def redeem_assertion(
 async def _ask(
     endpoint: TokenEndpoint, form: dict[str, str], resource: str, seconds: float
 ) -> TokenReply:
-    proof, headers = authenticate(endpoint.client, endpoint.server.issuer)
+    proof, headers = await in_thread(authenticate, endpoint.client, endpoint.server.issuer)
     if resource:
         form = {**form, "resource": resource}
     answer = await _post(
@@ -174,7 +175,7 @@ async def revoke(endpoint: TokenEndpoint, token: str, hint: str) -> bool:
     url = endpoint.server.revocation_endpoint
     if not url or not token:
         return False
-    proof, headers = authenticate(endpoint.client, endpoint.server.issuer)
+    proof, headers = await in_thread(authenticate, endpoint.client, endpoint.server.issuer)
     try:
         answer = await http_client.post_form(
             url,

@@ -16,7 +16,7 @@ from django.db.models import Q
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from upstreams import token_refresh
+from upstreams import client_keys, token_refresh
 from upstreams.database_calls import in_thread
 from upstreams.errors import NeedsConnection, SetupFailed
 from upstreams.models import UpstreamAccount
@@ -35,6 +35,7 @@ async def keep_tokens_alive() -> None:
         # Not all processes at the same moment.
         await asyncio.sleep(EVERY_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311
         await in_thread(token_refresh.settle_journal)
+        await in_thread(client_keys.keep_rotating)
         await renew_idle()
 
 

@@ -220,3 +220,29 @@ def test_a_step_up_asks_for_both_scopes_and_not_in_circles(server, protected) ->
     old = run(credential_for(alice.pk, facts))
     with pytest.raises(SetupFailed):
         run(renew(alice.pk, facts, old, scope="write"))
+
+
+def test_scopes_that_a_server_never_grants_are_asked_for_twice_and_not_again(
+    server, protected
+) -> None:
+    alice, upstream = person(), upstream_at(protected.url, oauth_scopes="read")
+    browser = browser_of(alice)
+    connect(browser, upstream)
+    facts = facts_of(upstream)
+    server.granted_scope = "read"
+    for _ in range(2):
+        old = run(credential_for(alice.pk, facts))
+        for _ in range(3):  # many calls of one round count once
+            with pytest.raises(NeedsConnection) as error:
+                run(renew(alice.pk, facts, old, scope="write"))
+            assert error.value.reason == "scope"
+        connect(browser, upstream)
+    with pytest.raises(SetupFailed) as refused:
+        run(renew(alice.pk, facts, run(credential_for(alice.pk, facts)), scope="write"))
+    assert "asked twice" in refused.value.message
+    assert accounts.status_for(alice, upstream).state == "connected"
+    accounts.disconnect(alice, upstream, actor=alice)
+    server.granted_scope = None
+    connect(browser, upstream)
+    with pytest.raises(NeedsConnection):
+        run(renew(alice.pk, facts, run(credential_for(alice.pk, facts)), scope="write"))

@@ -16,7 +16,7 @@ from tests.upstreams.connecting import (
     upstream_at,
 )
 from upstreams import actions
-from upstreams.client_authentication import public_keys
+from upstreams.client_keys import public_keys
 from upstreams.errors import SetupFailed
 from upstreams.models import Upstream, UpstreamClient
 from upstreams.oauth_discovery import discover
