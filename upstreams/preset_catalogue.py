@@ -84,6 +84,10 @@ class Preset(_Entry, frozen=True, kw_only=True):
         """Return what to do before people can connect, with this gateway's own address."""
         return self.setup.replace(_REDIRECT_URI, callback_url()).strip().splitlines()
 
+    def step_parts(self) -> list[tuple[str, str, str]]:
+        """Return each step as (before, redirect URI or "", after), for a page to set it apart."""
+        return [step.partition(callback_url()) for step in self.steps()]
+
 
 def read(folder: Path) -> Preset:
     """Read one preset.

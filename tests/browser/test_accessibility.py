@@ -47,6 +47,8 @@ def test_pages_are_accessible(stage: Stage, seat: Any, look: str):
         "/connections/",
         "/connect/board/",
         "/connect/parcels/",
+        "/connect/board/connected/",
+        "/connect/board/?for=1.not-mine",
         "/accounts/password/change/",
         "/accounts/2fa/",
         "/accounts/2fa/totp/activate/",
