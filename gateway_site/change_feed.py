@@ -195,5 +195,9 @@ async def _listen_to_layer() -> None:
         except asyncio.CancelledError:
             raise
         except Exception as failure:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                # The layer may turn a cancellation into something else.
+                raise asyncio.CancelledError from failure
             logger.warning("listening on the channel layer failed: %s", type(failure).__name__)
             await asyncio.sleep(5)

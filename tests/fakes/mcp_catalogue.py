@@ -304,9 +304,15 @@ async def interview(call: ToolCall) -> Any:
         call.upstream.note("started:interview")
         given = []
         for questions in rounds:
+            await report_round(call)
             call.upstream.note("asked:interview")
             asking = [call.ask(one["method"], one.get("params", {})) for one in questions]
             given += [reply.get("result", reply) for reply in await asyncio.gather(*asking)]
+            for one in questions:
+                if page := one.get("params", {}).get("elicitationId"):
+                    for known in (page, "another"):
+                        done = {"elicitationId": known}
+                        await call.emit("notifications/elicitation/complete", done)
         if call.arguments.get("hang"):
             return await hang(call)
         await asyncio.sleep(float(call.arguments.get("pause", 0)))
@@ -323,6 +329,7 @@ async def interview(call: ToolCall) -> Any:
     if not given:
         call.upstream.note("started:interview")
     call.upstream.note("asked:interview")
+    await report_round(call)
     asked = 0
     for questions in rounds:
         if asked == len(given):
@@ -333,6 +340,14 @@ async def interview(call: ToolCall) -> Any:
             }
         asked += len(questions)
     raise WireFault(-32602, "not as many answers as questions")
+
+
+async def report_round(call: ToolCall) -> None:
+    """Report progress from the start, as a server does that knows only of this round."""
+    if call.progress_token is not None:
+        for step in (1, 2):
+            progress = {"progressToken": call.progress_token, "progress": step}
+            await call.emit("notifications/progress", progress)
 
 
 def elicitation(message: str) -> dict[str, Any]:

@@ -6,6 +6,8 @@ lost without a word.
 
 import contextlib
 import json
+import os
+import random
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -193,6 +195,64 @@ def test_when_the_process_that_holds_calls_is_killed_each_ends_as_promised(nodes
     assert nodes.upstreams["legacy"].calls("notifications/cancelled")
     # And the survivor serves on.
     assert given(nodes.client("modern", "legacy", first).call("interview", params["arguments"]))
+
+
+@pytest.mark.races
+def test_wherever_a_holder_dies_no_tool_runs_twice_and_none_is_lost_without_a_word(
+    nodes: Nodes,
+) -> None:
+    """Rounds: ``RACE_ROUNDS``. The moment of death is drawn anew in each of them."""
+    first = nodes.first.listening
+    for number in range(int(os.environ.get("RACE_ROUNDS", "3"))):
+        moment = random.Random(number).uniform(0, 0.8)
+        with another_node(nodes.first) as doomed:
+            outcomes = _retried_while_it_dies(nodes, first, doomed, moment)
+        for key, (up, seen, answers) in outcomes.items():
+            assert seen.count("started:interview") == len(answers), (number, moment, key)
+            results = [one for one in answers if "result" in one]
+            assert seen.count("finished:interview") >= len(results), (number, moment, key)
+            ids = [one["id"] for one in _posted(up)]
+            assert len(ids) == len(set(ids)), (number, moment, key)
+            for one in answers:
+                assert "result" in one or one["error"]["message"], (number, moment, key)
+            if key == "resumable":
+                # Nothing is lost where the upstream can be come back to.
+                assert results == answers, (number, moment, answers)
+
+
+def _retried_while_it_dies(
+    nodes: Nodes, first: str, doomed: RunningGateway, moment: float
+) -> dict[str, tuple[FakeUpstream, list[str], list[Any]]]:
+    """Have a process hold calls, send the retries to another, and kill it meanwhile."""
+    params = {"name": "interview", "arguments": {"rounds": [[form("Name?")]], "pause": 0.3}}
+    began = {key: len(nodes.upstreams[key].events) for key in ("legacy", "resumable")}
+    waiting = []
+    for key in began:
+        for _ in range(4):
+            client = nodes.client("modern", key, doomed.listening)
+            waiting.append((key, client, client.retry_of(params, client.send(params)["result"])))
+    answers: dict[str, list[Any]] = {key: [] for key in began}
+
+    def retry(key: str, client: Answering, sent: dict[str, Any], delay: float) -> None:
+        threading.Event().wait(delay)
+        answers[key].append(client.send(sent, nodes.http(first)))
+
+    threads = [
+        threading.Thread(target=retry, args=(*one, place * 0.1))
+        for place, one in enumerate(waiting)
+    ]
+    for thread in threads:
+        thread.start()
+    threading.Event().wait(moment)
+    assert doomed.process is not None
+    doomed.process.kill()
+    doomed.process.wait(10)
+    for thread in threads:
+        thread.join(60)
+    return {
+        key: (nodes.upstreams[key], nodes.upstreams[key].events[since:], answers[key])
+        for key, since in began.items()
+    }
 
 
 def _posted(upstream: FakeUpstream) -> list[Any]:

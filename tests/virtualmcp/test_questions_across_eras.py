@@ -131,14 +131,25 @@ def test_a_person_may_decline(cell):
     assert given(client.call("interview", {"rounds": [[form("Name?")]]})) == [{"action": "decline"}]
 
 
-@pytest.mark.parametrize("upstream_era", ["legacy", "modern"])
-def test_progress_rises_over_all_rounds_and_comes_by_the_clients_token(answering, upstream_era):
-    with FakeUpstream(era=upstream_era).serve() as upstream:
+def test_progress_rises_over_all_rounds_and_comes_by_the_clients_token(cell):
+    client, _ = cell
+    asking = {"rounds": [[form("One?")], [form("Two?")]]}
+    assert given(client.call("interview", asking, progressToken="mine"))
+    seen = [one["params"] for one in client.notices if "progress" in one["params"]]
+    assert {one["progressToken"] for one in seen} == {"mine"}
+    # One sequence for a stateful client; one for each round of a stateless one (section 6, 15).
+    rounds = 2 if client.era == "modern" else 1
+    assert [one["progress"] for one in seen] == [1, 2] * rounds
+
+
+def test_a_stateful_client_hears_that_the_page_it_opened_is_done(answering):
+    with FakeUpstream(era="legacy").serve() as upstream:
         client = answering("legacy", upstream)
-        client.call("slow", {"steps": 2}, progressToken="mine")
-        seen = [one["params"] for one in client.notices]
-        assert [one["progress"] for one in seen] == [1, 2]
-        assert {one["progressToken"] for one in seen} == {"mine"}
+        page = question("elicitation/create", mode="url", message="Open", url="https://e.example/")
+        page["params"]["elicitationId"] = "page-1"
+        client.call("interview", {"rounds": [[page]]})
+        done = [one["params"] for one in client.notices if "elicitation" in one["method"]]
+        assert done == [{"elicitationId": "page-1"}]
 
 
 def test_behind_one_url_with_several_upstreams_each_says_who_it_is_and_asks_what_it_may(answering):

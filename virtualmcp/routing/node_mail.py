@@ -150,6 +150,10 @@ class _PostOffice:
                 raise
             except Exception as failure:
                 self._told = False
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    # The layer may turn a cancellation into something else.
+                    raise asyncio.CancelledError from failure
                 logger.warning("listening on the channel layer failed: %s", type(failure).__name__)
                 await asyncio.sleep(5)
 

@@ -39,12 +39,13 @@ Write = Callable[[bytes], Awaitable[None]]
 class ClientQuestions:
     """The questions of one call that its client has not answered yet."""
 
-    __slots__ = ("_open", "_session", "_write")
+    __slots__ = ("_open", "_pages", "_session", "_write")
 
     def __init__(self, session: Session, write: Write) -> None:
         self._session = session
         self._write = write
         self._open: set[str] = set()
+        self._pages: set[str] = set()
 
     async def ask(self, method: str, params: bytes) -> Outcome:
         """Ask, and wait for the answer: a result, or the client's JSON-RPC error.
@@ -63,6 +64,8 @@ class ClientQuestions:
             raise QuestionNotPossible("the question is not well formed") from error
         if len(self._open) >= MOST_AT_ONCE:
             raise QuestionNotPossible("too many questions at once")
+        if method == question_fields.ELICIT:
+            self._pages |= {_elicitation_id(params)} - {""}
         question = new_id(self._session.digest)
         async with node_mail.mailbox(_address(self._session.digest, question)) as box:
             self._open.add(question)
@@ -74,6 +77,12 @@ class ClientQuestions:
                 raise
             finally:
                 self._open.discard(question)
+
+    def announced(self, method: str, params: bytes) -> bool:
+        """Tell whether a notice says that a page which this call had opened is done (a47)."""
+        if method != "notifications/elicitation/complete":
+            return False
+        return _elicitation_id(params) in self._pages
 
     async def withdraw_all(self) -> None:
         """Take back what is still open: the call has ended."""
@@ -141,6 +150,13 @@ def _given_to(session_digest: str, question: str) -> bool:
 
 def _proof(key: bytes, session_digest: str, random: bytes) -> bytes:
     return hmac.digest(key, session_digest.encode() + random, "sha256")[:_PROOF_BYTES]
+
+
+def _elicitation_id(params: bytes) -> str:
+    try:
+        return raw_members.text(raw_members.read(params).get("elicitationId")) or ""
+    except NotAnObject:
+        return ""
 
 
 def _address(session_digest: str, question: str) -> str:

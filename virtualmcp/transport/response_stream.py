@@ -182,8 +182,8 @@ class AnswerStream:
             except (msgspec.MsgspecError, UnicodeDecodeError):
                 return False
             return bool(level) and severity >= _SEVERITY[level]
-        # Nothing else is related to a single request (a20).
-        return False
+        # Nothing else is related to a single request (a20), but that a page it asked for is done.
+        return self._questions is not None and self._questions.announced(method, params)
 
     async def _wanted_level(self) -> str:
         """Stateless clients hear only what this request asked for (a41)."""
