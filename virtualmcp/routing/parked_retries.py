@@ -190,9 +190,12 @@ async def _end(retry: Retry, held: Held | None) -> Answer:
             await authorized_call.give_up_as(user_id, facts, _held_call(held, ()))
         except UpstreamError as error:
             logger.info("a lost call to %s could not be cancelled: %s", facts.key, error.detail)
-    text = (
-        f"The gateway process that held this call to {facts.title} ended while it waited for your "
-        "answer. The answer was not passed on and the call was cancelled. Make the request anew."
+    passed_on = held is not None and await _any_answered(retry.call_id, held)
+    text = f"The gateway process that held this call to {facts.title} ended. " + (
+        "Your answer had been passed on; whether the call was carried out is not known: look "
+        "before you repeat it."
+        if passed_on
+        else "Your answer was not passed on and the call was cancelled. Make the request anew."
     )
     data = raw_members.write({"upstream": facts.key, "reason": "holder_lost"})
     answer = Answer(error=WireError(INTERNAL_ERROR, text, data))
@@ -200,6 +203,13 @@ async def _end(retry: Retry, held: Held | None) -> Answer:
     await shared_notes.put(parked_mail.outcome_key(retry.call_id), note, parked_mail.PARK_SECONDS)
     await shared_notes.end_lease(parked_mail.lease_key(retry.call_id), shared_notes.PROCESS)
     return answer
+
+
+async def _any_answered(call_id: str, held: Held) -> bool:
+    for key in held.questions:
+        if await shared_notes.get(parked_mail.answered_key(call_id, key)) is not None:
+            return True
+    return False
 
 
 def _held_call(held: Held, questions: tuple[HeldQuestion, ...]) -> HeldCall:
