@@ -282,12 +282,13 @@ def npm(leg: Leg) -> None:
 
 
 def browser(leg: Leg) -> None:
-    """The pages in Chromium, with axe-core for their accessibility."""
+    """The pages in Chromium, with axe-core for their accessibility, and consent in Firefox."""
     npm_packages("browser")
     packages = ("chromium", "fonts-liberation")
     found = program("chromium", "chromium-browser", "google-chrome", packages=packages)
+    fox = program("firefox-esr", "firefox", packages=("firefox-esr",))
     wanted = ("-m", "browser", "-n", "2", "--timeout", "180")
-    pytest(leg, *wanted, environment={"CHROMIUM": found})
+    pytest(leg, *wanted, environment={"CHROMIUM": found, "FIREFOX": fox})
 
 
 def postgres(leg: Leg) -> None:

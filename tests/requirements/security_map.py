@@ -199,6 +199,9 @@ CONSENT: dict[str, tuple[str, ...]] = {
     ),
     "#71": (f"{_PAGE}client_on_this_computer_is_named_as_such",),
     "#72": (
+        f"{_BROWSER}firefox.py::test_firefox_takes_the_code_to_a_loopback_client",
+        f"{_BROWSER}firefox.py::test_firefox_follows_a_client_that_sends_the_browser_on",
+        f"{_BROWSER}firefox.py::test_firefox_reaches_a_client_that_goes_on_to_a_private_scheme",
         f"{_BROWSER}redirects_after_consent.py::test_loopback_client_gets_its_code",
         f"{_BROWSER}redirects_after_consent.py::test_client_that_sends_the_browser_on_to_another_site",
         f"{_BROWSER}redirects_after_consent.py::test_client_with_a_scheme_of_its_own",
@@ -278,7 +281,7 @@ TOKENS: dict[str, tuple[str, ...]] = {
     ),
     "#95": (
         f"{_PARALLEL}a_code_redeemed_sixteen_times_at_once_gives_exactly_one_answer",
-        "tests/journeys/test_token_races.py::"
+        "tests/oauthserver/test_token_races.py::"
         "test_of_sixteen_redemptions_of_one_code_exactly_one_succeeds",
     ),
     "#97": (f"{_CODES}another_redirect_uri_is_refused_without_using_the_code",),
@@ -309,7 +312,7 @@ TOKENS: dict[str, tuple[str, ...]] = {
     "#106": (f"{_REFRESH}a_refresh_token_used_after_its_successor_ends_the_family",),
     "#107": (
         f"{_PARALLEL}a_refresh_token_used_eight_times_at_once_gives_one_successor",
-        "tests/journeys/test_token_races.py::"
+        "tests/oauthserver/test_token_races.py::"
         "test_of_eight_refreshes_of_one_token_all_give_one_successor",
     ),
     "#109": (

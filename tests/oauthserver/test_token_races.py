@@ -1,6 +1,7 @@
-"""The races at the token endpoint over two processes, in many rounds (security.md #95, #107).
+r"""The races at the token endpoint over two processes, in many rounds (security.md #95, #107).
 
-    TOKEN_RACE_ROUNDS=1000 .venv/bin/python -m pytest -m races -s tests/journeys/test_token_races.py
+    TOKEN_RACE_ROUNDS=1000 \
+        .venv/bin/python -m pytest -m races -s tests/oauthserver/test_token_races.py
 
 On SQLite, and on the server that ``GATEWAY_TEST_POSTGRES_URL`` names.
 """
