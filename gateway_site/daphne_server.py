@@ -45,7 +45,13 @@ class DrainingServer(Server):  # type: ignore[misc]
 
     def __init__(self, application: Any, endpoints: list[str], drain: float) -> None:
         super().__init__(
-            application, endpoints=endpoints, server_name="", verbosity=0, http_timeout=None
+            application,
+            endpoints=endpoints,
+            server_name="",
+            verbosity=0,
+            http_timeout=None,
+            # A stateful client's call goes on when its connection drops.
+            application_close_timeout=660,
         )
         self._drain_seconds = drain
         self._ports: list[Any] = []

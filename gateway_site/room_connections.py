@@ -49,7 +49,13 @@ def connect_caches() -> None:
     from upstreams import call_gate, credentials, mcp_client
     from virtualmcp import change_hearing, notice_feed, published_lists
     from virtualmcp.eras import era_in
-    from virtualmcp.transport import calls_in_flight, open_streams, session_notices
+    from virtualmcp.transport import (
+        calls_in_flight,
+        event_log,
+        open_streams,
+        resumption,
+        session_notices,
+    )
 
     def forget_tokens(key: str) -> None:
         bearer_tokens.forget(token_digest=key)
@@ -76,6 +82,8 @@ def connect_caches() -> None:
         change_feed.on_change(kind, functools.partial(open_streams.hear, kind))
     change_feed.on_change("subscription", session_notices.hear)
     change_feed.on_change("notice", notice_feed.hear)
+    change_feed.on_change(resumption.ASKED, resumption.hear)
+    change_feed.on_change("session", event_log.forget_session)
 
 
 def _whatever_the_key(forget: Callable[[], None]) -> Callable[[str], None]:

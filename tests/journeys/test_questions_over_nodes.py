@@ -9,6 +9,7 @@ import json
 import os
 import random
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,8 @@ from tests.journeys.round_robin import RoundRobin
 from tests.journeys.world import PASSWORD, STOPS, Person
 from tests.running_gateway import RunningGateway, another_node, running_gateway
 from tests.virtualmcp.answering_client import REPLIES, ROOTS, SAMPLE, Answering, form
-from tests.virtualmcp.wire_client import WireClient
+from tests.virtualmcp.stream_reader import StreamReader, get_stream, listen, post_stream
+from tests.virtualmcp.wire_client import WireClient, messages
 
 NAME = "ada"
 UPSTREAMS = ("legacy", "resumable", "modern")
@@ -129,6 +131,89 @@ def test_questions_and_cancellation_work_whichever_node_each_request_meets(
 def _drain(client: Answering, params: dict[str, Any]) -> None:
     with client.stream(params, id="h") as arriving:
         list(arriving)
+
+
+NOTE = "file:///notes/1"
+UPDATED, TOOLS = "notifications/resources/updated", "notifications/tools/list_changed"
+
+
+def _slow(client: WireClient, steps: int, id: str) -> StreamReader:
+    params = {"name": "slow", "arguments": {"steps": steps, "pause": 0.3}}
+    return post_stream(client, "tools/call", {**params, "_meta": {"progressToken": 1}}, id=id)
+
+
+@pytest.mark.parametrize("upstream", ["legacy", "modern"])
+def test_a_call_that_was_cut_off_is_resumed_on_the_other_process(
+    nodes: Nodes, upstream: str
+) -> None:
+    client = nodes.client("legacy", upstream, nodes.first.listening).client
+    before = nodes.upstreams[upstream].events.count("started:slow")
+    with _slow(client, 12, "cut") as stream:
+        assert stream.wait(lambda reader: bool(reader.events))
+    client.http = nodes.http(nodes.second.listening)
+    with get_stream(client, last_event_id=stream.events[-1][0]) as resumed:
+        assert resumed.wait(lambda reader: reader.ended, 30)
+    steps = [m["params"]["progress"] for m in stream.messages + resumed.messages[:-1]]
+    assert steps == list(range(1, 13))
+    assert resumed.messages[-1]["id"] == "cut" and "result" in resumed.messages[-1]
+    assert nodes.upstreams[upstream].events.count("started:slow") == before + 1
+
+
+@pytest.mark.parametrize("upstream", ["legacy", "modern"])
+def test_clients_of_both_eras_on_both_processes_hear_of_a_change(
+    nodes: Nodes, upstream: str
+) -> None:
+    up = nodes.upstreams[upstream]
+    bases = (nodes.first.listening, nodes.second.listening)
+    stateful = nodes.client("legacy", upstream, nodes.proxy).client
+    stateless = [nodes.client("modern", upstream, base).client for base in bases]
+    for one in stateless:
+        one.modern("tools/list")
+    wanted = {"toolsListChanged": True, "resourceSubscriptions": [NOTE]}
+    with contextlib.ExitStack() as open_streams:
+        readers = [open_streams.enter_context(listen(one, wanted)) for one in stateless]
+        # Subscribed on one process, listened to on another or the same.
+        stateful.http = nodes.http(bases[0])
+        own = open_streams.enter_context(get_stream(stateful))
+        stateful.http = nodes.http(bases[1])
+        subscribed = stateful.legacy("resources/subscribe", {"uri": NOTE})
+        assert messages(subscribed)[0]["result"] == {}
+        for reader in readers:
+            assert reader.wait(lambda r: bool(r.events))
+            assert reader.messages[0]["params"]["notifications"] == wanted
+        # The other process hears of the subscription within a second, and asks the upstream.
+        deadline = time.monotonic() + 20
+        while not own.methods.count(UPDATED) and time.monotonic() < deadline:
+            up.announce(UPDATED, {"uri": NOTE})
+            own.wait(lambda r: UPDATED in r.methods, 0.5)
+        up.tools.append({"name": f"new-{upstream}", "inputSchema": {"type": "object"}})
+        up.announce(TOOLS)
+        for reader in [*readers, own]:
+            assert reader.heard(TOOLS) and reader.heard(UPDATED)
+
+
+def test_a_stream_whose_process_was_killed_ends_with_an_error_and_is_not_made_again(
+    nodes: Nodes,
+) -> None:
+    began = nodes.upstreams["legacy"].events.count("started:slow")
+    with another_node(nodes.first) as third:
+        client = nodes.client("legacy", "legacy", third.listening).client
+        with _slow(client, 100, "lost") as stream, get_stream(client) as notices:
+            assert stream.wait(lambda reader: bool(reader.events))
+            assert notices.wait(lambda reader: bool(reader.primed))
+            assert third.process is not None
+            third.process.kill()
+            third.process.wait(10)
+            assert stream.wait(lambda reader: reader.ended)
+    client.http = nodes.http(nodes.second.listening)
+    with get_stream(client, last_event_id=stream.events[-1][0]) as resumed:
+        assert resumed.wait(lambda reader: reader.ended, 30)
+    assert [message["id"] for message in resumed.messages] == ["lost"]
+    assert "look before you repeat" in resumed.messages[0]["error"]["message"]
+    assert nodes.upstreams["legacy"].events.count("started:slow") == began + 1
+    # The session lives on, and its notices with it.
+    with get_stream(client, last_event_id=notices.primed[0][0]) as again:
+        assert again.heard(TOOLS)
 
 
 def test_when_the_process_that_holds_calls_is_killed_each_ends_as_promised(nodes: Nodes) -> None:

@@ -143,7 +143,8 @@ class Answering:
 
 def data_lines(lines: Any) -> Iterator[str]:
     """Yield the lines with data of an event stream."""
-    return (line for line in lines if line.startswith("data: "))
+    # A stream of the newest stateful revision begins with an event without data.
+    return (line for line in lines if line.startswith("data: ") and len(line) > 6)
 
 
 def events_of(response: httpx.Response) -> Iterator[Any]:

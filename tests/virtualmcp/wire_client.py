@@ -38,7 +38,7 @@ def messages(response: httpx.Response) -> list[Any]:
         return [
             json.loads(line.removeprefix("data: "))
             for line in response.text.splitlines()
-            if line.startswith("data: ")
+            if line.startswith("data: ") and len(line) > 6
         ]
     return [response.json()]
 

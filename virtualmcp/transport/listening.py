@@ -26,6 +26,7 @@ from virtualmcp.routing.client_request import ClientRequest
 from virtualmcp.routing.opening import opening
 from virtualmcp.server_identity import raw_server_info
 from virtualmcp.transport import event_ids, open_streams, session_notices
+from virtualmcp.transport.event_ids import EventIdUnknown, Position
 from virtualmcp.transport.exchange import Exchange
 from virtualmcp.transport.http_answers import Header, Refusal, error_body, event, send_json
 from virtualmcp.transport.notice_stream import (
@@ -34,6 +35,7 @@ from virtualmcp.transport.notice_stream import (
     NoticeStream,
 )
 from virtualmcp.transport.open_streams import TooManyOpen
+from virtualmcp.transport.resumption import ResumedStream
 from virtualmcp.transport.wire_messages import Message
 from virtualmcp.transport.wire_validation import Call, Rejection
 
@@ -142,13 +144,18 @@ def events_only() -> Refusal:
 
 # Stateful clients -----------------------------------------------------------------------------
 async def open_get_stream(exchange: Exchange, session: Session) -> None:
-    """Answer GET: notices for a session, until one side ends the stream.
+    """Answer GET: notices for a session, until one side ends the stream; or, with the id of an
+    event of a call's stream, the rest of that stream.
 
     Raises:
         Refusal: 406, 429 or 503.
     """
     if not exchange.accepts.events:
         raise events_only()
+    position = _position(exchange, session)
+    if position is not None and position.request_id:
+        await ResumedStream(exchange, session, position).run()
+        return
     stream = NoticeStream(exchange, session=session)
     stream.event_token = event_ids.new_token(session.digest)
     try:
@@ -166,6 +173,16 @@ async def open_get_stream(exchange: Exchange, session: Session) -> None:
         joining.cancel()
         session_notices.leave(stream, notices)
         open_streams.leave(stream)
+
+
+def _position(exchange: Exchange, session: Session) -> Position | None:
+    """Return where the client wants to go on. An id that is none of this session's opens an
+    ordinary stream, on which anything is said to have changed."""
+    last = exchange.headers.get(b"last-event-id")
+    try:
+        return None if last is None else event_ids.read(session.digest, last)
+    except EventIdUnknown:
+        return None
 
 
 def _priming(stream: NoticeStream, session: Session) -> bytes:

@@ -4,10 +4,10 @@ An answer that comes quickly and alone is one JSON document. The first interim m
 seconds of silence, opens an event stream instead, kept alive by comments (protocol.md 2.3.3).
 What is written waits until the connection has taken it, and only then is the upstream read on.
 
-A client that goes away ends its call. In the stateless era that is the rule (a22). A stateful
-client's drop should not cancel, so that the client may come back for the result; but as long as
-streams can't be resumed nobody could, so it ends the call there too. Streams therefore carry no
-event ids, which would promise resumption.
+A stateless client that goes away ends its call, as is the rule (a22). A stateful one does not:
+its call goes on for ``event_log.AWAY_SECONDS``, and what its stream said is kept, so that the
+client can come back for it by the id of the last event it has (``resumption``). Answers that are
+one JSON document, and streams of stateless clients, have nothing to do with that.
 """
 
 import asyncio
@@ -23,7 +23,9 @@ from virtualmcp.eras import era_in
 from virtualmcp.eras.era_in import Session
 from virtualmcp.errors import INTERNAL_ERROR
 from virtualmcp.routing.client_request import Answer
+from virtualmcp.transport import event_log, resumption
 from virtualmcp.transport.client_questions import ClientQuestions
+from virtualmcp.transport.event_log import EventLog
 from virtualmcp.transport.exchange import Exchange
 from virtualmcp.transport.http_answers import (
     PIECE_BYTES,
@@ -84,12 +86,14 @@ class AnswerStream:
 
     __slots__ = (
         "_accepts",
+        "_away_since",
         "_call",
         "_ended",
         "_exchange",
         "_last_begun",
         "_last_progress",
         "_last_write",
+        "_log",
         "_open",
         "_questions",
         "_send",
@@ -115,6 +119,8 @@ class AnswerStream:
         self._watch: asyncio.Task[None] | None = None
         self._writing: asyncio.Lock | None = None
         self._questions: ClientQuestions | None = None
+        self._log: EventLog | None = None
+        self._away_since = 0.0
 
     async def carry(self, answering: Coroutine[Any, Any, Answer]) -> Answer | End:
         """Await the answer and send it; returns it, or why it was not sent.
@@ -126,8 +132,12 @@ class AnswerStream:
         try:
             answer = await answering
             await self._finish(answer)
+            if self._log is not None:
+                await self._end_log()
         except asyncio.CancelledError:
             if self._ended is None or self._task is None or self._task.uncancel():
+                if self._log is not None:
+                    self._log.end()
                 raise
         else:
             return answer
@@ -136,12 +146,14 @@ class AnswerStream:
             if self._watch is not None:
                 self._watch.cancel()
         await self._finish_early(self._ended)
+        await self._end_log()
         return self._ended
 
     async def fail(self, fault: Answer) -> None:
         """Send an answer in place of one that could not be made, unless one has begun."""
         if not self._last_begun:
             await self._finish(fault)
+        await self._end_log()
 
     def cancel(self) -> None:
         """End the call because the client asked for it."""
@@ -204,16 +216,22 @@ class AnswerStream:
 
     async def _write(self, message: bytes) -> None:
         """Send one message as an event, opening the stream with the first."""
-        await self._put(event(message))
+        await self._put(message=message)
 
-    async def _put(self, data: bytes) -> None:
+    async def _put(self, data: bytes = b"", message: bytes = b"") -> None:
         if self._writing is None:
             self._writing = asyncio.Lock()
         async with self._writing:
-            self._sending_since = time.monotonic()
             if not self._open:
                 self._open = True
-                await self._send(self._start_of_stream())
+                data = self._begin_log() + data
+                if not self._away:
+                    await self._send(self._start_of_stream())
+            if message:
+                data += self._log.add(message) if self._log is not None else event(message)
+            if self._away:
+                return
+            self._sending_since = time.monotonic()
             for start in range(0, len(data), PIECE_BYTES):
                 piece = data[start : start + PIECE_BYTES]
                 await self._send({"type": "http.response.body", "body": piece, "more_body": True})
@@ -223,6 +241,44 @@ class AnswerStream:
     def _start_of_stream(self) -> dict[str, Any]:
         headers = [*SSE_HEADERS, *self._exchange.extra]
         return {"type": "http.response.start", "status": 200, "headers": headers}
+
+    # Clients that come back ------------------------------------------------------------------
+    def _begin_log(self) -> bytes:
+        """Keep what a stateful client is told from here on; returns how its stream begins."""
+        if self._session is None or self._last_begun or self._away_since:
+            return b""
+        resumption.ready()
+        self._log = event_log.begin(self._session.digest, self._call.message.id)
+        self._log.take(self)
+        return resumption.priming(self._log, self._session)
+
+    @property
+    def _away(self) -> bool:
+        """Whether this connection leads to the client no more: it left, or came back on another."""
+        if self._away_since:
+            return True
+        return self._log is not None and self._log.reader is not self
+
+    def _leave(self) -> bool:
+        """The connection is gone; False if that ends the call."""
+        if self._session is None:
+            return False
+        self._away_since = time.monotonic()
+        if self._log is not None:
+            self._log.release(self)
+        return True
+
+    def _gone_too_long(self, now: float) -> bool:
+        if self._log is not None:
+            return self._log.gone_too_long
+        return bool(self._away_since) and now - self._away_since >= event_log.AWAY_SECONDS
+
+    async def _end_log(self) -> None:
+        log = self._log
+        if log is not None:
+            log.end()
+            if log.reader is None and self._ended is None:
+                await event_log.keep_for_all(log)
 
     async def _finish(self, answer: Answer) -> None:
         if self._questions is not None:
@@ -240,7 +296,10 @@ class AnswerStream:
         self._last_begun = True
         if self._open or (status == 200 and not self._accepts.json):
             await self._write(body)
-            await self._send({"type": "http.response.body", "body": b""})
+            if not self._away:
+                await self._send({"type": "http.response.body", "body": b""})
+            return
+        if self._away:
             return
         self._sending_since = time.monotonic()
         # From here on the watcher must not open a stream.
@@ -260,8 +319,9 @@ class AnswerStream:
             await self._send_last(200, error_body(self._call.message.id, INTERNAL_ERROR, message))
         elif self._accepts.events:
             # A cancelled request gets no response: the stream just ends.
-            await self._put(b"")
-            await self._send({"type": "http.response.body", "body": b""})
+            await self._put()
+            if not self._away:
+                await self._send({"type": "http.response.body", "body": b""})
         else:
             message = "The client cancelled this request."
             await self._send_last(200, error_body(self._call.message.id, INTERNAL_ERROR, message))
@@ -282,11 +342,16 @@ class AnswerStream:
         checked = self._started
         try:
             while True:
-                done, _ = await asyncio.wait((leaving,), timeout=self._until_next_duty(checked))
-                if done:
+                duty = self._until_next_duty(checked)
+                if self._away_since:
+                    await asyncio.sleep(duty)
+                elif (await asyncio.wait((leaving,), timeout=duty))[0] and not self._leave():
                     self._end(End.GONE)
                     return
                 now = time.monotonic()
+                if self._gone_too_long(now):
+                    self._end(End.GONE)
+                    return
                 if self._sending_since:
                     if now - self._sending_since >= STALLED_SECONDS:
                         self._end(End.STALLED)
@@ -303,7 +368,9 @@ class AnswerStream:
 
     def _until_next_duty(self, checked: float) -> float:
         due = checked + RECHECK_SECONDS
-        if self._accepts.events and not self._sending_since:
+        if self._away_since:
+            return max(0.01, min(due, self._away_since + event_log.AWAY_SECONDS) - time.monotonic())
+        if self._accepts.events and not self._sending_since and not self._away:
             due = min(due, self._next_keep_alive())
         return max(0.01, due - time.monotonic())
 
@@ -313,7 +380,7 @@ class AnswerStream:
         return self._started + OPEN_AFTER_SECONDS
 
     def _silent_too_long(self, now: float) -> bool:
-        return self._accepts.events and now >= self._next_keep_alive()
+        return self._accepts.events and not self._away and now >= self._next_keep_alive()
 
     async def _keep_alive(self) -> None:
         try:

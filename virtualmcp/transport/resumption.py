@@ -1,0 +1,242 @@
+"""GET with ``Last-Event-ID``: going on with the answer to a call (protocol.md 2.3.7, a25).
+
+The call may run in this process, or in another one, which then sends what it says by mail; or it
+has ended while its client was away. When nobody knows it any more, its stream ends with an error
+that says so: whether the call was carried out is not known, and it is never made again.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from typing import Final
+
+import msgspec
+
+from upstreams.database_calls import in_thread
+from upstreams.revisions import LEGACY_LATEST
+from virtualmcp.eras.era_in import Session
+from virtualmcp.errors import INTERNAL_ERROR
+from virtualmcp.routing import node_mail
+from virtualmcp.signals import changed
+from virtualmcp.transport import event_log
+from virtualmcp.transport.event_ids import Position
+from virtualmcp.transport.event_log import EventLog, Events
+from virtualmcp.transport.exchange import Exchange
+from virtualmcp.transport.http_answers import SSE_HEADERS, error_body, event
+
+logger = logging.getLogger(__name__)
+
+# Kind of change by which a process asks for a stream that another one has.
+ASKED: Final = "stream"
+KEEP_ALIVE_SECONDS: Final = 15.0
+# The owner hears of the wish within a second, and says at least every so often that it is there.
+OWNER_SECONDS: Final = 4.0
+SIGN_SECONDS: Final = 2.0
+SILENT_SECONDS: Final = 10.0
+_LOST: Final = (
+    "The connection to this call was lost, and the process that ran it has ended or no longer "
+    "keeps its answer. Whether it was carried out is not known: look before you repeat it."
+)
+
+
+class _Mail(msgspec.Struct, array_like=True, gc=False):
+    events: Events
+    ended: bool
+
+
+_mail = msgspec.msgpack.Decoder(_Mail)
+
+
+class ResumedStream:
+    """The stream that goes on where another one broke off."""
+
+    def __init__(self, exchange: Exchange, session: Session, position: Position) -> None:
+        self._exchange = exchange
+        self._session = session
+        self._position = position
+        self._number = position.number
+        self._leaving: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Write what followed the last event the client has, and go on to the end."""
+        exchange, digest = self._exchange, self._session.digest
+        token = self._position.token
+        log = event_log.find(digest, event_log.name_of(token))
+        kept = await event_log.kept_for_all(digest, token) if log is None else None
+        headers = [*SSE_HEADERS, *exchange.extra]
+        await exchange.send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._send(b": resumed\n\n")
+        self._leaving = asyncio.get_running_loop().create_task(self._until_gone())
+        try:
+            if log is not None:
+                await self._follow(log)
+            elif kept is not None:
+                await self._write(kept)
+                await self._close()
+            else:
+                await self._fetch()
+        finally:
+            self._leaving.cancel()
+
+    async def _follow(self, log: EventLog) -> None:
+        """Write a log of this process, as it grows."""
+        log.take(self)
+        try:
+            while not self._gone:
+                news = log.news
+                await self._write(log.after(self._number))
+                if log.ended_at or log.reader is not self:
+                    await self._close()
+                    return
+                if not await self._wait(news, KEEP_ALIVE_SECONDS):
+                    await self._send(b": waiting\n\n")
+                    if not self._gone and not await self._exchange.still_allowed():
+                        await self._close()
+                        return
+        finally:
+            log.release(self)
+
+    async def _fetch(self) -> None:
+        """Have another process send its log by mail."""
+        reply = f"stream:{secrets.token_hex(16)}"
+        name = event_log.name_of(self._position.token)
+        digest = self._session.digest
+        async with node_mail.mailbox(reply) as box:
+            await in_thread(_ask, f"{reply} {digest} {name} {self._number}")
+            patience = OWNER_SECONDS
+            try:
+                while not self._gone:
+                    mail = _mail.decode(await self._receive(box, patience))
+                    patience = SILENT_SECONDS
+                    await self._write(mail.events)
+                    if mail.ended:
+                        await self._close()
+                        return
+                    if not mail.events:
+                        await self._send(b": waiting\n\n")
+            except TimeoutError:
+                await self._say_lost()
+            finally:
+                if self._gone:
+                    await in_thread(_ask, f"{reply} stop")
+
+    async def _receive(self, box: node_mail.Mailbox, seconds: float) -> bytes:
+        """Return the next mail.
+
+        Raises:
+            TimeoutError: none came; or the client has left.
+        """
+        receiving = asyncio.ensure_future(box.receive(seconds))
+        assert self._leaving is not None
+        await asyncio.wait((receiving, self._leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not receiving.done():
+            receiving.cancel()
+            raise TimeoutError
+        return receiving.result()
+
+    async def _say_lost(self) -> None:
+        if self._gone:
+            return
+        body = error_body(self._position.request_id, INTERNAL_ERROR, _LOST)
+        await self._write([(self._number + 1, event(body))])
+        await self._close()
+
+    async def _write(self, events: Events) -> None:
+        for number, data in events:
+            if number > self._number and not self._gone:
+                await self._send(data)
+                self._number = number
+
+    async def _send(self, data: bytes) -> None:
+        await self._exchange.send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def _close(self) -> None:
+        if not self._gone:
+            await self._exchange.send({"type": "http.response.body", "body": b""})
+
+    @property
+    def _gone(self) -> bool:
+        return self._leaving is not None and self._leaving.done()
+
+    async def _wait(self, news: asyncio.Event, seconds: float) -> bool:
+        """Wait for news or for the client to leave; False if neither came in time."""
+        waiting = asyncio.ensure_future(news.wait())
+        assert self._leaving is not None
+        done, _ = await asyncio.wait(
+            (waiting, self._leaving), timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        waiting.cancel()
+        return bool(done)
+
+    async def _until_gone(self) -> None:
+        while (await self._exchange.receive())["type"] != "http.disconnect":
+            continue
+
+
+def _ask(key: str) -> None:
+    changed.send(sender=ResumedStream, kind=ASKED, key=key)
+
+
+# The process that has the stream ---------------------------------------------------------------
+_serving: dict[str, asyncio.Task[None]] = {}
+_loop: asyncio.AbstractEventLoop | None = None
+
+
+def ready() -> None:
+    """Note on which event loop this process's streams are."""
+    global _loop
+    _loop = asyncio.get_running_loop()
+
+
+def hear(key: str) -> None:
+    """Another process asks for a stream, or no longer needs it; from any thread."""
+    loop = _loop
+    if key and loop is not None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and its streams with it
+            loop.call_soon_threadsafe(_heard, loop, key)
+
+
+def _heard(loop: asyncio.AbstractEventLoop, key: str) -> None:
+    reply, _, rest = key.partition(" ")
+    if rest == "stop":
+        task = _serving.get(reply)
+        if task is not None:
+            task.cancel()
+        return
+    words = rest.split(" ")
+    # The same wish is heard more than once, and also by the process that has it.
+    if len(words) != 3 or reply in _serving or not words[2].isdecimal():
+        return
+    log = event_log.find(words[0], words[1])
+    if log is not None:
+        task = loop.create_task(_serve(log, reply, int(words[2])))
+        _serving[reply] = task
+        task.add_done_callback(lambda _: loop.call_later(60, _serving.pop, reply, None))
+
+
+async def _serve(log: EventLog, reply: str, number: int) -> None:
+    """Send a log by mail as it grows."""
+    log.take(reply)
+    try:
+        while log.reader is reply:
+            news = log.news
+            events, ended = log.after(number), bool(log.ended_at)
+            await node_mail.send(reply, msgspec.msgpack.encode(_Mail(events, ended)))
+            if ended:
+                return
+            number = events[-1][0] if events else number
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(news.wait(), SIGN_SECONDS)
+        await node_mail.send(reply, msgspec.msgpack.encode(_Mail([], True)))
+    except Exception:
+        logger.exception("a stream could not be sent to another process")
+    finally:
+        log.release(reply)
+
+
+def priming(log: EventLog, session: Session) -> bytes:
+    """Return what a call's stream begins with: an id to resume from (a19)."""
+    if session.revision != LEGACY_LATEST:
+        return b""
+    return b"id: %b.0\nretry: 1000\ndata: \n\n" % log.token.encode()
