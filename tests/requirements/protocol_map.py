@@ -80,6 +80,7 @@ MAP: dict[str, tuple[str, ...]] = {
         "a_large_answer_arrives_whole_in_either_form",
         "a_client_that_takes_only_events_gets_the_answer_as_one",
     ),
+    "a19": _in("virtualmcp/test_endpoint_notices", "only_the_newest_clients_get_a_priming_event"),
     "a20": _in("virtualmcp/test_lists", "a_notice_during_a_call_has_the_lists_read_again")
     + _in("virtualmcp/test_endpoint_streams", "many_clients_at_once_get_their_own_answers"),
     "a21": _in(
@@ -89,6 +90,11 @@ MAP: dict[str, tuple[str, ...]] = {
     + _in("virtualmcp/test_endpoint_streams", "a_client_that_hangs_up_cancels_its_call"),
     "a23": _in(
         "virtualmcp/test_endpoint_streams", "progress_comes_as_events_with_the_clients_token"
+    ),
+    "a24": _in(
+        "virtualmcp/test_endpoint_notices",
+        "of_several_get_streams_one_gets_each_notice",
+        "a_changed_list_and_an_updated_resource_are_told",
     ),
     "a26": _in(
         "virtualmcp/test_endpoint_sessions",
@@ -174,6 +180,12 @@ MAP: dict[str, tuple[str, ...]] = {
     "a44": _in(
         "virtualmcp/test_questions_across_eras",
         "partial_missing_wrong_and_unknown_answers_are_asked_again",
+    ),
+    "a45": _in(
+        "virtualmcp/test_endpoint_notices",
+        "an_acknowledgement_comes_first_and_names_only_what_is_honoured",
+        "what_was_not_asked_for_is_not_told",
+        "a_process_that_stops_ends_its_streams_as_their_revision_says",
     ),
     "a46": _in(
         "journeys/test_upstream_trouble",
@@ -508,6 +520,18 @@ MAP: dict[str, tuple[str, ...]] = {
         "form_page_sampling_and_roots_are_asked_at_once_and_answered_on_another_node",
         "older_revisions_are_asked_in_the_words_they_know",
     ),
+    "2.3.6": _in(
+        "virtualmcp/test_endpoint_notices",
+        "a_changed_list_and_an_updated_resource_are_told",
+        "a_list_that_reads_as_before_has_not_changed",
+        "an_administrators_choice_is_told_to_who_sees_another_list",
+        "uris_of_several_upstreams_are_told_by_their_public_names",
+    )
+    + _in(
+        "upstreams/test_change_streams",
+        "one_stream_serves_everybody_with_the_same_credential",
+        "the_old_stream_stays_until_the_new_one_is_acknowledged",
+    ),
     "2.3.7": _in(
         "virtualmcp/test_era_in",
         "any_node_opens_what_another_one_sealed",
@@ -633,12 +657,7 @@ MAP: dict[str, tuple[str, ...]] = {
 }
 
 NO_PROOF: dict[str, str] = {
-    "a19": "Streams to stateful clients promise no resumption yet, so they carry neither a "
-    "priming event nor a retry.",
-    "a24": "There is no GET stream to stateful clients yet; GET is 405.",
-    "a25": "Events carry no ids yet.",
-    "a45": "subscriptions/listen is not served yet and not declared.",
-    "2.3.6": "Subscriptions are not served to clients yet; the upstream side is proven by b23.",
+    "a25": "Answers to stateful clients are not resumed yet, so their events carry no ids.",
     "d10": "TLS ends at the operator's proxy; PUBLIC_URL must be https, which the start checks.",
     "2.6": "What cannot be bridged has no test by its nature; what happens instead is in 2.4.",
 }
