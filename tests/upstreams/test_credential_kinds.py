@@ -114,7 +114,7 @@ def shared(protected) -> Upstream:
     return upstream_at(protected.url, credential_kind=CredentialKind.SHARED_OAUTH)
 
 
-def test_a_shared_account_is_connected_by_an_administrator_and_used_by_everybody(
+def test_155_a_shared_account_is_connected_by_an_administrator_and_used_by_everybody(
     server, shared, django_assert_num_queries
 ) -> None:
     server.account = "robot@contoso.example"
