@@ -146,14 +146,48 @@ def shares(samples: list[tuple[list[str], int]], us: float, top: int) -> str:
     lines = ["| part | µs a call | share |", "|---|---|---|"]
     for name, count in parts.most_common():
         lines.append(f"| {name} | {us * count / total:.1f} | {count / total:.1%} |")
-    lines += ["", "| function, with what it calls in libraries | µs a call |", "|---|---|"]
+    if top:
+        lines += ["", "| function, with what it calls in libraries | µs a call |", "|---|---|"]
     for name, count in functions.most_common(top):
         lines.append(f"| {name} | {us * count / total:.1f} |")
     return "\n".join(lines)
 
 
+def profile(name: str, server: str, seconds: int, native: bool, top: int) -> str:
+    """Start a gateway, measure, sample; returns what there is to say as Markdown."""
+    slug, load = LOADS[name]
+    with ExitStack() as open_processes:
+        upstreams = [
+            open_processes.enter_context(processes.upstream(prefix))
+            for prefix in ("", "b_", "c_", "d_", "e_")
+        ]
+        started = open_processes.enter_context(
+            processes.gateway(server, [port for port, _ in upstreams])
+        )
+        headers = {"Authorization": f"Bearer {started.tokens[slug]}"}
+        url = f"http://127.0.0.1:{started.port}/v1/mcp/{slug}"
+        target = Target(f"gateway on {server}", url, started.pids, headers)
+        before = os.sched_getaffinity(0)
+        keep_apart(started.pids[0], [pid for _, pid in upstreams])
+        open_processes.callback(os.sched_setaffinity, 0, before)
+        run(target, load, 2)
+        user, system = cpu_times(target.pids)
+        bare = run(target, load, seconds)
+        user, system = (
+            (after - before) * 1e6 / bare.calls
+            for after, before in zip(cpu_times(target.pids), (user, system), strict=True)
+        )
+        file = sample(started.pids[0], target, load, seconds, native)
+    title = (
+        f"**{load.name}, {target.name}**: {bare.cpu_us:.0f} µs of CPU a call "
+        f"({user:.0f} user, {system:.0f} system), {bare.calls_per_second:,.0f} calls/s"
+    )
+    print(f"raw samples: {file}", file=sys.stderr)
+    return f"{title}\n\n{shares(read_samples(file), bare.cpu_us, top)}\n"
+
+
 def main() -> None:
-    """Start a gateway, measure, sample, print."""
+    """Profile one load and print the tables."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--load", choices=LOADS, default="call")
     arguments.add_argument("--server", choices=("uvicorn", "daphne", "granian"), default="uvicorn")
@@ -161,34 +195,7 @@ def main() -> None:
     arguments.add_argument("--native", action="store_true")
     arguments.add_argument("--top", type=int, default=25)
     options = arguments.parse_args()
-    slug, load = LOADS[options.load]
-    with ExitStack() as open_processes:
-        upstreams = [
-            open_processes.enter_context(processes.upstream(prefix))
-            for prefix in ("", "b_", "c_", "d_", "e_")
-        ]
-        started = open_processes.enter_context(
-            processes.gateway(options.server, [port for port, _ in upstreams])
-        )
-        pid = started.pids[0]
-        headers = {"Authorization": f"Bearer {started.tokens[slug]}"}
-        url = f"http://127.0.0.1:{started.port}/v1/mcp/{slug}"
-        target = Target(f"gateway on {options.server}", url, started.pids, headers)
-        keep_apart(pid, [pid for _, pid in upstreams])
-        run(target, load, 2)
-        user, system = cpu_times(target.pids)
-        bare = run(target, load, options.seconds)
-        calls = bare.calls
-        user, system = (
-            (after - before) * 1e6 / calls
-            for after, before in zip(cpu_times(target.pids), (user, system), strict=True)
-        )
-        file = sample(pid, target, load, options.seconds, options.native)
-    print(f"**{load.name}, {target.name}**: {bare.cpu_us:.0f} µs of CPU a call "
-          f"({user:.0f} user, {system:.0f} system), {bare.calls_per_second:,.0f} calls/s, "
-          f"{bare.wrong} wrong\n")  # fmt: skip
-    print(shares(read_samples(file), bare.cpu_us, options.top))
-    print(f"\nraw samples: {file}")
+    print(profile(options.load, options.server, options.seconds, options.native, options.top))
 
 
 if __name__ == "__main__":

@@ -198,6 +198,7 @@ def run(target: Target, load: Load, seconds: int) -> Run:
         file.flush()
         before = sum(cpu_times(target.pids))
         command = ["wrk", "-t1", f"-c{load.concurrency}", f"-d{seconds}s", "-s", file.name]
+        command += ["--timeout", "30s"]
         done = subprocess.run([*command, target.url], capture_output=True, text=True, check=False)
         used = sum(cpu_times(target.pids)) - before
     if done.returncode or not done.stderr.strip().endswith("}"):

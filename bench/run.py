@@ -1,7 +1,12 @@
 """Compare the gateway with its bare upstream, with nginx and with other gateways, in one run.
 
     python bench/run.py [--rounds 5] [--seconds 2] [--servers uvicorn,granian,daphne]
-                        [--with-peers] [--streams 1000] [--soak 100000] [--write PAGE]
+                        [--with-peers] [--streams 1000] [--soak 100000] [--profile] [--write PAGE]
+
+docs/performance.md is written by
+
+    python bench/peers.py install
+    python bench/run.py --with-peers --profile --soak 200000 --write docs/performance.md
 
 Needs ``wrk``; takes nginx along where it is installed, and with ``--with-peers`` the gateways that
 ``bench/peers.py install`` has set up. Rounds are interleaved (forward, then backward), answers are
@@ -27,6 +32,8 @@ import peers
 import report
 import stack as processes
 import streams
+import targets
+from call_profile import profile
 from load import Load, Target, connect, memory_kib, read_answer, run
 
 CALL = Load("tools/call, 32 at a time", "tools/call", "echo", 32, "hello, and a few")
@@ -35,6 +42,13 @@ LIST = Load(
     "tools/list of 100 tools over five upstreams, 8 at a time", "tools/list", "", 8, "tool_9"
 )
 BIG = Load("tools/call with a 64 KiB result, 8 at a time", "tools/call", "big", 8, "xxxxxxxx")
+LOADS = {
+    targets.CALL: CALL.name,
+    targets.MANY: CALL_MANY.name,
+    targets.LIST: LIST.name,
+    targets.BIG: BIG.name,
+}
+SUPPORTED = (targets.UVICORN, targets.DAPHNE)
 # These take tens of milliseconds for a call: fewer rounds tell enough.
 SLOW = ("FastMCP proxy", "supergateway")
 Plan = list[tuple[Load, Target]]
@@ -130,11 +144,11 @@ def rounds_of(plan: Plan, options: argparse.Namespace) -> report.Results:
     return {load: {name: results[load][name] for name in names} for load, names in order.items()}
 
 
-def stream_tables(bench: Bench, number: int) -> list[str]:
-    """Measure streams; returns the tables."""
+def stream_tables(bench: Bench, number: int) -> tuple[list[str], list[targets.Reached]]:
+    """Measure streams; returns the tables and what they have to reach."""
     single = [server for server in bench.gateways if "workers" not in server]
     gateways = [bench.gateway(server, "one") for server in single]
-    timed, opened, stalled = [], [], []
+    timed, opened, stalled, reached = [], [], [], []
     envoy = [peer for peer in bench.peers if peer.name == "Envoy MCP router"]
     floor = streams.time_events(bench.direct)
     for target in [bench.direct, *([bench.nginx] if bench.nginx else []), *envoy, *gateways]:
@@ -144,16 +158,31 @@ def stream_tables(bench: Bench, number: int) -> list[str]:
             timed.append([target.name, str(lost), "", "", ""])
             continue
         added = max(0.0, seen.event_ms - floor.event_ms)
-        timed.append([target.name, f"{seen.first_ms:.2f}", f"{seen.event_ms:.2f}", f"{added:.2f}",
-                      "yes" if seen.prompt else "no"])  # fmt: skip
+        prompt = "yes" if seen.prompt else "no"
+        figures = [f"{one:.2f}" for one in (seen.first_ms, seen.event_ms, added)]
+        timed.append([target.name, *figures, prompt])
+        if target.name in SUPPORTED:
+            most = 4 if target.name == targets.DAPHNE else 2
+            first = seen.first_ms - floor.first_ms
+            reached.append(
+                targets.at_most(f"first event, added, {target.name}", most, first, " ms")
+            )
     for target in gateways:
         for kind in ("listen", "GET"):
             count, each = streams.open_streams(target, kind, number)
             opened.append([target.name, kind, count, f"{each:.1f}" if count else "refused"])
+            most = 30 if target.name == targets.DAPHNE else 20
+            name = f"{kind} stream, {target.name}, of {count}"
+            if target.name in SUPPORTED:
+                reached.append(targets.at_most(name, most, each if count else None, " KiB"))
         stall = streams.slow_reader(target, bench.direct)
         paused = "yes" if stall.paused else "no"
-        stalled.append([target.name, f"{stall.buffered / 1024:.0f}", stall.memory_kib, paused])
-    return [
+        held = stall.buffered / 1024
+        stalled.append([target.name, f"{held:.0f}", stall.memory_kib, paused])
+        name = f"held for a slow reader, {target.name}"
+        if target.name in SUPPORTED:
+            reached.append(targets.at_most(name, 256, held, " KiB"))
+    tables = [
         report.table(
             "SSE: 5 progress notifications 20 ms apart, one call at a time",
             ["system", "first event ms", "each event ms after it was written",
@@ -167,6 +196,7 @@ def stream_tables(bench: Bench, number: int) -> list[str]:
             stalled,
         ),
     ]  # fmt: skip
+    return tables, reached
 
 
 def process_table(bench: Bench, plan: Plan, rest: dict[str, int]) -> str:
@@ -210,6 +240,7 @@ def main() -> None:
     arguments.add_argument("--servers", default="uvicorn,granian,daphne")
     arguments.add_argument("--with-peers", action="store_true")
     arguments.add_argument("--streams", type=int, default=1000, help="how many to keep open")
+    arguments.add_argument("--profile", action="store_true", help="needs py-spy")
     arguments.add_argument("--soak", type=int, default=0, help="calls for each server")
     arguments.add_argument("--write", type=Path, help="put the tables into this Markdown file")
     options = arguments.parse_args()
@@ -221,9 +252,27 @@ def main() -> None:
         rest = {target.name: memory_kib(target.pids) for _, target in plan}
         results = rounds_of(plan, options)
         tables = [report.loads_table(results), process_table(bench, plan, rest)]
-        tables += stream_tables(bench, options.streams)
+        streamed, reached = stream_tables(bench, options.streams)
+        tables += streamed
         if options.soak:
             tables.append(soak_table(bench, options.soak))
+        reached = targets.targets_of(results, LOADS) + reached
+        reached += [
+            targets.at_most(f"start-up, {server}", 2, started.start_seconds, " s")
+            for server, started in bench.gateways.items()
+            if server != "granian"
+        ]
+    tables.insert(0, targets.targets_table(reached))
+    if options.profile:
+        tables.append("### Where the microseconds go\n")
+        tables += [profile(name, "uvicorn", 8, False, 0) for name in ("call", "big", "list100")]
+        tables.append(profile("call", "daphne", 8, False, 0))
+    when = time.strftime("%Y-%m-%d", time.gmtime())
+    tables.insert(
+        0,
+        f"Measured on {when} on {os.cpu_count()} cores with Python "
+        f"{platform.python_version()}, {options.rounds} rounds of {options.seconds} s.\n",
+    )
     text = "\n".join(tables)
     folder = Path(__file__).resolve().parent / "results"
     folder.mkdir(exist_ok=True)
@@ -243,8 +292,9 @@ def main() -> None:
     print(text)
     print(f"raw rounds: {file}, plot beside it")
     if options.write:
-        report.put_into(options.write, text)
-        options.write.with_suffix(".svg").write_text(report.plot(results))
+        picture = options.write.with_suffix(".svg")
+        picture.write_text(report.plot(results))
+        report.put_into(options.write, f"![Calls a second against nginx]({picture.name})\n\n{text}")
 
 
 if __name__ == "__main__":
