@@ -1,0 +1,115 @@
+"""Signing in by a provider, security keys and sessions, in a real browser and in every look."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.stage import Stage
+from tests.browser.test_accessibility import LOOKS, problems
+from tests.fakes.openid_provider import OpenIdProvider
+
+PROVIDERS = """
+from allauth.socialaccount.models import SocialApp
+from gateway_site import people_actions
+for name, url, domains in {providers}:
+    app = SocialApp(provider_id=name.lower(), name=name)
+    settings = {{"server_url": url, "sign_in_domains": domains}}
+    values = {{"client_id": "gw", "settings": settings}}
+    people_actions.save_identity_provider(app, values, secret="sso-s3cret", actor=None)
+"""
+NO_PROVIDERS = """
+from allauth.socialaccount.models import SocialApp
+from gateway_site import people_actions
+for app in SocialApp.objects.all():
+    people_actions.delete_identity_provider(app, actor=None)
+"""
+
+
+@pytest.fixture
+def company(stage: Stage) -> Iterator[OpenIdProvider]:
+    """One provider that signs Grace in; others come by ``set_up``."""
+    claims = {"email": "grace@contoso.com", "email_verified": True, "name": "Grace Hopper"}
+    with OpenIdProvider(claims=claims, algorithm="ES256").serve() as provider:
+        yield provider
+    stage.gateway.manage("shell", "-v", "0", "-c", NO_PROVIDERS)
+
+
+def set_up(stage: Stage, *providers: tuple[str, str, list[str]]) -> None:
+    code = PROVIDERS.format(providers=json.dumps(providers))
+    stage.gateway.manage("shell", "-v", "0", "-c", code)
+
+
+def fits(page: Page) -> bool:
+    """Tell whether nothing has to be scrolled sideways."""
+    return bool(
+        page.evaluate(
+            "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+        )
+    )
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_provider_signs_somebody_in_and_everywhere_out(
+    stage: Stage, seat: Any, shoot: Any, company: OpenIdProvider, look: str
+):
+    set_up(stage, ("Contoso", company.url, []))
+    chair = seat(**LOOKS[look])
+    other = seat(user_agent="Mozilla/5.0 (iPhone) Version/18.1 Safari/604.1").page()
+    other.goto(f"{stage.url}/accounts/login/?next=/connections/")
+    other.get_by_role("button", name="Continue with Contoso").click()
+    other.wait_for_url("**/connections/")
+    page = chair.page()
+    page.goto(f"{stage.url}/accounts/login/?next=/connections/")
+    expect(page.get_by_label("Password")).to_be_hidden()
+    found = problems(page)
+    shoot(page, f"sign-in-one-provider-{look}")
+    page.get_by_text("Sign in with a local account").click()
+    expect(page.get_by_label("Password")).to_be_visible()
+    page.get_by_role("button", name="Continue with Contoso").click()
+    page.wait_for_url("**/connections/")
+    page.goto(f"{stage.url}/accounts/sessions/")
+    expect(page.get_by_text("This browser")).to_be_visible()
+    found += problems(page)
+    shoot(page, f"sessions-{look}")
+    assert fits(page)
+    page.get_by_role("button", name="Sign out everywhere").click()
+    page.wait_for_url("**/accounts/login/")
+    for tab in (page, other):
+        tab.goto(f"{stage.url}/connections/")
+        assert "/accounts/login/" in tab.url
+    assert found == []
+    assert chair.complaints == []
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_the_address_chooses_the_provider(
+    stage: Stage, seat: Any, shoot: Any, company: OpenIdProvider, look: str
+):
+    set_up(
+        stage,
+        ("Contoso", company.url, ["contoso.com"]),
+        ("Fabrikam", "https://fabrikam.example", ["fabrikam.com"]),
+        ("Partners", "https://partners.example", []),
+    )
+    chair = seat(**LOOKS[look])
+    page = chair.page()
+    page.goto(f"{stage.url}/accounts/login/?next=/connections/")
+    expect(page.get_by_role("button", name="Continue with Contoso")).to_have_count(0)
+    found = problems(page)
+    shoot(page, f"sign-in-by-address-{look}")
+    page.get_by_label("E-mail address", exact=True).fill("somebody@elsewhere.example")
+    page.get_by_role("button", name="Continue", exact=True).click()
+    page.wait_for_url("**/accounts/login/?all=1**")
+    expect(page.get_by_role("button", name="Continue with Contoso")).to_be_visible()
+    found += problems(page)
+    shoot(page, f"sign-in-every-way-{look}")
+    page.go_back()
+    page.get_by_label("E-mail address", exact=True).fill("grace@contoso.com")
+    page.get_by_role("button", name="Continue", exact=True).click()
+    page.wait_for_url("**/connections/")
+    assert company.asked[-1]["login_hint"] == "grace@contoso.com"
+    assert found == []
+    assert chair.complaints == []
