@@ -14,7 +14,7 @@ from django.core.exceptions import ValidationError
 from django.core.validators import validate_slug
 from django.db import transaction
 
-from gateway_site import audit_trail, people_sessions
+from gateway_site import audit_trail, identity_grants, people_sessions
 from gateway_site.identity import group_sync
 from gateway_site.identity.presets import preset_of
 from gateway_site.identity.provider_facts import check_settings
@@ -157,6 +157,7 @@ def end_access(user: User, *, actor: Any, keep_session: str = "") -> None:
     """
     ended = people_sessions.end_all(user, keep=keep_session)
     revoke_tokens(user=user, actor=actor)
+    identity_grants.forget(user.pk)
     audit_trail.record(
         "person.access_ended", user=actor, target=user.get_username(), details={"sessions": ended}
     )

@@ -360,12 +360,16 @@ RESOURCE_SERVER: dict[str, tuple[str, ...]] = {
     "#122": (f"{_GATE}a_token_in_the_query_or_a_cookie_is_none",),
     "#124": (
         f"{_GATE}losing_access_is_felt_by_the_next_request",
+        "tests/virtualmcp/test_access_rules.py::"
+        "test_access_is_lost_with_the_group_when_it_is_left_or_deleted",
         "tests/virtualmcp/test_endpoint_streams.py::test_a_call_ends_when_its_token_does",
     ),
     "#125": (f"{_GATE}when_a_part_of_the_decision_fails_nobody_gets_in",),
     "#127": (
         f"{_GATE}an_unknown_address_is_the_same_404_for_everybody",
         f"{_GATE}a_server_one_may_not_use_looks_like_one_that_does_not_exist",
+        "tests/virtualmcp/test_access_rules.py::"
+        "test_a_tool_for_a_group_is_neither_listed_nor_callable_for_others",
     ),
     "#128": (
         "tests/gateway_site/test_operations_addresses.py::"
