@@ -10,8 +10,8 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from django.conf import settings
 
@@ -27,8 +27,7 @@ SWEEP_SECONDS = 0.2
 MAX_IDLE = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Where connections go and under which address rules; ``network`` is ``private_network``."""
 
     scheme: str

@@ -163,13 +163,21 @@ class RelayExchange:
         pools = self._pools = connection_pool.pools()
         pool = pools.pool(target.origin)
         resend = self._resend
+        silent = self._first_byte or max(FIRST_BYTE_SECONDS, self._timeout - ANSWER_SECONDS)
         while True:
-            connection = pool.take(pools.loop.time())
+            now = pools.loop.time()
+            connection = pool.take(now)
             reused = connection is not None
             if connection is None:
                 connection = await pool.connect()
+                now = pools.loop.time()
             try:
-                await self._send(connection, head)
+                await connection.send(
+                    head,
+                    self._body,
+                    first_byte_by=now + min(silent, self._timeout),
+                    deadline=now + self._timeout,
+                )
             except Dropped as error:
                 # RFC 9110 9.2.2: only what may be sent twice is, and only when the peer had
                 # closed a kept connection without a word.
@@ -206,17 +214,6 @@ class RelayExchange:
             drain = self._finished and kind is None
             connection.finish(drain=drain, now=pools.loop.time())
             self._connection = None
-
-    async def _send(self, connection: RelayConnection, head: bytes) -> None:
-        assert self._pools is not None
-        now = self._pools.loop.time()
-        silent = self._first_byte or max(FIRST_BYTE_SECONDS, self._timeout - ANSWER_SECONDS)
-        await connection.send(
-            head,
-            self._body,
-            first_byte_by=now + min(silent, self._timeout),
-            deadline=now + self._timeout,
-        )
 
     def _target(self) -> Target:
         facts = self._facts
