@@ -28,6 +28,8 @@ PYTHON = ROOT / ".venv" / "bin" / "python"
 CLOSING = re.compile(r"^=* ?((?:\d+ [a-z]+(?:, )?)+) in [\d.]+s")
 PASSED, FAILED = ("passed", "xfailed"), ("failed", "error", "errors", "xpassed")
 LEG_SECONDS = 900
+# Tests wait for sockets and processes half of the time, so more of them run than there are cores.
+WORKERS = str((os.cpu_count() or 2) + 1)
 # What goes through the cache or the channel layer; the journeys start processes of their own.
 TESTS_WITH_REDIS = (
     *(f"tests/{room}" for room in ("gateway_site", "virtualmcp", "oauthserver", "consent")),
@@ -300,7 +302,8 @@ def postgres(leg: Leg) -> None:
             "GATEWAY_TEST_POSTGRES_URL": url,
         }
         wanted = "not browser and not npm and not redis and not races"
-        pytest(leg, "-n", "2", "--create-db", "-m", wanted, environment=environment)
+        options = ("-n", WORKERS, "--create-db", "--only-database")
+        pytest(leg, *options, "-m", wanted, environment=environment)
 
 
 def redis(leg: Leg) -> None:
@@ -308,7 +311,7 @@ def redis(leg: Leg) -> None:
     with redis_server() as url:
         environment = {"GATEWAY_TEST_REDIS_URL": url, "REDIS_URL": url}
         wanted = "not browser and not npm and not postgres and not races"
-        pytest(leg, "-n", "2", "-m", wanted, *TESTS_WITH_REDIS, environment=environment)
+        pytest(leg, "-n", WORKERS, "-m", wanted, *TESTS_WITH_REDIS, environment=environment)
 
 
 def races(leg: Leg) -> None:

@@ -1,5 +1,6 @@
 """Runs every check of ``bin/test``, then the tests; the exit status says whether all passed."""
 
+import os
 import subprocess
 import sys
 import time
@@ -7,6 +8,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = Path(sys.executable).parent
+# Tests wait for sockets and processes half of the time, so more of them run than there are cores.
+WORKERS = str((os.cpu_count() or 2) + 1)
 CODE = ["gateway_site", "consent", "virtualmcp", "upstreams", "oauthserver"]
 CHECKS: tuple[tuple[str, list[str], str], ...] = (
     ("Style", ["ruff", "check", "."], "bin/test fixes nothing itself: .venv/bin/ruff check --fix"),
@@ -44,7 +47,7 @@ def main() -> int:
     if failed:
         # Before pytest, whose closing line stays the last one.
         print(f"These checks failed: {', '.join(failed)}", flush=True)
-    command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "worksteal", *sys.argv[1:]]
+    command = [sys.executable, "-m", "pytest", "-n", WORKERS, "--dist", "worksteal", *sys.argv[1:]]
     tested = subprocess.run(command, cwd=ROOT, check=False).returncode
     return tested or (1 if failed else 0)
 
