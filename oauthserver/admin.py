@@ -219,7 +219,9 @@ class OAuthClientAdmin(_ClientAdmin):
 
 
 def _by_hand(client: OAuthClient) -> bool:
-    return bool(client.registration_source == OAuthClient.RegistrationSource.MANUAL)
+    """Whether its page changes it; service accounts have a page of their own."""
+    manual = client.registration_source == OAuthClient.RegistrationSource.MANUAL
+    return bool(manual and client.authorization_grant_type == client.GRANT_AUTHORIZATION_CODE)
 
 
 @admin.register(ClientPolicy)

@@ -398,6 +398,11 @@ def test_an_administrator_makes_both_in_the_admin(
     account = ServiceAccount.objects.get()
     shown = api.get(f"/admin/oauthserver/serviceaccount/{account.pk}/change/")
     assert account.client.client_id in shown.content.decode()
+    # Its client can only be switched: what it is stands on the account's page.
+    page = f"/admin/oauthserver/oauthclient/{account.client_id}/change/"
+    assert api.post(page, {}).status_code == 302
+    assert not OAuthClient.objects.get(pk=account.client_id).enabled
+    assert api.post(page, {"enabled": "on"}).status_code == 302
     refused = api.post("/admin/oauthserver/serviceaccount/add/", {**sent, "jwks": ""})
     assert refused.status_code == 200
     gone = api.post(f"/admin/oauthserver/serviceaccount/{account.pk}/delete/", {"post": "yes"})
@@ -407,5 +412,7 @@ def test_an_administrator_makes_both_in_the_admin(
         "client.issuer_trusted",
         "client.issuer_trusted",
         "client.service_account_made",
+        "client.disabled",
+        "client.enabled",
         "client.service_account_deleted",
     ]
