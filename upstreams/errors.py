@@ -134,7 +134,8 @@ class SetupFailed(UpstreamError):
     """A step on the way to a credential failed.
 
     ``step`` is one of ``address``, ``protected_resource_metadata``,
-    ``authorization_server_metadata``, ``registration``, ``authorization``, ``token``.
+    ``authorization_server_metadata``, ``registration``, ``authorization``, ``token``,
+    ``enterprise``.
     ``retry_after`` is in seconds, where the other side named a time.
     """
 
