@@ -1,13 +1,14 @@
 """The whole journey with the official clients of both generations, over real sockets."""
 
 import json
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
 
 from tests.journeys.official_client import official_client
-from tests.journeys.world import Person, World
+from tests.journeys.world import Person, World, within
 from tests.virtualmcp.answering_client import ROOTS, SAMPLE, form
 
 MODERN, LEGACY = "2026-07-28", "2025-11-25"
@@ -126,3 +127,35 @@ def test_an_official_client_answers_questions_and_cancels_whatever_the_upstreams
         assert sorted(heard) == sorted(
             ["[Modern] Who?", "[Legacy] Who?", *["sampling", "roots"] * 2]
         )
+
+
+@pytest.mark.parametrize(("program", "mode", "revision"), PROGRAMS[:3])
+def test_an_official_client_hears_of_changes_at_upstreams_of_both_eras(
+    world: World, person: Person, program: str, mode: str, revision: str
+) -> None:
+    endpoint = world.gateway.endpoint("team")
+    uris = ["legacy+file:///notes/1", "modern+file:///notes/1"]
+    with official_client(program, endpoint, person.authorize, mode=mode) as client:
+        assert client.do("connect")["revision"] == revision
+        client.do("tools")
+        assert client.do("watch", uris=uris)["uris"] == uris
+        updated = [f"updated {uri}" for uri in uris]
+
+        def noticed(*wanted: str) -> bool:
+            for upstream in (world.modern, world.legacy):
+                upstream.announce("notifications/resources/updated", {"uri": "file:///notes/1"})
+                upstream.announce("notifications/tools/list_changed")
+            return set(wanted) <= set(client.do("noticed")["changes"])
+
+        within(20, lambda: noticed(*updated))
+        for upstream in (world.modern, world.legacy):
+            before = list(upstream.tools)
+            changes = client.do("noticed")["changes"].count("tools")
+            upstream.tools.append({"name": "new", "inputSchema": {"type": "object"}})
+            within(20, lambda: noticed("tools") and _tools(client) > changes)  # noqa: B023
+            upstream.tools[:] = before
+
+
+def _tools(client: Any) -> int:
+    """Return how often the client heard that the tools changed."""
+    return int(client.do("noticed")["changes"].count("tools"))

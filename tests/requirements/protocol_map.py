@@ -80,21 +80,36 @@ MAP: dict[str, tuple[str, ...]] = {
         "a_large_answer_arrives_whole_in_either_form",
         "a_client_that_takes_only_events_gets_the_answer_as_one",
     ),
-    "a19": _in("virtualmcp/test_endpoint_notices", "only_the_newest_clients_get_a_priming_event"),
+    "a19": _in(
+        "virtualmcp/test_endpoint_resumption",
+        "a_stream_begins_with_an_id_to_resume_from",
+        "older_clients_get_ids_but_no_event_without_data",
+    )
+    + _in("virtualmcp/test_endpoint_notices", "only_the_newest_clients_get_a_priming_event"),
     "a20": _in("virtualmcp/test_lists", "a_notice_during_a_call_has_the_lists_read_again")
     + _in("virtualmcp/test_endpoint_streams", "many_clients_at_once_get_their_own_answers"),
     "a21": _in(
         "virtualmcp/test_calls", "a_question_is_relayed_with_our_seal_in_the_place_of_the_state"
     ),
     "a22": _in(_CELLS, "a_cancelled_call_is_cancelled_upstream_within_a_second")
-    + _in("virtualmcp/test_endpoint_streams", "a_client_that_hangs_up_cancels_its_call"),
+    + _in("virtualmcp/test_endpoint_streams", "a_stateless_client_that_hangs_up_cancels_its_call"),
     "a23": _in(
         "virtualmcp/test_endpoint_streams", "progress_comes_as_events_with_the_clients_token"
     ),
     "a24": _in(
         "virtualmcp/test_endpoint_notices",
         "of_several_get_streams_one_gets_each_notice",
-        "a_changed_list_and_an_updated_resource_are_told",
+        "a_notice_on_a_calls_stream_reaches_who_listens",
+    ),
+    "a25": _in(
+        "virtualmcp/test_endpoint_resumption",
+        "a_dropped_call_goes_on_and_is_resumed",
+        "a_stream_of_another_session_is_not_replayed",
+    )
+    + _in(
+        "journeys/test_questions_over_nodes",
+        "a_call_that_was_cut_off_is_resumed_on_the_other_process",
+        "a_stream_whose_process_was_killed_ends_with_an_error_and_is_not_made_again",
     ),
     "a26": _in(
         "virtualmcp/test_endpoint_sessions",
@@ -186,7 +201,8 @@ MAP: dict[str, tuple[str, ...]] = {
         "an_acknowledgement_comes_first_and_names_only_what_is_honoured",
         "what_was_not_asked_for_is_not_told",
         "a_process_that_stops_ends_its_streams_as_their_revision_says",
-    ),
+    )
+    + _SUITE,
     "a46": _in(
         "journeys/test_upstream_trouble",
         "a_connect_link_of_one_person_is_refused_to_another",
@@ -524,18 +540,32 @@ MAP: dict[str, tuple[str, ...]] = {
         "virtualmcp/test_endpoint_notices",
         "a_changed_list_and_an_updated_resource_are_told",
         "a_list_that_reads_as_before_has_not_changed",
+        "an_account_that_is_connected_or_ended_changes_the_persons_lists",
         "an_administrators_choice_is_told_to_who_sees_another_list",
-        "uris_of_several_upstreams_are_told_by_their_public_names",
     )
     + _in(
         "upstreams/test_change_streams",
         "one_stream_serves_everybody_with_the_same_credential",
         "the_old_stream_stays_until_the_new_one_is_acknowledged",
+    )
+    + _in(
+        "journeys/test_official_clients",
+        "an_official_client_hears_of_changes_at_upstreams_of_both_eras",
+    )
+    + _in(
+        "journeys/test_questions_over_nodes",
+        "clients_of_both_eras_on_both_processes_hear_of_a_change",
     ),
     "2.3.7": _in(
         "virtualmcp/test_era_in",
         "any_node_opens_what_another_one_sealed",
         "an_ended_session_is_unknown_here_at_once_and_elsewhere_by_the_database",
+    )
+    + _in(
+        "virtualmcp/test_endpoint_resumption",
+        "the_answer_waits_for_a_client_that_comes_late_on_any_process",
+        "what_nobody_keeps_ends_with_an_error_for_the_call",
+        "delete_ends_the_calls_of_a_session_that_nobody_reads",
     ),
     "2.3.8": _in(
         "virtualmcp/test_tasks",
@@ -657,7 +687,6 @@ MAP: dict[str, tuple[str, ...]] = {
 }
 
 NO_PROOF: dict[str, str] = {
-    "a25": "Answers to stateful clients are not resumed yet, so their events carry no ids.",
     "d10": "TLS ends at the operator's proxy; PUBLIC_URL must be https, which the start checks.",
     "2.6": "What cannot be bridged has no test by its nature; what happens instead is in 2.4.",
 }

@@ -22,7 +22,7 @@ from tests.journeys.clients.line_protocol import (
     report,
     say,
 )
-from tests.journeys.clients.replies import callbacks
+from tests.journeys.clients.replies import callbacks, noticing
 
 
 class Memory:
@@ -74,6 +74,7 @@ class Commands:
         self.session, self.provider, self.memory = session, provider, memory
         self.opened = opened
         self.heard: list[str] = []
+        self.changes: list[str] = []
         self.running: asyncio.Task[Any] | None = None
         self.request_id = 0
 
@@ -119,6 +120,16 @@ class Commands:
     async def asked(self) -> dict[str, Any]:
         """Tell what the person, the model and the folders were asked."""
         return {"event": "asked", "heard": self.heard}
+
+    async def watch(self, uris: list[str]) -> dict[str, Any]:
+        """Subscribe to resources; the SDK listens by itself."""
+        for uri in uris:
+            await self.session.subscribe_resource(uri)  # type: ignore[arg-type]
+        return {"event": "watching", "uris": uris}
+
+    async def noticed(self) -> dict[str, Any]:
+        """Tell what changed so far."""
+        return {"event": "noticed", "changes": self.changes}
 
     async def begin(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """Begin a call."""
@@ -186,13 +197,15 @@ async def main(endpoint: str) -> None:
     )
     assert (await hear())["do"] == "connect"
     heard: list[str] = []
+    changes: list[str] = []
+    told = {**callbacks(types, heard), "message_handler": noticing(changes)}
     try:
         async with (
             streamablehttp_client(endpoint, auth=provider) as (reading, writing, _),
-            ClientSession(reading, writing, **callbacks(types, heard)) as session,
+            ClientSession(reading, writing, **told) as session,
         ):
             commands = Commands(session, provider, memory, await session.initialize())
-            commands.heard = heard
+            commands.heard, commands.changes = heard, changes
             say(**await commands.connect())
             if not await answer_commands(commands):
                 await hear()

@@ -21,7 +21,7 @@ from tests.journeys.clients.line_protocol import (
     report,
     say,
 )
-from tests.journeys.clients.replies import callbacks
+from tests.journeys.clients.replies import callbacks, noticing
 
 
 class Memory:
@@ -73,6 +73,8 @@ class Commands:
     ) -> None:
         self.client, self.provider, self.memory = client, provider, memory
         self.heard = heard
+        self.changes: list[str] = []
+        self.listening: asyncio.Task[None] | None = None
         self.running: asyncio.Task[Any] | None = None
 
     async def __call__(self, command: dict[str, Any]) -> dict[str, Any]:
@@ -117,6 +119,30 @@ class Commands:
     async def asked(self) -> dict[str, Any]:
         """Tell what the person, the model and the folders were asked."""
         return {"event": "asked", "heard": self.heard}
+
+    async def watch(self, uris: list[str]) -> dict[str, Any]:
+        """Listen in the manner of the revision; tells which resources will be told of."""
+        if self.client.protocol_version == "2026-07-28":
+            ready: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+            self.listening = asyncio.create_task(self._listen(uris, ready))
+            return {"event": "watching", "uris": await ready}
+        for uri in uris:
+            await self.client.subscribe_resource(uri)
+        return {"event": "watching", "uris": uris}
+
+    async def _listen(self, uris: list[str], ready: "asyncio.Future[list[str]]") -> None:
+        listening = self.client.listen(tools_list_changed=True, resource_subscriptions=uris)
+        async with listening as subscription:
+            honoured: Any = subscription.honored
+            ready.set_result(list(honoured.resource_subscriptions or ()))
+            async for event in subscription:
+                named = type(event).__name__
+                uri = getattr(event, "uri", "")
+                self.changes.append("tools" if named == "ToolsListChanged" else f"updated {uri}")
+
+    async def noticed(self) -> dict[str, Any]:
+        """Tell what changed so far."""
+        return {"event": "noticed", "changes": self.changes}
 
     async def begin(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """Begin a call."""
@@ -183,12 +209,16 @@ async def main(endpoint: str, mode: str) -> None:
         async with create_mcp_http_client(auth=provider) as http:
             transport = streamable_http_client(endpoint, http_client=http)
             heard: list[str] = []
-            asked = callbacks(mcp_types, heard)
+            changes: list[str] = []
+            asked = {**callbacks(mcp_types, heard), "message_handler": noticing(changes)}
             async with Client(transport, mode=mode, **asked) as client:
                 commands = Commands(client, provider, memory, heard)
+                commands.changes = changes
                 say(**await commands.connect())
                 if not await answer_commands(commands):
                     await hear()
+                if commands.listening is not None:
+                    commands.listening.cancel()
                 say("quit")
     except Exception as error:
         report(error)

@@ -24,3 +24,17 @@ def callbacks(types: Any, heard: list[str]) -> dict[str, Any]:
         "sampling_callback": sample,
         "list_roots_callback": roots,
     }
+
+
+def noticing(noticed: list[str]) -> Any:
+    """Return an SDK's message handler that writes down what changed."""
+
+    async def handle(message: Any) -> None:
+        notice = getattr(message, "root", message)
+        name = type(notice).__name__
+        if name == "ToolListChangedNotification":
+            noticed.append("tools")
+        elif name == "ResourceUpdatedNotification":
+            noticed.append(f"updated {notice.params.uri}")
+
+    return handle
