@@ -20,11 +20,12 @@ from django.conf import settings
 from django.utils import timezone
 
 from upstreams import call_gate, credentials, health_probe, http_client, mcp_client
+from upstreams.credentials import Credential
 from upstreams.database_calls import in_thread
 from upstreams.egress_guard import upstream_rules
 from upstreams.errors import NeedsConnection, UpstreamAnswerInvalid, UpstreamError
 from upstreams.health_record import Finding, error_words, record
-from upstreams.models import Upstream, UpstreamHealth
+from upstreams.models import CredentialKind, Upstream, UpstreamHealth
 from upstreams.oauth_discovery import opening_question
 from upstreams.upstream_facts import UpstreamFacts
 
@@ -34,6 +35,7 @@ AT_A_TIME: Final = 8
 PROBE_SECONDS: Final = 15.0
 SHORTEST_TICK: Final = 0.2
 LONGEST_TICK: Final = 5.0
+_SHARED: Final = (CredentialKind.NONE, CredentialKind.FIXED, CredentialKind.SHARED_OAUTH)
 
 
 async def watch_health() -> None:
@@ -99,9 +101,8 @@ async def check(upstream: Upstream) -> Finding:
 async def _ask(upstream: Upstream) -> Finding:
     facts = UpstreamFacts.of(upstream)
     gate = call_gate.gate_for(facts)
-    try:
-        credential = await credentials.credential_for(0, facts)
-    except NeedsConnection:
+    credential = await _everybodys(facts)
+    if credential is None:
         taken = await _reach(upstream)
     else:
         gate.breaker.try_soon()
@@ -113,6 +114,16 @@ async def _ask(upstream: Upstream) -> Finding:
         # The server answers again; whether calls do, the next one finds out.
         gate.breaker.try_soon()
     return Finding(latency_ms=taken)
+
+
+async def _everybodys(facts: UpstreamFacts) -> Credential | None:
+    """Return the credential that everybody shares; None where there is none (yet)."""
+    if facts.credential_kind not in _SHARED:
+        return None
+    try:
+        return await credentials.credential_for(0, facts)
+    except NeedsConnection:
+        return None
 
 
 async def _reach(upstream: Upstream) -> int:

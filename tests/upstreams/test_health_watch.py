@@ -69,6 +69,16 @@ def test_where_everybody_has_an_account_nobodys_is_used(connected, protected) ->
     assert all("authorization" not in request.headers for request in protected.mcp.requests)
 
 
+@pytest.mark.parametrize("kind", ["user_key", "user_oauth", "enterprise"])
+def test_an_upstream_that_nobody_has_connected_yet_works_if_it_answers(protected, kind) -> None:
+    assert check(upstream_at(protected.url, credential_kind=kind)).status == "working"
+
+
+def test_a_shared_account_that_no_administrator_connected_is_a_failure(protected) -> None:
+    health = check(upstream_at(protected.url, credential_kind=CredentialKind.SHARED_OAUTH))
+    assert health.status == "failing" and "administrator" in health.last_error
+
+
 def test_a_server_fault_without_an_account_is_a_failure() -> None:
     with RawUpstream(answer(b"", status="502 Bad Gateway")) as raw:
         health = check(upstream_at(raw.url))
