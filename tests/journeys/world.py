@@ -77,7 +77,12 @@ class Person:
     def connect(self, link: str) -> None:
         """Follow a connect link to its end."""
         walk_consent(
-            self.browser, link, self.username, PASSWORD, key=USER_KEY, until="Your accounts"
+            self.browser,
+            link,
+            self.username,
+            PASSWORD,
+            key=USER_KEY,
+            until="Go back to your assistant",
         )
 
     def client_of(self, slug: str, *, era: str = "modern") -> WireClient:
