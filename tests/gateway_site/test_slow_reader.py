@@ -5,7 +5,10 @@ import re
 import socket
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -13,7 +16,7 @@ from tests.fakes.browser import Browser
 from tests.fakes.raw_upstream import RawUpstream, Step, answer, stream
 from tests.journeys.wire_client import WireClient
 from tests.journeys.world import PASSWORD, STOPS, Person
-from tests.running_gateway import running_gateway
+from tests.running_gateway import another_node, running_gateway
 
 pytestmark = [
     pytest.mark.timeout(120),
@@ -53,7 +56,7 @@ def begin(client: WireClient, port: int) -> socket.socket:
     meta = {"progressToken": 1}
     body = client.body("tools/call", {"name": "flood", "arguments": {}, "_meta": meta})
     content = json.dumps(body).encode()
-    lines = ["POST /v1/mcp/one HTTP/1.1", f"Host: 127.0.0.1:{port}"]
+    lines = ["POST /v1/mcp/one HTTP/1.1", f"Host: {urlsplit(client.endpoint).netloc}"]
     lines += [f"{name}: {value}" for name, value in client.headers(body).items()]
     lines += [f"Content-Length: {len(content)}", "", ""]
     connection = socket.socket()
@@ -87,9 +90,10 @@ def stands_still(upstream: RawUpstream) -> bool:
     return False
 
 
-@pytest.mark.parametrize("server", ["uvicorn", "daphne"])
-def test_a_reader_that_stops_pauses_the_upstream_and_little_is_held(server):
-    with RawUpstream(flood) as upstream:
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[tuple[RawUpstream, WireClient, dict[str, int]]]:
+    """One gateway on two servers, a client of it, and each server's port."""
+    with RawUpstream(flood) as upstream, ExitStack() as stack:
         configuration = {
             "upstreams": [{"key": "raw", "title": "Raw", "url": upstream.url, "era": "modern"}],
             "virtual_mcps": [
@@ -97,26 +101,33 @@ def test_a_reader_that_stops_pauses_the_upstream_and_little_is_held(server):
             ],
             "users": [{"username": "ada", "password": "env:PASSWORD_OF_ADA"}],
         }
-        with running_gateway(
-            configuration, server=server, environment={"PASSWORD_OF_ADA": PASSWORD}
-        ) as gateway:
-            client = Person("ada", gateway, Browser(STOPS)).client_of("one")
-            port = int(gateway.url.rpartition(":")[2])
-            others = upstream.written
-            connection = begin(client, port)
-            read = 0
-            while read < 64 * 1024:
-                read += len(connection.recv(8192))
-            assert stands_still(upstream)
-            sent = upstream.written - others
-            assert sent < EVENTS * len(FILLING) / 2
-            held = sent - read - waiting_in_sockets(upstream.port, port)
-            assert held <= MOST_HELD
-            # When it reads again, the rest comes, to the last event.
-            last = re.compile(rb'"progress": ?%d\b' % (EVENTS - 1))
-            ends = b""
-            while not last.search(ends):
-                part = connection.recv(1 << 16)
-                assert part
-                ends = ends[-1_000:] + part
-            connection.close()
+        environment = {"PASSWORD_OF_ADA": PASSWORD}
+        gateway = stack.enter_context(running_gateway(configuration, environment=environment))
+        other = stack.enter_context(another_node(gateway, server="daphne"))
+        client = Person("ada", gateway, Browser(STOPS)).client_of("one")
+        listening = {"uvicorn": gateway.listening, "daphne": other.listening}
+        ports = {server: int(url.rpartition(":")[2]) for server, url in listening.items()}
+        yield upstream, client, ports
+
+
+@pytest.mark.parametrize("server", ["uvicorn", "daphne"])
+def test_a_reader_that_stops_pauses_the_upstream_and_little_is_held(nodes, server):
+    upstream, client, ports = nodes
+    others = upstream.written
+    connection = begin(client, ports[server])
+    read = 0
+    while read < 64 * 1024:
+        read += len(connection.recv(8192))
+    assert stands_still(upstream)
+    sent = upstream.written - others
+    assert sent < EVENTS * len(FILLING) / 2
+    held = sent - read - waiting_in_sockets(upstream.port, ports[server])
+    assert held <= MOST_HELD
+    # When it reads again, the rest comes, to the last event.
+    last = re.compile(rb'"progress": ?%d\b' % (EVENTS - 1))
+    ends = b""
+    while not last.search(ends):
+        part = connection.recv(1 << 16)
+        assert part
+        ends = ends[-1_000:] + part
+    connection.close()
