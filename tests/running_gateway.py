@@ -201,10 +201,10 @@ def running_gateway(
 
 
 @contextmanager
-def production_gateway(
-    configuration: Mapping[str, Any], *, workers: int = 2
-) -> Iterator[RunningGateway]:
+def production_gateway(*, workers: int = 2) -> Iterator[RunningGateway]:
     """Run ``gateway_serve --production`` for an address with https, until the block ends.
+
+    Nothing is configured yet.
 
     It listens without TLS at ``listening``; requests must carry the host of ``url``.
     """
@@ -221,7 +221,6 @@ def production_gateway(
     command = [sys.executable, str(ROOT / "manage.py"), "gateway_serve", "--production"]
     command += ["--workers", str(workers), "--port", str(port)]
     try:
-        gateway.apply(configuration)
         _run(gateway, command)
         yield gateway
     finally:

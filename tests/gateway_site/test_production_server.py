@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -21,7 +22,7 @@ from tests.fakes.mcp_upstream import FakeUpstream
 from tests.journeys.test_servers_and_nodes import NAME, gateway_over
 from tests.journeys.wire_client import WireClient
 from tests.journeys.world import PATIENCE, STOPS, Person, within
-from tests.running_gateway import RunningGateway, production_gateway
+from tests.running_gateway import RunningGateway, another_node, production_gateway
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 pytestmark = pytest.mark.timeout(120)
@@ -163,64 +164,65 @@ def test_ordinary_http_is_served_as_ever(limited):
     assert "Traceback" not in limited.log()
 
 
-def calling(client: WireClient, tool: str, arguments: dict[str, object]) -> "Calling":
-    """Start a call beside the test."""
-    body = client.body("tools/call", {"name": tool, "arguments": arguments})
-    call = Calling(client, body)
-    call.start()
-    return call
-
-
 class Calling(threading.Thread):
-    """One call, made in a thread."""
+    """One call to one node, made beside the test."""
 
-    def __init__(self, client: WireClient, body: dict[str, object]) -> None:
+    def __init__(self, client: WireClient, node: RunningGateway, tool: str, **arguments: object):
         super().__init__()
-        self.client, self.body = client, body
+        body = client.body("tools/call", {"name": tool, "arguments": arguments})
+        self.request = httpx.Request(
+            "POST",
+            f"{node.listening}/v1/mcp/one",
+            json=body,
+            headers={**client.headers(body), "Host": urlsplit(node.url).netloc},
+        )
         self.response: httpx.Response | None = None
         self.failure: Exception | None = None
+        self.start()
 
     def run(self) -> None:
         try:
-            self.response = httpx.post(
-                self.client.endpoint,
-                json=self.body,
-                headers=self.client.headers(self.body),
-                timeout=40,
-                trust_env=False,
-            )
+            with httpx.Client(timeout=40, trust_env=False) as http:
+                self.response = http.send(self.request)
         except httpx.HTTPError as failure:
             self.failure = failure
 
 
-@pytest.mark.parametrize("server", ["uvicorn", "daphne"])
-def test_told_to_stop_it_lets_calls_end_and_answers_what_would_never_end(server):
-    with (
-        FakeUpstream().serve() as upstream,
-        gateway_over(upstream, server=server) as gateway,
-    ):
+def test_told_to_stop_it_lets_calls_end_and_answers_what_would_never_end():
+    with FakeUpstream().serve() as upstream, gateway_over(upstream) as gateway:
         client = Person(NAME, gateway, Browser(STOPS)).client_of("one")
-        ending = calling(client, "slow", {"steps": 4, "pause": 0.25})
-        endless = calling(client, "hang", {})
-        assert upstream.wait(lambda up: {"started:slow", "started:hang"} <= set(up.events))
-        assert gateway.process is not None
-        began = time.monotonic()
-        gateway.process.send_signal(signal.SIGTERM)
-        within(10, lambda: refuses(gateway))
-        ending.join(30)
-        assert ending.failure is None
-        assert '"done"' in ending.response.text
-        gateway.process.wait(30)
-        took = time.monotonic() - began
-        endless.join(10)
-        if server == "uvicorn":
-            assert endless.response.status_code == 503
-            assert "restarted" in endless.response.json()["message"]
-        assert endless.failure or endless.response.status_code >= 500
-        # Three seconds for calls on a local address, and as much again for a busy machine.
-        assert took < 12
-        assert upstream.wait(lambda up: "cancelled:hang" in up.events)
-        gateway.process = None
+        with another_node(gateway, server="daphne") as daphne:
+            stop_in_the_middle_of_calls(daphne, client, upstream, "daphne")
+        stop_in_the_middle_of_calls(gateway, client, upstream, "uvicorn")
+
+
+def stop_in_the_middle_of_calls(
+    node: RunningGateway, client: WireClient, upstream: FakeUpstream, server: str
+) -> None:
+    begun, ended = (upstream.events.count(f"{what}:hang") for what in ("started", "cancelled"))
+    slow = upstream.events.count("started:slow")
+    ending = Calling(client, node, "slow", steps=4, pause=0.25)
+    endless = Calling(client, node, "hang")
+    assert upstream.wait(lambda up: up.events.count("started:hang") > begun, 20)
+    assert upstream.wait(lambda up: up.events.count("started:slow") > slow, 20)
+    assert node.process is not None
+    began = time.monotonic()
+    node.process.send_signal(signal.SIGTERM)
+    within(10, lambda: refuses(node))
+    ending.join(30)
+    assert ending.failure is None
+    assert '"done"' in ending.response.text
+    node.process.wait(30)
+    took = time.monotonic() - began
+    node.process = None
+    endless.join(10)
+    if server == "uvicorn":
+        assert endless.response.status_code == 503
+        assert "restarted" in endless.response.json()["message"]
+    assert endless.failure or endless.response.status_code >= 500
+    # Three seconds for calls on a local address, and as much again for a busy machine.
+    assert took < 12
+    assert upstream.wait(lambda up: up.events.count("cancelled:hang") > ended)
 
 
 MAKE_TOKEN = """
@@ -230,21 +232,25 @@ from django.utils import timezone
 from oauth2_provider.models import get_access_token_model
 from oauthserver.models import OAuthClient
 from oauthserver.token_values import new_access_token
+from upstreams.models import Upstream
+from virtualmcp.models import UpstreamChoice, VirtualMcp
+UpstreamChoice.objects.create(
+    virtual_mcp=VirtualMcp.objects.create(slug="one", title="One", audience="everyone"),
+    upstream=Upstream.objects.create(key="x", title="X", url="https://x.gateway.test/mcp"))
+ada = User.objects.create_user("ada")
 client = OAuthClient.objects.create(
     client_id="client-1", name="A client", client_type="public",
     authorization_grant_type="authorization-code", redirect_uris="https://client.example/callback")
 token = new_access_token()
 get_access_token_model().objects.create(
-    user=User.objects.get(username="ada"), application=client, token=token, scope="mcp:tools",
+    user=ada, application=client, token=token, scope="mcp:tools",
     expires=timezone.now() + timedelta(hours=1), resource=["{resource}"])
 print(token)
 """
 REVOKE = """
-import time
 from django.contrib.auth.models import User
 from oauthserver.actions import revoke_tokens
 revoke_tokens(actor=None, user=User.objects.get(username="ada"))
-print(time.time())
 """
 
 
@@ -261,14 +267,7 @@ def workers_of(gateway: RunningGateway) -> dict[int, int]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it looks at processes in /proc")
 def test_two_workers_are_one_gateway_and_a_lost_one_is_replaced():
-    configuration = {
-        "upstreams": [{"key": "x", "title": "X", "url": "https://upstream.gateway.test/mcp"}],
-        "virtual_mcps": [
-            {"slug": "one", "title": "One", "audience": "everyone", "upstreams": ["x"]}
-        ],
-        "users": [{"username": "ada"}],
-    }
-    with production_gateway(configuration) as gateway:
+    with production_gateway() as gateway:
         assert "2 workers share one SQLite file" in gateway.log()
         before = workers_of(gateway)
         assert len(before) == 2
@@ -289,14 +288,8 @@ def test_two_workers_are_one_gateway_and_a_lost_one_is_replaced():
             # The kernel has shared the sixteen connections out between the two.
             after = workers_of(gateway)
             assert all(after[pid] > before[pid] for pid in before)
-            revoking = threading.Thread(
-                target=lambda: seen.append(gateway.manage("shell", "-c", REVOKE))
-            )
-            seen: list[str] = []
-            revoking.start()
-            while statuses() != {401}:
-                assert revoking.is_alive() or time.time() - float(seen[0].split()[-1]) < PATIENCE
-            revoking.join()
+            gateway.manage("shell", "-c", REVOKE)
+            within(PATIENCE, lambda: statuses() == {401})
             assert gateway.log().count("ended with status") == 0
             # A worker that is killed is replaced; the other one and its connections go on.
             lost, kept = before
@@ -371,9 +364,10 @@ def test_several_workers_are_told_about_their_stores():
     assert production.advice(2, "postgres://x", "redis://x") == ""
 
 
-def refuses(gateway: RunningGateway) -> bool:
+def refuses(node: RunningGateway) -> bool:
+    address = urlsplit(node.listening)
     try:
-        open_connection(gateway).close()
+        socket.create_connection((address.hostname, address.port)).close()
     except ConnectionRefusedError:
         return True
     return False
