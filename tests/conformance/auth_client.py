@@ -1,0 +1,23 @@
+"""The command that the official suite starts as its OAuth client: it hands the server's address
+to the test, which has the gateway use that server as an upstream, and ends as the test says."""
+
+import os
+import sys
+import urllib.request
+
+
+def main() -> int:
+    """Post the address and the suite's context to the test; returns the exit code."""
+    control, server = sys.argv[1], sys.argv[-1]
+    context = os.environ.get("MCP_CONFORMANCE_CONTEXT", "")
+    request = urllib.request.Request(
+        control, data=server.encode(), headers={"X-Context": context}, method="POST"
+    )
+    with urllib.request.urlopen(request, timeout=100) as answer:
+        said = answer.read().decode()
+    print(said)
+    return 0 if said.startswith("done") else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
