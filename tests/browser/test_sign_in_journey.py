@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.stage import Stage
+from tests.browser.stage import PASSWORD, Stage
 from tests.browser.test_accessibility import LOOKS, problems
 from tests.fakes.openid_provider import OpenIdProvider
+from tests.running_gateway import running_gateway
 
 PROVIDERS = """
 from allauth.socialaccount.models import SocialApp
@@ -111,5 +112,57 @@ def test_the_address_chooses_the_provider(
     page.get_by_role("button", name="Continue", exact=True).click()
     page.wait_for_url("**/connections/")
     assert company.asked[-1]["login_hint"] == "grace@contoso.com"
+    assert found == []
+    assert chair.complaints == []
+
+
+@pytest.fixture(scope="module")
+def key_gateway() -> Iterator[str]:
+    """A gateway by the name localhost: browsers take security keys for names only."""
+    people = [{"username": f"keys-{look}", "password": "env:KEY_PASSWORD"} for look in LOOKS]
+    environment = {"GATEWAY_EXTRA_HOSTS": "localhost", "KEY_PASSWORD": PASSWORD}
+    with running_gateway({"version": 1, "users": people}, environment=environment) as gateway:
+        yield gateway.url.replace("127.0.0.1", "localhost")
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_security_key_is_added_and_asked_for(key_gateway: str, seat: Any, shoot: Any, look: str):
+    name = f"keys-{look}"
+    chair = seat(**LOOKS[look])
+    page = chair.page()
+    session = chair.context.new_cdp_session(page)
+    session.send("WebAuthn.enable")
+    key = {"protocol": "ctap2", "transport": "usb", "hasResidentKey": True}
+    key |= {
+        "hasUserVerification": True,
+        "isUserVerified": True,
+        "automaticPresenceSimulation": True,
+    }
+    session.send("WebAuthn.addVirtualAuthenticator", {"options": key})
+    page.goto(f"{key_gateway}/accounts/login/")
+    chair.sign_in(page, name)
+    page.goto(f"{key_gateway}/accounts/2fa/")
+    found = problems(page)
+    shoot(page, f"second-factor-{look}")
+    page.goto(f"{key_gateway}/accounts/2fa/webauthn/add/")
+    if "reauthenticate" in page.url:
+        shoot(page, f"prove-it-again-{look}")
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Confirm").click()
+    found += problems(page)
+    shoot(page, f"add-key-{look}")
+    assert fits(page)
+    page.get_by_role("button", name="Add", exact=True).click()
+    page.wait_for_url(lambda address: "/webauthn/add/" not in address)
+    page.goto(f"{key_gateway}/accounts/logout/")
+    page.get_by_role("button", name="Sign out").last.click()
+    page.goto(f"{key_gateway}/accounts/login/?next=/connections/")
+    chair.sign_in(page, name)
+    page.wait_for_url("**/2fa/authenticate/**")
+    found += problems(page)
+    shoot(page, f"asked-for-key-{look}")
+    assert fits(page)
+    page.get_by_role("button", name="Use a security key").click()
+    page.wait_for_url("**/connections/")
     assert found == []
     assert chair.complaints == []
