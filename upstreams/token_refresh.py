@@ -230,13 +230,13 @@ async def _as_holder(
                     refresh_token=leased.tokens.refresh_token,
                     resource=leased.account.resource if leased.upstream.oauth_send_resource else "",
                 )
+                # Before anything is awaited: from here on a crash loses nothing.
+                refresh_journal.write(leased.account, reply)
         except TokenRefused as error:
             return await in_thread(_after_refusal, leased, error)
         except SetupFailed as error:
             await in_thread(refresh_outcome.pause, leased.account, error.detail, error.retry_after)
             return None
-        # Before anything is awaited: from here on a crash loses nothing.
-        refresh_journal.write(leased.account, reply)
         return await _keep(leased, reply)
 
 
