@@ -129,3 +129,12 @@ def test_a_provider_that_does_not_answer_is_said_plainly():
     answer = Client().post("/accounts/choose/", {"address": "ada@north.invalid"})
     assert answer.status_code == 401
     assert "Sign-in did not work" in answer.content.decode()
+
+
+def test_who_a_client_expects_is_passed_on_to_the_provider():
+    divided(north=["north.example"], south=["south.example"])
+    hint = "/accounts/login/?login_hint=ada%40north.example%22%3E"
+    body = Client().get(hint).content.decode()
+    assert 'value="ada@north.example&quot;&gt;"' in body
+    body = Client().get(hint + "&all=1").content.decode()
+    assert body.count('name="login_hint" value="ada@north.example&quot;&gt;"') == 2
