@@ -66,15 +66,21 @@ class Rig:
         redirect = walk_consent(self.browser, client.authorize_url(), USER, PASSWORD)
         client.exchange(redirect)
         for _ in range(ROUNDS):
-            listed = client.rpc("tools/list")
-            self.said.append(f"{slug} list: {json.dumps(listed.message)[:400]}")
-            for tool in listed.message.get("result", {}).get("tools", []):
-                called = client.call(tool["name"])
-                self.said.append(f"{slug} call: {json.dumps(called.message)[:400]}")
-                link = _link(called.message)
-                if not link:
-                    return
-                walk_consent(self.browser, link, USER, PASSWORD, until="Your accounts")
+            link = self.call_tools(client, slug)
+            if not link:
+                return
+            walk_consent(self.browser, link, USER, PASSWORD, until="Your accounts")
+
+    def call_tools(self, client: WireClient, slug: str) -> str:
+        """List and call every tool; returns the connect link that was given instead, or ""."""
+        listed = client.rpc("tools/list").message
+        self.said.append(f"{slug} list: {json.dumps(listed)[:400]}")
+        link = _link(listed)
+        for tool in listed.get("result", {}).get("tools", []):
+            called = client.call(tool["name"]).message
+            self.said.append(f"{slug} call: {json.dumps(called)[:400]}")
+            link = link or _link(called)
+        return link
 
 
 def _link(message: dict[str, Any]) -> str:
