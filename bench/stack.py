@@ -194,6 +194,7 @@ def gateway(server: str, upstream_ports: list[int], workers: int = 1) -> Iterato
             "DJANGO_SETTINGS_MODULE": "gateway_site.settings",
             # The load comes from one person; without this it runs into their limit now and then.
             "GATEWAY_CALLS_IN_FLIGHT_PER_USER": "2000",
+            "GATEWAY_STREAMS_PER_USER": "20000",
         }
         prepared = subprocess.run(
             [sys.executable, str(HERE / "prepare.py"), *map(str, upstream_ports)],
