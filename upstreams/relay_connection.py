@@ -18,7 +18,6 @@ MAX_HEAD_BYTES = 32 * 1024
 MAX_HEADERS = 100
 READ_BYTES = 64 * 1024
 HIGH_WATER = 64 * 1024
-LOW_WATER = 16 * 1024
 DRAIN_BYTES = 64 * 1024
 MAX_INFORMATIONAL = 8
 # The response headers anybody above this module may see (security.md #194).
@@ -118,14 +117,14 @@ class RelayConnection(asyncio.BufferedProtocol):
         """
         while True:
             if self._parts:
-                data = self._take()
-                if self._paused and self._buffered <= LOW_WATER:
-                    self._resume()
-                return data
+                return self._take()
             if self.phase == DONE:
                 return b""
             if self._error is not None or self.phase != BODY:
                 raise self._error or Dropped(untouched=False)
+            # Only when all is out of hand is more let in; the kernel reads ahead meanwhile.
+            if self._paused:
+                self._resume()
             await self._wait()
 
     def _take(self) -> bytes:
