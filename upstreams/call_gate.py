@@ -17,6 +17,7 @@ from upstreams.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
+from upstreams.running_loop import running_loop
 from upstreams.signals import changed, circuit_changed
 from upstreams.upstream_facts import UpstreamFacts
 
@@ -135,7 +136,7 @@ _gates: dict[asyncio.AbstractEventLoop, dict[int, CallGate]] = {}
 
 def gate_for(facts: UpstreamFacts) -> CallGate:
     """Return the running loop's gate of an upstream."""
-    loop = asyncio.get_running_loop()
+    loop = running_loop()
     gates = _gates.get(loop)
     if gates is None:
         for other in [known for known in _gates if known.is_closed()]:

@@ -18,6 +18,7 @@ from django.conf import settings
 from upstreams import egress_guard
 from upstreams.errors import EgressRefused, UpstreamUnreachable
 from upstreams.relay_connection import IDLE, READ_BYTES, RelayConnection
+from upstreams.running_loop import running_loop
 
 CONNECT_SECONDS = 3.0
 NEXT_ADDRESS_AFTER = 0.25
@@ -203,7 +204,7 @@ _pools: dict[asyncio.AbstractEventLoop, LoopPools] = {}
 
 def pools() -> LoopPools:
     """Return the running loop's pools; those of closed loops are dropped on the way."""
-    loop = asyncio.get_running_loop()
+    loop = running_loop()
     found = _pools.get(loop)
     if found is None or found.closed:
         for other in [known for known in _pools if known.is_closed()]:

@@ -22,6 +22,7 @@ from upstreams.errors import UpstreamAnswerInvalid, UpstreamError, UpstreamIncom
 from upstreams.json_rpc import NotJsonRpc
 from upstreams.modern_exchange import JSON_HEADERS
 from upstreams.revisions import LEGACY_ACCEPTED, LEGACY_LATEST
+from upstreams.running_loop import running_loop
 from upstreams.upstream_facts import UpstreamFacts
 
 if TYPE_CHECKING:
@@ -289,7 +290,7 @@ _sessions: dict[asyncio.AbstractEventLoop, LegacySessions] = {}
 
 def sessions() -> LegacySessions:
     """Return the running loop's sessions."""
-    loop = asyncio.get_running_loop()
+    loop = running_loop()
     found = _sessions.get(loop)
     if found is None:
         for other in [known for known in _sessions if known.is_closed()]:

@@ -10,6 +10,8 @@ import threading
 import time
 from typing import Protocol
 
+from upstreams.running_loop import running_loop
+
 
 class Waiting(Protocol):
     """What has a deadline; hashable by identity."""
@@ -45,14 +47,13 @@ class Deadlines:
 
     def __init__(self, every: float) -> None:
         self._every = every
-        # A thread runs one loop at a time; asking for the running one costs a system call.
         self._here = threading.local()
 
     def add(self, waiting: Waiting, seconds: float) -> None:
         """Begin to wait; only from the thread of a running loop."""
         sweep: _Sweep | None = getattr(self._here, "sweep", None)
-        if sweep is None or sweep.loop.is_closed():
-            sweep = self._here.sweep = _Sweep(asyncio.get_running_loop(), self._every)
+        if sweep is None or not sweep.loop.is_running():
+            sweep = self._here.sweep = _Sweep(running_loop(), self._every)
         sweep.due[waiting] = time.monotonic() + seconds
 
     def discard(self, waiting: Waiting) -> None:

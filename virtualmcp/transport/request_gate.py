@@ -14,6 +14,7 @@ from django.conf import settings
 from django.core.signals import setting_changed
 from django.http.request import split_domain_port, validate_host
 
+from upstreams.running_loop import running_loop
 from virtualmcp.transport.http_answers import Header, Receive, Refusal
 from virtualmcp.transport.overdue import Deadlines
 
@@ -264,7 +265,7 @@ class _Reading:
     __slots__ = ("_expired", "_task")
 
     def __init__(self) -> None:
-        self._task = asyncio.current_task()
+        self._task = asyncio.current_task(running_loop())
         self._expired = False
 
     def too_slow(self) -> bool:

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from upstreams.canonical_call import Outcome, QuestionNotPossible, QuestionOrigin
+from upstreams.running_loop import running_loop
 from virtualmcp.eras import era_in
 from virtualmcp.eras.era_in import Session
 from virtualmcp.errors import INTERNAL_ERROR
@@ -127,7 +128,7 @@ class AnswerStream:
 
         Cancels ``answering`` when the client goes away, cancels or stops reading.
         """
-        self._task = asyncio.current_task()
+        self._task = asyncio.current_task(running_loop())
         _unwatched.add(self, WATCH_AFTER_SECONDS)
         try:
             answer = await answering
