@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -29,6 +29,7 @@ import yaml
 
 from gateway_site.serving import ServingPlan
 from tests.fakes.asgi_server import authority, free_port
+from tests.fakes.tls_front import tls_front
 
 ROOT = Path(__file__).resolve().parent.parent
 READY_SECONDS = 40
@@ -171,6 +172,7 @@ def running_gateway(
     *,
     server: str = "uvicorn",
     environment: Mapping[str, str] | None = None,
+    tls: bool = False,
 ) -> Iterator[RunningGateway]:
     """Run a gateway until the block ends.
 
@@ -178,14 +180,22 @@ def running_gateway(
         configuration: what ``gateway_apply`` takes.
         server: "uvicorn" or "daphne".
         environment: further settings, such as ``DATABASE_URL`` or ``REDIS_URL``.
+        tls: its public address has https; what ends TLS stands in front of it.
     """
     folder = Path(mkdtemp(prefix="gateway-running-"))
     port = free_port()
+    listening = f"http://127.0.0.1:{port}"
+    front: AbstractContextManager[None] = nullcontext()
+    url = listening
+    if tls:
+        public = free_port()
+        front, url = tls_front(public, port), f"https://127.0.0.1:{public}"
     gateway = RunningGateway(
-        f"http://127.0.0.1:{port}",
+        url,
         folder,
-        _environment(folder, f"http://127.0.0.1:{port}", environment or {}),
+        _environment(folder, url, environment or {}),
         log_file=folder / "gateway.log",
+        listening=listening,
     )
     if "DATABASE_URL" in gateway.environment:
         gateway.manage("migrate", "--verbosity", "0")
@@ -194,7 +204,8 @@ def running_gateway(
     try:
         gateway.apply(configuration)
         start(gateway, server=server)
-        yield gateway
+        with front:
+            yield gateway
     finally:
         gateway.stop()
         shutil.rmtree(folder, ignore_errors=True)

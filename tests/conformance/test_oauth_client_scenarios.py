@@ -10,6 +10,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 import yaml
 
 from tests.conformance.official_suite import BASELINES, NODE, NPM
+from tests.fakes.asgi_server import client_context
 from tests.fakes.browser import Browser, walk_consent
 from tests.journeys.wire_client import WireClient
 from tests.running_gateway import RunningGateway, running_gateway
@@ -59,7 +61,7 @@ class Rig:
                 ],
             }
         )
-        client = WireClient(self.gateway.endpoint(slug))
+        client = WireClient(self.gateway.endpoint(slug), verify=client_context())
         client.discover()
         client.redirect_uri = REDIRECT
         client.register()
@@ -93,16 +95,31 @@ def _link(message: dict[str, Any]) -> str:
     return text[start:].split('"')[0].split("\\")[0].split(" ")[0]
 
 
-@pytest.fixture(scope="module")
-def rig() -> Iterator[Rig]:
+@contextmanager
+def rigged(*, tls: bool = False) -> Iterator[Rig]:
     """Run one gateway with one person."""
     configuration = {"users": [{"username": USER, "password": "env:PASSWORD_OF_THE_USER"}]}
-    with running_gateway(configuration, environment={"PASSWORD_OF_THE_USER": PASSWORD}) as gateway:
-        yield Rig(gateway, Browser((REDIRECT,)))
+    environment = {"PASSWORD_OF_THE_USER": PASSWORD}
+    with running_gateway(configuration, environment=environment, tls=tls) as gateway:
+        yield Rig(gateway, Browser((REDIRECT,), verify=client_context()))
+
+
+@pytest.fixture(scope="module")
+def rig() -> Iterator[Rig]:
+    """The gateway of the scenarios that are claimed."""
+    with rigged() as rig:
+        yield rig
 
 
 @pytest.fixture(scope="module")
 def control(rig: Rig) -> Iterator[str]:
+    """The address for that gateway."""
+    with controlled(rig) as address:
+        yield address
+
+
+@contextmanager
+def controlled(rig: Rig) -> Iterator[str]:
     """Serve the address to which the suite's client command reports."""
 
     class Door(BaseHTTPRequestHandler):
@@ -136,8 +153,8 @@ def scenarios() -> set[str]:
     return {line.split(" ")[1] for line in lines if line.startswith("- auth/")}
 
 
-def run_scenario(name: str, control: str, folder: Path) -> tuple[bool, str]:
-    """Run one scenario; returns whether it passed, and its complaints."""
+def checks_of(name: str, control: str, folder: Path) -> list[dict[str, Any]]:
+    """Run one scenario; returns the suite's checks."""
     command = f"{sys.executable} {CLIENT} {control}"
     options = ["--scenario", name, "--timeout", "100000", "-o", str(folder)]
     subprocess.run(
@@ -148,8 +165,19 @@ def run_scenario(name: str, control: str, folder: Path) -> tuple[bool, str]:
         check=False,
     )
     found = list(folder.rglob("checks.json"))
-    checks = json.loads(found[0].read_text()) if found else []
-    failed = [check for check in checks if check["status"] in ("FAILURE", "WARNING")]
+    checks: list[dict[str, Any]] = json.loads(found[0].read_text()) if found else []
+    return checks
+
+
+def failures(checks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the checks that count against us; a warning does too."""
+    return [check for check in checks if check["status"] in ("FAILURE", "WARNING")]
+
+
+def run_scenario(name: str, control: str, folder: Path) -> tuple[bool, str]:
+    """Run one scenario; returns whether it passed, and its complaints."""
+    checks = checks_of(name, control, folder)
+    failed = failures(checks)
     said = "; ".join(f"{c['id']}: {c.get('errorMessage', c.get('description'))}" for c in failed)
     return bool(checks) and not failed, said or ("" if checks else "no checks")
 
@@ -171,3 +199,23 @@ def test_the_gateway_passes_as_oauth_client(
     before = len(rig.said)
     passed, complaints = run_scenario(name, control, tmp_path)
     assert passed, "\n".join([complaints, *rig.said[before:]])
+
+
+def test_at_an_https_address_the_gateway_is_known_by_its_own_document(tmp_path: Path) -> None:
+    """The suite's only complaint is that the document is not the suite's own sample.
+
+    Its server answers everything else as asked, without a registration.
+    """
+    with rigged(tls=True) as rig, controlled(rig) as control:
+        checks = checks_of("auth/basic-cimd", control, tmp_path)
+        url = rig.gateway.url
+    complaints = {check["id"]: check["details"] for check in failures(checks)}
+    assert complaints == {
+        "cimd-client-id-used": {
+            "expectedClientId": "https://conformance-test.local/client-metadata.json",
+            "actualClientId": f"{url}/.well-known/oauth-client/gateway-public.json",
+        }
+    }, rig.said
+    passed = {check["id"] for check in checks if check["status"] == "SUCCESS"}
+    assert {"authorization-request", "token-request"} <= passed
+    assert "client-registration" not in {check["id"] for check in checks}
