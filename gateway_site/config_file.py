@@ -1,5 +1,6 @@
 """Reads ``gateway.yaml``: bounded, plain YAML, secrets by reference, errors with their path."""
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -8,12 +9,14 @@ from typing import Any
 
 import msgspec
 import yaml
+from msgspec import inspect
 
 from gateway_site.config_schema import Configuration
 
 MOST_BYTES = 1024 * 1024
 MOST_SECRET_BYTES = 64 * 1024
 MOST_DEPTH = 32
+_UNKNOWN_WORD = "Invalid enum value '"
 
 
 class ConfigurationRefused(Exception):
@@ -96,9 +99,46 @@ def parse(content: bytes, name: str) -> Configuration:
     try:
         return msgspec.convert(document if document is not None else {}, Configuration)
     except msgspec.ValidationError as failure:
-        text, _, path = str(failure).partition(" - at `")
-        where = path.rstrip("`").removeprefix("$").removeprefix(".")
-        raise ConfigurationRefused([(where or name, f"{text}.")]) from failure
+        raise ConfigurationRefused([_misfit(name, str(failure))]) from None
+
+
+def _misfit(name: str, said: str) -> tuple[str, str]:
+    """Return where the file is not as the schema has it, and how.
+
+    A word that is not known is not repeated: it may be a secret that was put in the wrong place.
+    """
+    text, found, path = said.rpartition(" - at `")
+    if not found:
+        return name, f"{said}."
+    where = path.rstrip("`").removeprefix("$").removeprefix(".")
+    if text.startswith(_UNKNOWN_WORD):
+        words = ", ".join(json.dumps(word) for word in _words_at(where))
+        text = f"Invalid enum value; give one of {words}"
+    return where or name, f"{text}."
+
+
+def _words_at(path: str) -> list[str]:
+    """Return the words that may stand at a path of the file."""
+    kinds = _alternatives(inspect.type_info(Configuration))
+    for step in re.findall(r"\[[^\]]*\]|[^.\[\]]+", path):
+        inside: list[inspect.Type] = []
+        for kind in kinds:
+            if isinstance(kind, inspect.StructType):
+                inside += [one.type for one in kind.fields if one.encode_name == step]
+            elif isinstance(kind, inspect.ListType):
+                inside.append(kind.item_type)
+        kinds = [one for kind in inside for one in _alternatives(kind)]
+    words: list[str] = []
+    for kind in kinds:
+        if isinstance(kind, inspect.LiteralType):
+            words += [str(word) for word in kind.values]
+        elif isinstance(kind, inspect.EnumType):
+            words += [str(member.value) for member in kind.cls]
+    return words
+
+
+def _alternatives(kind: inspect.Type) -> list[inspect.Type]:
+    return list(kind.types) if isinstance(kind, inspect.UnionType) else [kind]
 
 
 def _place(name: str, failure: yaml.YAMLError) -> str:

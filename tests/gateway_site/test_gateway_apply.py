@@ -154,7 +154,11 @@ def test_an_upstream_in_use_is_not_removed(apply):
     [
         ("upstreams: [{key: a, ulr: x}]", "upstreams[0]: Object contains unknown field `ulr`"),
         ("upstreams: [{title: a}]", "upstreams[0]: Object missing required field `key`"),
-        ("upstreams: [{key: a, era: old}]", "upstreams[0].era: Invalid enum value 'old'"),
+        (
+            "upstreams: [{key: a, era: old}]",
+            'upstreams[0].era: Invalid enum value; give one of "auto", "legacy", "modern".',
+        ),
+        ("groups: [{name: a, state: gone}]", 'give one of "present", "absent".'),
         ("version: 2", "version: Invalid enum value 2"),
         ("upstreams: {key: a}", "upstreams: Expected `array`, got `object`"),
         ("upstreams: [{key: A b, url: 'https://x.example/mcp'}]", "upstreams[0].key:"),

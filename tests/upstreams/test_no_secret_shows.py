@@ -44,6 +44,8 @@ PAGES = (
     "/admin/upstreams/upstreamclient/",
     "/admin/upstreams/upstreamaccount/",
     "/admin/gateway_site/auditevent/",
+    "/api/v1/upstreams/",
+    "/api/v1/upstreams/fake/",
 )
 
 
