@@ -23,23 +23,32 @@ class Waiting(Protocol):
 class _Sweep:
     """The deadlines of one event loop, in the order in which they pass."""
 
-    __slots__ = ("due", "every", "loop")
+    __slots__ = ("armed", "due", "every", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, every: float) -> None:
         self.loop = loop
         self.every = every
         self.due: dict[Waiting, float] = {}
-        loop.call_later(every, self._look)
+        self.armed = False
+
+    def arm(self) -> None:
+        """Look once more after a while; a process without requests is left asleep."""
+        self.armed = True
+        self.loop.call_later(self.every, self._look)
 
     def _look(self) -> None:
         now, due = time.monotonic(), self.due
-        while due:
-            waiting = next(iter(due))
-            if due[waiting] > now:
-                break
-            del due[waiting]
-            waiting.overdue()
-        self.loop.call_later(self.every, self._look)
+        self.armed = False
+        try:
+            while due:
+                waiting = next(iter(due))
+                if due[waiting] > now:
+                    break
+                del due[waiting]
+                waiting.overdue()
+        finally:
+            if due:
+                self.arm()
 
 
 class Deadlines:
@@ -55,6 +64,8 @@ class Deadlines:
         if sweep is None or not sweep.loop.is_running():
             sweep = self._here.sweep = _Sweep(running_loop(), self._every)
         sweep.due[waiting] = time.monotonic() + seconds
+        if not sweep.armed:
+            sweep.arm()
 
     def discard(self, waiting: Waiting) -> None:
         """Wait no longer; harmless when the deadline has passed."""
