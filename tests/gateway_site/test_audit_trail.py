@@ -91,7 +91,7 @@ def test_a_password_typed_as_a_name_is_not_kept(db, client):
 
 KIND = re.compile(
     r'"((?:person|group|identity_provider|client|consent|token|upstream|account|vault|virtual_mcp'
-    r"|site|configuration|definition)\.[a-z_]+)\""
+    r"|site|configuration|definition|scim)\.[a-z_]+)\""
 )
 # Names of permissions and modules look alike.
 NOT_KINDS = re.compile(r"\.(urls|admin|signals|models|(add|change|delete|view)_[a-z]+)$")

@@ -23,8 +23,8 @@ from tests.running_gateway import RunningGateway, running_gateway
 # Seconds in which a change must show everywhere; a second is promised, machines are busy.
 PATIENCE = 3.0
 PASSWORD = "correct horse battery 7"
-PEOPLE = tuple(f"person{number:02}" for number in range(1, 41))
-# Hashing forty passwords would take longer than the tests.
+PEOPLE = tuple(f"person{number:02}" for number in range(1, 91))
+# Hashing ninety passwords would take longer than the tests.
 SAME_PASSWORD_FOR_ALL = (
     "from django.contrib.auth.models import User; "
     f"User.objects.update(password=User.objects.get(username='{PEOPLE[0]}').password)"
@@ -122,7 +122,7 @@ class World:
     def person(self) -> Person:
         """Return somebody whom no test has met, at an address of their own.
 
-        Sign-ins are limited by address, and forty people are not at one.
+        Sign-ins are limited by address, and ninety people are not at one.
         """
         name = self.free.pop()
         address = f"198.51.100.{PEOPLE.index(name) + 1}"

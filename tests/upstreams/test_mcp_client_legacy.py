@@ -17,7 +17,6 @@ from tests.upstreams.relaying import (
     resumable,
     text_of,
     tool_call,
-    until,
 )
 from upstreams import legacy_exchange, legacy_sessions, mcp_client
 from upstreams.canonical_call import CanonicalCall, ClientFacts, SilentSink
@@ -208,7 +207,9 @@ async def test_opening_a_session_survives_the_caller_who_began_it():
     with legacy().serve() as upstream:
         first = asyncio.create_task(call(upstream, tool_call("echo"), slow))
         second = asyncio.create_task(call(upstream, tool_call("echo", {"text": "x"})))
-        await until(lambda: bool(legacy_sessions.sessions()._opening))
+        async with asyncio.timeout(5):
+            while not legacy_sessions.sessions()._opening:  # noqa: ASYNC110, no turn may be missed
+                await asyncio.sleep(0)
         first.cancel()
         assert text_of(await second) == "x"
         assert len(upstream.initialized) == 1
