@@ -174,13 +174,13 @@ class OnboardingPages(_Admin):
             messages.error(request, "The preview is older than an hour: give the file again.")
             return again
         candidates = read_document(held.document)
-        chosen = [one for number, one in enumerate(candidates) if f"take-{number}" in request.POST]
-        kinds = {
-            one.name: request.POST.get(f"kind-{number}", "")
+        chosen = [
+            (one, request.POST.get(f"kind-{number}", ""))
             for number, one in enumerate(candidates)
-        }
+            if f"take-{number}" in request.POST
+        ]
         try:
-            made = import_servers(chosen, kinds, request.user)
+            made = import_servers(chosen, request.user)
         except DocumentRefused as refused:
             problem = f"Nothing was imported. {refused}"
             return self._preview(request, held.document.encode(), candidates, problem)

@@ -100,6 +100,10 @@ class CircuitBreaker:
         self.troubled, self.failures, self._pause = False, 0, FIRST_PAUSE
         return closed
 
+    def end_trial(self) -> None:
+        """Give back a trial that did not ask the server; the next call may be one."""
+        self._trial_until = 0.0
+
     def suspect(self) -> None:
         """Take another process's word that the server is failing: one failure more opens."""
         if not self.opened:

@@ -69,7 +69,8 @@ class SessionKey:
 class LegacySession:
     """An open session.
 
-    ``opened`` is the raw ``initialize`` result; ``headers`` go on every request; ``id`` is
+    ``opened`` is the raw ``initialize`` result and ``opened_at`` when it came
+    (``time.monotonic``); ``headers`` go on every request; ``id`` is
     empty for upstreams without session ids. ``credential`` is the newest one of the grant.
     """
 
@@ -82,6 +83,7 @@ class LegacySession:
     headers: Headers = field(repr=False)
     can_log: bool = False
     log_level: str = ""
+    opened_at: float = field(default_factory=time.monotonic)
     last_used: float = 0.0
     in_use: int = 0
 

@@ -148,10 +148,15 @@ async def opening(
     if gate.breaker.troubled:
         gate.check()
     try:
-        result = await _opened(facts, credential, client_facts, principal)
+        result, asked = await _opened(facts, credential, client_facts, principal)
     except UpstreamError as error:
         gate.failed("server/discover", error)
         raise
+    if gate.breaker.troubled:
+        if asked:
+            gate.succeeded()
+        else:
+            gate.breaker.end_trial()
     _openings[key] = (time.monotonic(), result)
     _openings.move_to_end(key)
     while len(_openings) > MOST_OPENINGS:
@@ -161,8 +166,10 @@ async def opening(
 
 async def _opened(
     facts: UpstreamFacts, credential: "Credential", client_facts: ClientFacts, principal: str
-) -> bytes:
+) -> tuple[bytes, bool]:
     """Ask for the opening in the upstream's era, making sure of the era if need be.
+
+    Returns it, and whether the upstream was asked just now.
 
     Raises:
         UpstreamError: the upstream did not say.
@@ -187,15 +194,18 @@ async def _open(
     client_facts: ClientFacts,
     principal: str,
     era: Era,
-) -> bytes:
-    """Ask for the opening in the manner of the era.
+) -> tuple[bytes, bool]:
+    """Ask for the opening in the manner of the era; an open session already knows it.
+
+    Returns it, and whether the upstream was asked just now.
 
     Raises:
         UpstreamError: the upstream did not say.
     """
     if era is Era.LEGACY:
-        pool = legacy_sessions.sessions()
-        return (await pool.take(facts, credential, client_facts, principal)).opened
+        pool, began = legacy_sessions.sessions(), time.monotonic()
+        session = await pool.take(facts, credential, client_facts, principal)
+        return session.opened, session.opened_at >= began
     ask = CanonicalCall(method="server/discover", facts=client_facts, timeout=facts.list_timeout)
     outcome, status = await modern_exchange.exchange(facts, credential, ask, SilentSink())
     if outcome.error:
@@ -204,7 +214,7 @@ async def _open(
             f"{facts.title} does not say what it offers.", detail=f"server/discover: error {code}"
         )
         raise NoMessage(refused, status)
-    return outcome.result
+    return outcome.result, True
 
 
 def forget(upstream_id: int | None = None) -> None:

@@ -204,6 +204,11 @@ def _fill(candidate: Candidate, url: str, kind: str, headers: list[_Header]) -> 
         _take_header(candidate, secrets[0])
     else:
         _take_query(candidate)
+    if any(_SECRET_NAME.search(name) for name, _ in _query_of(candidate.fields["url"])):
+        # What is left in an address is stored and shown as it is.
+        candidate.refusal = "Its address holds more than one key. Add it by hand."
+        candidate.fields, candidate.secret, candidate.notes = {}, "", []
+        return
     if preset is None and not secrets and "credential_kind" not in candidate.fields:
         candidate.fields["credential_kind"] = CredentialKind.USER_OAUTH
         candidate.notes.append("The file does not say how people log in; OAuth is assumed.")
@@ -255,10 +260,14 @@ def _take_header(candidate: Candidate, header: _Header) -> None:
     _take_secret(candidate, value, header.help)
 
 
+def _query_of(url: str) -> list[tuple[str, str]]:
+    return parse_qsl(urlsplit(url).query, keep_blank_values=True)
+
+
 def _take_query(candidate: Candidate) -> None:
     """Take a key out of the address: what stands in an address is shown to everybody."""
     parts = urlsplit(candidate.fields["url"])
-    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    pairs = _query_of(candidate.fields["url"])
     secret = next((pair for pair in pairs if _SECRET_NAME.search(pair[0])), None)
     if secret is None:
         return

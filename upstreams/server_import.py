@@ -1,6 +1,6 @@
 """Add the servers a document describes: the action behind the admin page and the command."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -12,25 +12,23 @@ from upstreams.server_documents import Candidate, DocumentRefused
 
 
 @transaction.atomic
-def import_servers(
-    candidates: Iterable[Candidate], kinds: Mapping[str, str], actor: Any
-) -> list[Upstream]:
+def import_servers(chosen: Iterable[tuple[Candidate, str]], actor: Any) -> list[Upstream]:
     """Add upstreams, all of them or none.
 
     Args:
-        candidates: what ``read_document`` returned and the administrator chose.
-        kinds: the credential kind by name, where it is another than the proposed one; a key
-            that the document holds is then dropped.
+        chosen: what ``read_document`` returned and the administrator chose, each with its
+            credential kind, "" for the proposed one; with another kind, a key that the
+            document holds is dropped.
         actor: for the audit trail.
 
     Raises:
         DocumentRefused: one cannot be added; names it and says why, without its key.
     """
     made = []
-    for candidate in candidates:
+    for candidate, chosen_kind in chosen:
         if candidate.refusal:
             raise DocumentRefused(f"{candidate.name}: {candidate.refusal}")
-        kind = kinds.get(candidate.name) or candidate.fields["credential_kind"]
+        kind = chosen_kind or candidate.fields["credential_kind"]
         fields = {**candidate.fields, "credential_kind": kind}
         fields["key"] = _free_key(fields["key"])
         try:

@@ -9,7 +9,7 @@ from tests.fakes.mcp_upstream import FakeUpstream
 from tests.fakes.raw_upstream import RawUpstream
 from tests.upstreams.relaying import facts_for, text_of, tool_call, until
 from upstreams import call_gate, circuit_breaker, mcp_client
-from upstreams.canonical_call import CanonicalCall, SilentSink
+from upstreams.canonical_call import CanonicalCall, ClientFacts, SilentSink
 from upstreams.circuit_breaker import FAILURES, CircuitBreaker
 from upstreams.credentials import NO_CREDENTIAL
 from upstreams.errors import CircuitOpen, UpstreamError, UpstreamTimeout, UpstreamUnreachable
@@ -38,8 +38,10 @@ async def fails(facts, times: int = FAILURES, request=None) -> list[UpstreamErro
 @pytest.fixture(autouse=True)
 def fresh_gates():
     call_gate._gates.clear()
+    mcp_client.forget()
     yield
     call_gate._gates.clear()
+    mcp_client.forget()
 
 
 @pytest.fixture
@@ -87,6 +89,33 @@ async def test_the_trial_lets_everybody_back_in_when_it_succeeds(heard) -> None:
         assert text_of(await call(facts)) == "hi"
         assert gate.breaker.state == "closed" and not gate.breaker.troubled
         assert heard[-2:] == ["1:closed", (1, False)]
+
+
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+async def test_an_opening_that_succeeds_as_the_trial_lets_everybody_back_in(heard, era) -> None:
+    with FakeUpstream(era=era).serve() as upstream:
+        facts = facts_for(upstream.url, era=era)
+        gate = call_gate.gate_for(facts)
+        for _ in range(FAILURES):
+            gate.failed("tools/list", UpstreamUnreachable("down"))
+        gate.breaker.try_soon()
+        await mcp_client.opening(facts, NO_CREDENTIAL, ClientFacts(), principal="person-1")
+        assert gate.breaker.state == "closed" and not gate.breaker.troubled
+        assert text_of(await call(facts)) == "hi"
+
+
+async def test_an_opening_that_an_open_session_knows_gives_the_trial_back(heard) -> None:
+    with FakeUpstream(era="legacy").serve() as upstream:
+        facts = facts_for(upstream.url, era="legacy")
+        await call(facts)
+        gate = call_gate.gate_for(facts)
+        for _ in range(FAILURES):
+            gate.failed("tools/list", UpstreamUnreachable("down"))
+        gate.breaker.try_soon()
+        await mcp_client.opening(facts, NO_CREDENTIAL, ClientFacts(), principal="person-1")
+        assert len(upstream.initialized) == 1 and gate.breaker.state == "half_open"
+        assert text_of(await call(facts)) == "hi"
+        assert gate.breaker.state == "closed"
 
 
 async def test_only_one_trial_goes_out_at_a_time() -> None:

@@ -126,6 +126,20 @@ def test_a_key_in_an_address_is_taken_out_of_it() -> None:
 
 
 @pytest.mark.parametrize(
+    "entry",
+    [
+        {"url": f"https://x.example/mcp?api_key=one&client_secret={SECRET}"},
+        {"url": f"https://x.example/mcp?api_key=one&api_key={SECRET}"},
+        {"url": f"https://x.example/mcp?token={SECRET}", "headers": {"Authorization": "Bearer a"}},
+    ],
+)
+def test_an_address_with_more_keys_than_can_be_sealed_is_refused(entry: Any) -> None:
+    found = read({"mcpServers": {"x": entry}})["x"]
+    assert found.refusal == "Its address holds more than one key. Add it by hand."
+    assert not found.fields and not found.secret and not found.notes
+
+
+@pytest.mark.parametrize(
     "content",
     [b"", b"{", b"\xff\xfe", b"[]", b"{}", b'{"mcpServers": {}}', b"[" * 100_000,
      b'{"a": "' + b"x" * MAX_BYTES + b'"}',
@@ -174,6 +188,18 @@ def test_another_way_to_log_in_drops_the_files_key(admin) -> None:
     admin.post(IMPORT, {**sent, "kind-1": "user_key"})
     search = Upstream.objects.get()
     assert search.credential_kind == "user_key" and not search.sealed_fixed_credential
+
+
+@pytest.mark.django_db
+def test_two_servers_of_one_name_keep_the_way_chosen_for_each(admin) -> None:
+    twice = [
+        {"name": "a/x", "remotes": [{"type": "http", "url": f"https://{host}.example/mcp"}]}
+        for host in ("one", "two")
+    ]
+    _, sent = preview(admin, twice)
+    admin.post(IMPORT, {**sent, "kind-0": "none", "kind-1": "user_key"})
+    kinds = Upstream.objects.order_by("url").values_list("credential_kind", flat=True)
+    assert list(kinds) == ["none", "user_key"]
 
 
 @pytest.mark.django_db

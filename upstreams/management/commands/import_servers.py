@@ -40,8 +40,8 @@ class Command(BaseCommand):
             if options["dry_run"]:
                 self.stdout.write(f"{len(usable)} would be added, nothing was changed.")
                 return
-            kind = options["credential"]
-            made = import_servers(usable, {one.name: kind for one in usable} if kind else {}, None)
+            kind = options["credential"] or ""
+            made = import_servers([(one, kind) for one in usable], None)
         except DocumentRefused as refused:
             raise CommandError(f"Nothing was added. {refused}") from refused
         self.stdout.write(f"{len(made)} added. Test each connection in the administration.")
