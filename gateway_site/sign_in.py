@@ -9,9 +9,11 @@ account here (account pre-hijacking).
 from typing import Any
 
 from allauth.account.adapter import DefaultAccountAdapter
+from allauth.account.models import EmailAddress
 from allauth.mfa.adapter import DefaultMFAAdapter
 from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
 from django.contrib.auth.models import User
+from django.db.models import Q
 from django.http import HttpRequest
 
 from gateway_site.identity import arrival, outbound
@@ -90,14 +92,29 @@ class SocialAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
         arrival.failed(request, provider, exception, extra_context or {})
 
     def authenticate_by_email(self, sociallogin: Any) -> tuple[User, str] | None:
-        """Find the one person with an address that the provider verified.
+        """Find the one person with an address that the provider verified, and the gateway too.
 
-        Addresses that are not verified, or that several accounts have, find nobody.
+        Finds nobody by an address that several accounts have, that is not verified on both
+        sides, or that is an administrator's: they connect a provider while they are signed in.
         """
-        found: tuple[User, str] | None = super().authenticate_by_email(sociallogin)
-        if found is None or User.objects.filter(email__iexact=found[1]).count() != 1:
-            return None
-        return found
+        for address in sociallogin.email_addresses:
+            if not address.verified or not self.can_authenticate_by_email(
+                sociallogin, address.email
+            ):
+                continue
+            person = _owner_of(address.email)
+            if person is not None:
+                return person, address.email
+        return None
+
+
+def _owner_of(email: str) -> User | None:
+    having = Q(email__iexact=email) | Q(emailaddress__email__iexact=email)
+    found = list(User.objects.filter(having).distinct()[:2])
+    if len(found) != 1 or found[0].is_staff or found[0].is_superuser:
+        return None
+    kept = EmailAddress.objects.filter(user=found[0], email__iexact=email, verified=True)
+    return found[0] if kept.exists() else None
 
 
 class MfaAdapter(DefaultMFAAdapter):  # type: ignore[misc]

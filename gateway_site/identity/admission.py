@@ -4,7 +4,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from gateway_site.identity.claims import GroupClaim, address_in, address_is_verified, domain_of
+from gateway_site.identity.claims import (
+    GroupClaim,
+    address_in,
+    address_is_denied,
+    address_is_verified,
+    domain_of,
+)
 from gateway_site.identity.provider_facts import ProviderFacts
 
 
@@ -58,6 +64,7 @@ def mapped(
 def _domain(facts: ProviderFacts, claims: dict[str, Any]) -> str:
     if facts.preset.domain_claim:
         return str(claims.get(facts.preset.domain_claim, "")).lower()
-    if not (facts.trust_addresses or address_is_verified(claims)):
+    trusted = facts.trust_addresses and not address_is_denied(claims)
+    if not (trusted or address_is_verified(claims)):
         return ""
     return domain_of(address_in(claims, facts.preset.email_claims))

@@ -102,7 +102,19 @@ def address_is_verified(claims: Claims) -> bool:
     the text "false", which would count as true. Entra ID says ``xms_edov`` instead, where that
     optional claim was asked for.
     """
+    if address_is_denied(claims):
+        return False
     return claims.get("email_verified") is True or claims.get("xms_edov") in (True, "1", "true")
+
+
+def address_is_denied(claims: Claims) -> bool:
+    """Tell whether the provider says itself that the address is not verified.
+
+    That holds against an administrator's trust in the provider's addresses: at Entra ID anybody
+    who administers a tenant writes any address into it.
+    """
+    said = (claims.get("email_verified"), claims.get("xms_edov"))
+    return any(str(value).lower() in ("false", "0") for value in said if value is not None)
 
 
 def domain_of(address: str) -> str:

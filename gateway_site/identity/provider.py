@@ -85,6 +85,14 @@ class OpenIdProvider(OpenIDConnectProvider):  # type: ignore[misc]
             "last_name": said.get("family_name"),
         }
 
+    def sociallogin_from_response(self, request: HttpRequest, response: dict[str, Any]) -> Any:
+        """Return who signed in; what the provider denies is not verified, however trusted."""
+        login = super().sociallogin_from_response(request, response)
+        if claims.address_is_denied(together(response)):
+            for address in login.email_addresses:
+                address.verified = False
+        return login
+
     def extract_email_addresses(self, data: dict[str, Any]) -> list[EmailAddress]:
         """Return the address; it is verified only if the provider says so."""
         said = together(data)

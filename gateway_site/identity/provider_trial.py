@@ -10,7 +10,12 @@ from django.shortcuts import render
 
 from gateway_site.identity import discovery, outbound
 from gateway_site.identity.admission import Refusal
-from gateway_site.identity.claims import GroupClaim, address_in, address_is_verified
+from gateway_site.identity.claims import (
+    GroupClaim,
+    address_in,
+    address_is_denied,
+    address_is_verified,
+)
 from gateway_site.identity.errors import ProviderFault
 from gateway_site.identity.id_tokens import ALGORITHMS
 from gateway_site.identity.provider_facts import ProviderFacts, facts_of
@@ -125,7 +130,8 @@ def report(
     facts = facts_of(app)
     said = {**data.get("id_token", {}), **data.get("userinfo", {})}
     address = address_in(said, facts.preset.email_claims)
-    verified = facts.trust_addresses or address_is_verified(said)
+    trusted = facts.trust_addresses and not address_is_denied(said)
+    verified = trusted or address_is_verified(said)
     known = sorted(Group.objects.filter(name__in=names).values_list("name", flat=True))
     steps = [
         Step("Sign-in", "ok", "The provider answered, and its word is valid."),

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from allauth.account.models import EmailAddress
 from allauth.socialaccount.models import SocialAccount, SocialApp
 from django.contrib.auth.models import User
 
@@ -110,6 +111,64 @@ def test_addresses_of_a_trusted_provider_count_as_verified(provider, company, ad
     client = browser()
     arrive(client, provider)
     assert client.session["_auth_user_id"] == str(ada.pk)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"email_verified": False},
+        {"email_verified": "false"},
+        {"xms_edov": False},
+        {"xms_edov": 0},
+        {"xms_edov": "0"},
+        {"xms_edov": "false", "email_verified": True},
+    ],
+)
+def test_trust_does_not_make_true_what_the_provider_denies(provider, company, ada, said):
+    change(company, verified_email=True)
+    provider.claims = {"email": "ada@contoso.com", **said}
+    client = browser()
+    arrive(client, provider)
+    assert client.session.get("_auth_user_id") != str(ada.pk)
+    assert not SocialAccount.objects.filter(user=ada).exists()
+    change(company, allowed_domains=["contoso.com"])
+    assert arrive(browser(), provider).status_code == 403
+
+
+@pytest.mark.parametrize("role", ["is_staff", "is_superuser"])
+def test_an_address_never_opens_an_administrators_account(provider, company, ada, role):
+    people_actions.save_person(ada, {role: True}, actor=None)
+    change(company, verified_email=True)
+    provider.claims["email"] = "ada@contoso.com"
+    stranger = browser()
+    arrive(stranger, provider)
+    assert not signed_in(stranger)
+    assert not SocialAccount.objects.exists()
+    # Who is signed in already connects the provider.
+    own = browser()
+    own.post("/accounts/login/", {"login": "ada", "password": "correct horse battery"})
+    sent = own.post("/accounts/oidc/company/login/?process=connect")
+    back = provider.answer_to(sent.headers["Location"])
+    came = own.get("/accounts/oidc/company/login/callback/", back)
+    assert came.headers["Location"] == "/accounts/reauthenticate/"
+    own.post("/accounts/reauthenticate/", {"password": "correct horse battery"})
+    later = browser()
+    arrive(later, provider)
+    assert later.session["_auth_user_id"] == str(ada.pk)
+
+
+@pytest.mark.parametrize("row", ["unverified", "none", "another account's"])
+def test_an_address_that_was_only_claimed_here_is_no_way_into_that_account(provider, company, row):
+    mallory = User.objects.create_user("mallory", "grace@contoso.com", "mallory's password")
+    if row == "unverified":
+        EmailAddress.objects.create(user=mallory, email="grace@contoso.com", primary=True)
+    elif row == "another account's":
+        other = User.objects.create_user("other")
+        EmailAddress.objects.create(user=other, email="grace@contoso.com", verified=True)
+    client = browser()
+    arrive(client, provider)
+    assert not signed_in(client)
+    assert not SocialAccount.objects.exists()
 
 
 def test_a_provider_can_be_limited_to_known_people(provider, company):

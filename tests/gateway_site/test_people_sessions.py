@@ -11,6 +11,7 @@ from io import StringIO
 import pytest
 from allauth.mfa.models import Authenticator
 from allauth.mfa.totp.internal.auth import TOTP, generate_totp_secret
+from allauth.socialaccount.models import SocialAccount
 from allauth.usersessions.models import UserSession
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
@@ -278,6 +279,7 @@ def test_who_comes_by_a_provider_signs_in_again_there(ada):
     claims = {"email": "ada@example.com", "email_verified": True}
     with OpenIdProvider(claims=claims, algorithm="ES256").serve() as provider:
         configured(provider)
+        SocialAccount.objects.create(user=ada, provider="company", uid=provider.subject)
         client = arriving.browser()
         arriving.arrive(client, provider)
         age(client, 61)
