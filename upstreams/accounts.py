@@ -33,7 +33,7 @@ from upstreams.models import (
 from upstreams.oauth_tokens import TokenEndpoint
 from upstreams.sealed_secrets import StoredTokens
 from upstreams.server_metadata import ServerMetadata
-from upstreams.signals import audit, changed
+from upstreams.signals import audit, changed, credential_key
 from upstreams.token_replies import TokenReply
 
 if TYPE_CHECKING:
@@ -164,7 +164,8 @@ def status_of(account: UpstreamAccount, upstream: Upstream) -> AccountStatus:
 
 
 def _tell(user_id: int | None, upstream_id: int) -> None:
-    changed.send(sender=UpstreamAccount, kind="credential", key=f"{user_id}:{upstream_id}")
+    key = credential_key(user_id, upstream_id)
+    changed.send(sender=UpstreamAccount, kind="credential", key=key)
 
 
 def store_grant(pending: PendingAuthorization, reply: TokenReply, scope: str) -> UpstreamAccount:

@@ -85,6 +85,9 @@ async def _renewed(
     user_id: int, facts: UpstreamFacts, credential: Credential, refused: CredentialRefused
 ) -> Credential:
     scope = refused.scope if isinstance(refused, ScopeInsufficient) else ""
+    if isinstance(refused, ScopeInsufficient) and facts.credential_kind == CredentialKind.USER_KEY:
+        # The key is good for what its owner allowed it; only another key can do more.
+        raise _given_up(facts, refused) from refused
     return await credentials.renew(user_id, facts, credential, scope=scope)
 
 

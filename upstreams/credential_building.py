@@ -229,10 +229,14 @@ def _placed(name: str, value: str, facts: UpstreamFacts) -> Credential:
     return Credential(name, (pair,))
 
 
-def key_refused(user_id: int, facts: UpstreamFacts) -> NeedsConnection:
-    """Mark a person's key as refused, so that their page says so too (blocking)."""
+def key_refused(user_id: int, facts: UpstreamFacts, refused: Credential) -> NeedsConnection:
+    """Mark a person's key as refused, so that their page says so too (blocking).
+
+    A key that took its place meanwhile was not refused and stays.
+    """
     account = usable_account(user_id, facts)
-    refresh_outcome.end(account, account_endings.KEY_REFUSED, "the upstream refused the key")
+    if str(account.grant_id) == refused.id:
+        refresh_outcome.end(account, account_endings.KEY_REFUSED, "the upstream refused the key")
     return reconnect(facts, account_endings.KEY_REFUSED)
 
 

@@ -196,7 +196,8 @@ async def renew(
         except NeedsConnection as error:
             raise credential_building.for_person(error, facts) from error
     current = await credential_for(user_id, facts)
-    if (current.headers, current.query) != (refused.headers, refused.query):
+    stored = (current.id, current.headers, current.query)
+    if stored != (refused.id, refused.headers, refused.query):
         return current
     if facts.credential_kind == CredentialKind.FIXED:
         raise SetupFailed(
@@ -205,7 +206,7 @@ async def renew(
             detail="answered 401; enter a valid credential on the upstream's page",
         )
     if facts.credential_kind == CredentialKind.USER_KEY:
-        raise await in_thread(credential_building.key_refused, user_id, facts)
+        raise await in_thread(credential_building.key_refused, user_id, facts, refused)
     try:
         return await _renew_refused(user_id, facts, refused)
     except NeedsConnection as error:

@@ -19,7 +19,7 @@ from upstreams.errors import NeedsConnection
 from upstreams.models import Upstream, UpstreamAccount
 from upstreams.refresh_lease import unchanged
 from upstreams.sealed_secrets import StoredTokens
-from upstreams.signals import audit, changed
+from upstreams.signals import audit, changed, credential_key
 from upstreams.token_replies import TokenReply
 
 LONGEST_BACK_OFF: Final = 60.0
@@ -44,7 +44,10 @@ def _on_disk() -> Iterator[None]:
 
 
 def keep(account: UpstreamAccount, old: StoredTokens, reply: TokenReply) -> bool:
-    """Write renewed tokens; returns whether the row was still the one that was read."""
+    """Write renewed tokens; returns whether the row was still the one that was read.
+
+    A grant that another attempt took for dead meanwhile lives: the server renewed it.
+    """
     now = timezone.now()
     tokens = StoredTokens(reply.access_token, reply.refresh_token or old.refresh_token)
     values: dict[str, Any] = {
@@ -65,8 +68,13 @@ def keep(account: UpstreamAccount, old: StoredTokens, reply: TokenReply) -> bool
     }
     if reply.scope is not None:
         values["scope"] = " ".join(reply.scope)
-    with _on_disk():
+    connected = UpstreamAccount.Status.CONNECTED
+    with _on_disk(), transaction.atomic():
+        revived = unchanged(account).exclude(status=connected)
+        was_dead = revived.update(status=connected, ended_because="") == 1
         written = unchanged(account).update(**values) == 1
+        if was_dead:
+            _tell_change(account)
     refresh_journal.discard(account)
     return written
 
@@ -110,8 +118,14 @@ def _tell(account: UpstreamAccount, code: str, reason: str) -> None:
         details={"because": code, "reason": reason},
         address="",
     )
+    _tell_change(account)
+
+
+def _tell_change(account: UpstreamAccount) -> None:
     changed.send(
-        sender=UpstreamAccount, kind="credential", key=f"{account.user_id}:{account.upstream_id}"
+        sender=UpstreamAccount,
+        kind="credential",
+        key=credential_key(account.user_id, account.upstream_id),
     )
 
 

@@ -15,3 +15,8 @@ changed = Signal()
 # A circuit breaker of this process opened or closed. Sent on the event loop: receivers must
 # not block. Arguments: upstream_id, opened (bool), error (UpstreamError or None).
 circuit_changed = Signal()
+
+
+def credential_key(user_id: int | None, upstream_id: int) -> str:
+    """Return the key of ``changed`` for an account; without a person it is everybody's."""
+    return f"{'' if user_id is None else user_id}:{upstream_id}"

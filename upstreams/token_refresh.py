@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
@@ -254,9 +255,30 @@ async def _keep(leased: _Leased, reply: TokenReply) -> UpstreamAccount:
             await asyncio.sleep(pause)
             pause = min(pause * 2, 1.0)
     if not written:
-        # Disconnected or connected anew while we asked: these tokens belong to nobody.
-        await oauth_tokens.revoke(leased.endpoint, reply.access_token, "access_token")
+        await _revoke_if_nobodys(leased, reply)
     return await in_thread(_current, leased.account.pk)
+
+
+async def _revoke_if_nobodys(leased: _Leased, reply: TokenReply) -> None:
+    """Revoke tokens that were not written, unless the row holds this grant's next version.
+
+    Then it may hold exactly these: written from the journal by another process, or by an
+    attempt of ours whose commit succeeded although its connection broke.
+    """
+    account = leased.account
+    found = await in_thread(_grant_now, account.pk)
+    if found == account.grant_id:
+        return
+    if found is None and reply.refresh_token:
+        # Disconnected while we asked. With a refresh token goes its whole grant (RFC 7009 2.1).
+        await oauth_tokens.revoke(leased.endpoint, reply.refresh_token, "refresh_token")
+        return
+    # Connected anew: a server may end the new grant with a refresh token of the old one.
+    await oauth_tokens.revoke(leased.endpoint, reply.access_token, "access_token")
+
+
+def _grant_now(account_id: int) -> uuid.UUID | None:
+    return UpstreamAccount.objects.filter(pk=account_id).values_list("grant_id", flat=True).first()
 
 
 def _after_refusal(leased: _Leased, error: TokenRefused) -> UpstreamAccount | None:

@@ -19,7 +19,7 @@ from django.utils import timezone
 from upstreams import client_keys, token_refresh
 from upstreams.database_calls import in_thread
 from upstreams.errors import NeedsConnection, SetupFailed
-from upstreams.models import UpstreamAccount
+from upstreams.models import CredentialKind, UpstreamAccount
 
 logger = logging.getLogger(__name__)
 
@@ -68,5 +68,8 @@ def _idle() -> list[UpstreamAccount]:
             expires_at__lt=now,
             renewed__lt=oldest,
         )
-        .order_by("renewed")[:MOST_AT_ONCE]
+        # Made anew by the person's own sign-in when it is used; there is nothing to renew.
+        .exclude(upstream__credential_kind=CredentialKind.ENTERPRISE)
+        # What fails again and again must not stand before the rest in every round.
+        .order_by("refresh_failures", "renewed")[:MOST_AT_ONCE]
     )

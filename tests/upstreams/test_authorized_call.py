@@ -107,6 +107,16 @@ async def test_a_scope_still_missing_after_renewal_leads_to_the_connect_page(wit
         assert isinstance(caught.value.__cause__, ScopeInsufficient)
 
 
+async def test_a_key_that_may_not_do_everything_is_not_renewed_and_works_on(with_accounts):
+    accounts = with_accounts(cached=bearer("good"))
+    with FakeUpstream(need_scope={"echo": "files:write"}).serve() as upstream:
+        with pytest.raises(NeedsConnection) as caught:
+            await call(upstream, kind="user_key")
+        assert caught.value.reason == "scope"
+        assert accounts.renewals == []
+        assert len(upstream.calls("tools/call")) == 1
+
+
 async def test_the_opening_is_read_with_the_persons_credential(with_accounts):
     with_accounts(cached=bearer("old"), renewed=bearer("good"))
     with FakeUpstream(tokens={"good"}).serve() as upstream:

@@ -22,8 +22,10 @@ from tests.upstreams.connecting import (
 from upstreams import (
     accounts,
     actions,
+    credential_building,
     credentials,
     enterprise_identity,
+    refresh_outcome,
     sealed_secrets,
     token_upkeep,
     user_keys,
@@ -32,6 +34,7 @@ from upstreams.credentials import credential_for, renew
 from upstreams.enterprise_identity import SubjectToken
 from upstreams.errors import NeedsConnection, SetupFailed
 from upstreams.models import CredentialKind, Upstream, UpstreamAccount
+from upstreams.signals import changed
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -106,6 +109,19 @@ def test_a_key_that_is_refused_later_is_said_so_on_the_persons_page() -> None:
     assert status.state == "needs_reconnect" and "refuses your key" in status.reason
 
 
+def test_a_key_entered_while_the_one_before_it_was_refused_stays() -> None:
+    alice = person()
+    upstream = upstream_at("https://x.example/", credential_kind=CredentialKind.USER_KEY)
+    accounts.save_user_key(alice, upstream, "sk-1", actor=alice)
+    facts = facts_of(upstream)
+    refused = run(credential_for(alice.pk, facts))
+    accounts.save_user_key(alice, upstream, "sk-1", actor=alice)  # it was let in again there
+    credential_building.key_refused(alice.pk, facts, refused)
+    assert accounts.status_for(alice, upstream).state == "connected"
+    assert run(renew(alice.pk, facts, refused)).id != refused.id
+    assert accounts.status_for(alice, upstream).state == "connected"
+
+
 # One account for everybody.
 
 
@@ -167,6 +183,24 @@ def test_a_shared_account_is_renewed_once_for_everybody(server, shared) -> None:
     assert accounts.status_for(alice, shared).state == "unavailable"
     assert accounts.disconnect(None, shared, actor=admin)
     assert not UpstreamAccount.objects.exists()
+
+
+def test_a_change_of_the_shared_account_is_announced_as_everybodys(server, shared) -> None:
+    admin, heard = person("root", is_staff=True, is_superuser=True), []
+
+    def hear(sender, kind, key, **_):
+        heard.append((kind, key))
+
+    changed.connect(hear)
+    try:
+        connect(browser_of(admin), shared)
+        account = UpstreamAccount.objects.select_related("upstream", "user").get()
+        refresh_outcome.end(account, "refused", "the server said no")
+        accounts.disconnect(None, shared, actor=admin)
+    finally:
+        changed.disconnect(hear)
+    assert heard.count(("credential", f":{shared.pk}")) == 3
+    assert not [key for kind, key in heard if kind == "credential" and "None" in key]
 
 
 # The company's sign-in.

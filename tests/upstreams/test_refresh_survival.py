@@ -36,7 +36,7 @@ from upstreams import (
 )
 from upstreams.credentials import credential_for
 from upstreams.errors import NeedsConnection, SetupFailed
-from upstreams.models import UpstreamAccount, UpstreamClient
+from upstreams.models import CredentialKind, Upstream, UpstreamAccount, UpstreamClient
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -253,6 +253,44 @@ def test_a_sign_in_that_nobody_uses_is_renewed_before_it_dies(server, connected,
     assert run(token_upkeep.renew_idle()) == 0
     assert server.refreshes == 1
     assert accounts.status_for(alice, upstream).state == "connected"
+
+
+def test_what_cannot_be_renewed_now_keeps_no_other_sign_in_from_it(
+    server, connected, monkeypatch
+) -> None:
+    monkeypatch.setattr(token_upkeep, "MOST_AT_ONCE", 1)
+    monkeypatch.setattr(token_refresh, "PATIENCE_SECONDS", 0)
+    alice, upstream = connected
+    bob = person("bob")
+    connect(browser_of(bob), upstream)
+    idle = timezone.now() - timedelta(days=30)
+    UpstreamAccount.objects.update(expires_at=idle, connected_at=idle)
+    UpstreamAccount.objects.filter(user=alice).update(connected_at=idle - timedelta(days=1))
+    server.token_faults = [Fault(503)]
+    assert run(token_upkeep.renew_idle()) == 0
+    UpstreamAccount.objects.update(refresh_not_before=None)
+    assert run(token_upkeep.renew_idle()) == 1
+    assert account_of(bob, upstream).refreshed_at is not None
+    assert account_of(alice, upstream).refreshed_at is None
+
+
+def test_what_a_companys_sign_in_brought_is_no_idle_sign_in(server, connected) -> None:
+    alice, upstream = connected
+    idle = timezone.now() - timedelta(days=30)
+    account = account_of(alice, upstream)
+    UpstreamAccount.objects.update(
+        expires_at=idle,
+        connected_at=idle,
+        sealed_secret=sealed_secrets.seal_tokens(
+            sealed_secrets.StoredTokens("at-1"),
+            user_id=alice.pk,
+            upstream_id=upstream.pk,
+            bound_url=account.bound_url,
+        ),
+    )
+    Upstream.objects.update(credential_kind=CredentialKind.ENTERPRISE)
+    assert run(token_upkeep.renew_idle()) == 0
+    assert account_of(alice, upstream).status == UpstreamAccount.Status.CONNECTED
 
 
 def test_a_shutdown_waits_for_a_renewal_that_is_under_way(server, connected) -> None:

@@ -3,10 +3,12 @@
 import asyncio
 import threading
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
+from django.db.models import F
 from django.utils import timezone
 
 from tests.fakes.authorization_server import Fault
@@ -23,6 +25,7 @@ from tests.upstreams.connecting import (
     upstream_at,
 )
 from upstreams import (
+    account_endings,
     accounts,
     actions,
     credentials,
@@ -36,6 +39,7 @@ from upstreams.models import (
     UpstreamAccount,
     UpstreamClient,
 )
+from upstreams.signals import changed
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -254,6 +258,65 @@ def test_tokens_renewed_for_a_connection_that_ended_meanwhile_are_not_kept(
     with pytest.raises(NeedsConnection):
         run(credential_for(alice.pk, facts_of(upstream)))
     assert not UpstreamAccount.objects.exists()
+    # What the server gave last is revoked whole, not its access token alone.
+    assert set(server.refresh_tokens) & set(server.revoked)
+
+
+def test_an_answer_that_another_process_wrote_from_the_journal_is_not_revoked(
+    server, connected, monkeypatch
+) -> None:
+    alice, upstream = connected
+    expire()
+    real = refresh_outcome.keep
+
+    def second(*members):
+        assert real(*members)  # the other process, or a commit whose connection broke
+        return real(*members)
+
+    monkeypatch.setattr(refresh_outcome, "keep", second)
+    assert bearer(run(credential_for(alice.pk, facts_of(upstream)))) in server.tokens
+    assert server.revoked == []
+
+
+def test_an_answer_for_a_connection_made_anew_meanwhile_ends_only_its_own_token(
+    server, connected, monkeypatch
+) -> None:
+    alice, upstream = connected
+    expire()
+    real = refresh_outcome.keep
+
+    def anew(*members):
+        UpstreamAccount.objects.update(grant_id=uuid.uuid4(), version=F("version") + 1)
+        return real(*members)
+
+    monkeypatch.setattr(refresh_outcome, "keep", anew)
+    run(credential_for(alice.pk, facts_of(upstream)))
+    (token,) = server.revoked
+    assert token.startswith("at-") and token not in server.tokens
+
+
+def test_a_grant_that_was_renewed_after_all_lives_again(server, connected, monkeypatch) -> None:
+    alice, upstream = connected
+    expire()
+    real, heard = refresh_outcome.keep, []
+
+    def hear(sender, kind, key, **_):
+        heard.append((kind, key))
+
+    def taken_for_dead(account, *members):
+        refresh_outcome.end(account, account_endings.REFUSED, "asked with a spent token")
+        heard.clear()
+        return real(account, *members)
+
+    monkeypatch.setattr(refresh_outcome, "keep", taken_for_dead)
+    changed.connect(hear)
+    try:
+        assert bearer(run(credential_for(alice.pk, facts_of(upstream)))) in server.tokens
+    finally:
+        changed.disconnect(hear)
+    assert accounts.status_for(alice, upstream).state == "connected"
+    assert account_of(alice, upstream).ended_because == ""
+    assert heard == [("credential", f"{alice.pk}:{upstream.pk}")]
 
 
 def test_r37_a_lease_whose_holder_died_is_taken_over(server, connected) -> None:
