@@ -26,7 +26,7 @@ from upstreams.revocation import can_revoke
 from upstreams.server_metadata import scope_words
 from virtualmcp.models import CallRecord, VirtualMcp
 
-OWN_ACCOUNT = (CredentialKind.USER_OAUTH, CredentialKind.USER_KEY)
+OWN_ACCOUNT = (CredentialKind.USER_OAUTH, CredentialKind.USER_KEY, CredentialKind.ENTERPRISE)
 MAX_KEY_LENGTH = 8000
 
 
@@ -52,6 +52,11 @@ class ConnectedUpstream:
     def by_key(self) -> bool:
         """Whether the account is a pasted key."""
         return self.upstream.credential_kind == CredentialKind.USER_KEY
+
+    @property
+    def by_company(self) -> bool:
+        """Whether the company's sign-in is the account."""
+        return self.upstream.credential_kind == CredentialKind.ENTERPRISE
 
     @property
     def needs_care(self) -> bool:

@@ -53,12 +53,18 @@ class ChecklistRow:
     @property
     def connectable(self) -> bool:
         """Whether there is something the person can do about it on this page."""
-        return self.own_account and self.state in ("not_connected", "needs_reconnect")
+        personal = self.own_account or self.by_company
+        return personal and self.state in ("not_connected", "needs_reconnect")
 
     @property
     def by_key(self) -> bool:
         """Whether connecting means pasting a key instead of visiting the upstream."""
         return self.upstream.credential_kind == CredentialKind.USER_KEY
+
+    @property
+    def by_company(self) -> bool:
+        """Whether connecting means signing in again with the company's identity provider."""
+        return self.upstream.credential_kind == CredentialKind.ENTERPRISE
 
     @property
     def blocking(self) -> bool:

@@ -14,18 +14,25 @@ from typing import Any, Final
 
 import requests
 from allauth.account.signals import user_logged_in
-from allauth.socialaccount.models import SocialApp
+from allauth.socialaccount.models import SocialAccount, SocialApp
 from django.conf import settings
 from django.db.models import F, Q
+from django.urls import reverse
 from django.utils import timezone
 
 from gateway_site.identity import discovery, outbound
 from gateway_site.identity.errors import ProviderFault
+from gateway_site.identity.provider import OpenIdProvider
 from gateway_site.identity.provider_facts import facts_of
 from gateway_site.models import IdentityGrant
 from gateway_site.sign_in import SEALED_SECRET, secret_owner
 from upstreams import token_vault
-from upstreams.enterprise_identity import SubjectToken, register_subject_source
+from upstreams.enterprise_identity import (
+    SignInWay,
+    SubjectToken,
+    register_sign_in_ways,
+    register_subject_source,
+)
 from upstreams.models import CredentialKind, Upstream
 
 logger = logging.getLogger(__name__)
@@ -43,6 +50,7 @@ def connect() -> None:
     """Register with sign-in and with the upstreams; called once at start."""
     user_logged_in.connect(_signed_in, dispatch_uid="identity_grants.signed_in")
     register_subject_source(subject_token)
+    register_sign_in_ways(sign_in_ways)
 
 
 def _owner(user_id: int, provider: str, kind: str) -> str:
@@ -125,6 +133,25 @@ def subject_token(user_id: int, kind: str, provider: str) -> SubjectToken | None
         if token:
             return SubjectToken(token, kind)
     return None
+
+
+def sign_in_ways(user_id: int, provider: str) -> list[SignInWay]:
+    """Return the provider that is named, else the one the person came by last, else all of them.
+
+    Only OpenID providers give tokens that vouch for somebody elsewhere (blocking).
+    """
+    apps = SocialApp.objects.filter(provider=OpenIdProvider.id).order_by("name", "provider_id")
+    if provider:
+        apps = apps.filter(provider_id=provider)
+    offered = {app.provider_id: app.name or app.provider_id for app in apps}
+    theirs = SocialAccount.objects.filter(user_id=user_id, provider__in=offered)
+    last = theirs.order_by("-last_login").values_list("provider", flat=True).first()
+    if last is not None:
+        offered = {last: offered[last]}
+    return [
+        SignInWay(name, reverse("openid_connect_login", kwargs={"provider_id": key}))
+        for key, name in offered.items()
+    ]
 
 
 def _alive(grant: IdentityGrant, kind: str) -> bool:

@@ -119,14 +119,26 @@ def _common_status(user: "User", upstream: Upstream) -> AccountStatus:
     if kind == CredentialKind.SHARED_OAUTH:
         return _shared_status(upstream)
     if kind == CredentialKind.ENTERPRISE:
-        token = enterprise_identity.subject_token(
-            user.pk, upstream.enterprise_subject_token, upstream.enterprise_provider
-        )
-        if token is None:
-            reason = "Sign in to the gateway with your company's identity provider to use this."
-            return AccountStatus("unavailable", reason=reason)
-        return AccountStatus("not_needed", reason="Used as you, by your company's sign-in.")
+        return _company_status(user, upstream)
     return AccountStatus("not_needed", reason="No sign-in is needed.")
+
+
+def _company_status(user: "User", upstream: Upstream) -> AccountStatus:
+    """Say how it stands where the company's sign-in is the account."""
+    token = enterprise_identity.subject_token(
+        user.pk, upstream.enterprise_subject_token, upstream.enterprise_provider
+    )
+    if token is None and not _alive(account_of(user.pk, upstream.pk)):
+        reason = "Sign in to the gateway with your company's identity provider to use this."
+        return AccountStatus("needs_reconnect", reason=reason)
+    return AccountStatus("not_needed", reason="Used as you, by your company's sign-in.")
+
+
+def _alive(account: UpstreamAccount | None) -> bool:
+    """Return whether an access token still serves without another one."""
+    if account is None or account.status != UpstreamAccount.Status.CONNECTED:
+        return False
+    return account.expires_at is None or account.expires_at > timezone.now()
 
 
 def _shared_status(upstream: Upstream) -> AccountStatus:

@@ -6,6 +6,7 @@ wording; nothing an authorization server wrote reaches a page.
 
 import logging
 import secrets
+from collections.abc import Sequence
 from typing import Final
 
 from django.conf import settings
@@ -23,11 +24,13 @@ from upstreams import (
     accounts,
     connect_links,
     connect_steps,
+    enterprise_identity,
     oauth_flow,
     oauth_trace,
     user_keys,
 )
 from upstreams.database_calls import in_thread
+from upstreams.enterprise_identity import SignInWay
 from upstreams.errors import ConnectRefused, SetupFailed, UpstreamError
 from upstreams.models import CredentialKind, OAuthTrace, Upstream
 from upstreams.oauth_flow import CallbackAnswer, Connected
@@ -159,6 +162,12 @@ async def _show(
     request: HttpRequest, user: User, upstream: Upstream, return_to: str, *, problem: str = ""
 ) -> HttpResponse:
     status = await in_thread(accounts.status_for, user, upstream)
+    by_company = upstream.credential_kind == CredentialKind.ENTERPRISE
+    ways: Sequence[SignInWay] = ()
+    if by_company and status.state == "needs_reconnect":
+        ways = await in_thread(
+            enterprise_identity.sign_in_ways, user.pk, upstream.enterprise_provider
+        )
     context: dict[str, object] = {
         "upstream": upstream,
         "upstream_host": origin_of(upstream.url).partition("://")[2],
@@ -166,6 +175,8 @@ async def _show(
         "scopes": scope_words(upstream.oauth_scopes),
         "by_key": upstream.credential_kind == CredentialKind.USER_KEY,
         "by_oauth": upstream.credential_kind in oauth_flow.BY_OAUTH,
+        "by_company": by_company,
+        "ways": ways,
         "for_everybody": upstream.credential_kind == CredentialKind.SHARED_OAUTH,
         "return_to": return_to,
         "problem": problem,

@@ -3,7 +3,7 @@
 Sign-in belongs to the site, which this room does not know; it registers a source at start.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -27,9 +27,23 @@ class SubjectToken:
         return TOKEN_TYPES[self.kind]
 
 
+@dataclass(frozen=True, slots=True)
+class SignInWay:
+    """A provider that can vouch for a person; a POST to the local ``address`` leads there.
+
+    The address takes ``next``, where to come back to, and ``login_hint``.
+    """
+
+    name: str
+    address: str
+
+
 # Takes a user id, a kind of token and the provider ("" for any); blocking.
 SubjectSource = Callable[[int, str, str], SubjectToken | None]
+# Takes a user id and the provider ("" for any); blocking.
+SignInWays = Callable[[int, str], Sequence[SignInWay]]
 _source: SubjectSource | None = None
+_ways: SignInWays | None = None
 
 
 def register_subject_source(source: SubjectSource | None) -> None:
@@ -41,3 +55,14 @@ def register_subject_source(source: SubjectSource | None) -> None:
 def subject_token(user_id: int, kind: str, provider: str = "") -> SubjectToken | None:
     """Return the token to show for a person, None if their sign-in left none (blocking)."""
     return _source(user_id, kind, provider) if _source is not None else None
+
+
+def register_sign_in_ways(ways: SignInWays | None) -> None:
+    """Have another room say where a person signs in again; called once at start."""
+    global _ways
+    _ways = ways
+
+
+def sign_in_ways(user_id: int, provider: str = "") -> Sequence[SignInWay]:
+    """Return where a person can get a token by signing in; nothing where nobody can (blocking)."""
+    return _ways(user_id, provider) if _ways is not None else ()

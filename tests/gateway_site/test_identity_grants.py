@@ -94,7 +94,7 @@ def test_a_provider_that_renews_no_more_means_signing_in_again(provider, company
     provider.refresh_tokens.clear()
     run_out()
     assert enterprise_identity.subject_token(grace.pk, "id_token") is None
-    assert accounts.status_for(grace, planning).state == "unavailable"
+    assert accounts.status_for(grace, planning).state == "needs_reconnect"
     grace_arrives(provider)
     assert enterprise_identity.subject_token(grace.pk, "id_token") is not None
 
