@@ -28,6 +28,10 @@ HEAD, BODY, ANSWER, IDLE = range(4)
 MOST_HEAD_BYTES = 32 * 1024
 MOST_URL_BYTES = 8 * 1024
 MOST_HEADERS = 100
+# Longer addresses are not kept decoded: whoever sends them chooses their size.
+MOST_KEPT_URL_BYTES = 256
+# What a body in chunks may say beside its content (sizes, extensions) before more content comes.
+MOST_FRAMING_BYTES = 64 * 1024
 # What a client does not take is held only up to here; the rest waits upstream.
 MOST_UNSENT_BYTES = 32 * 1024
 # Connections above the limit are told so; this many may wait for that.
@@ -61,11 +65,13 @@ def _header_line(name: bytes, value: bytes) -> bytes:
 _known_header_line = lru_cache(maxsize=1024)(_header_line)
 
 
-@lru_cache(maxsize=1024)
 def _path_of(url: bytes) -> tuple[str, bytes]:
     """Return path, decoded and raw, of a URL that carries no query."""
     raw: bytes = httptools.parse_url(url).path
     return unquote(raw.decode("ascii")), raw
+
+
+_known_path_of = lru_cache(maxsize=1024)(_path_of)
 
 
 class Refused:
@@ -245,7 +251,9 @@ class ClientConnection(HttpToolsProtocol):  # type: ignore[misc]
         self.access_log = False
         transport.set_write_buffer_limits(high=MOST_UNSENT_BYTES)
         self.phase, self.since = HEAD, self.loop.time()
-        self.head_bytes = self.chunk_bytes = 0
+        self.head_bytes = self.chunk_bytes = self.framing_bytes = 0
+        # Set once the client sent something wrong behind a request that is being answered.
+        self.ending = False
         over = len(self.connections) - self.limits.connections
         self.refused = over > 0
         if over > MOST_REFUSED:
@@ -253,8 +261,11 @@ class ClientConnection(HttpToolsProtocol):  # type: ignore[misc]
 
     def data_received(self, data: bytes) -> None:
         """Read a part of a request."""
+        if self.ending:
+            return
         waited_for_head = self.phase in (HEAD, IDLE)
         self.chunk_bytes = len(data)
+        self.framing_bytes += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -267,11 +278,29 @@ class ClientConnection(HttpToolsProtocol):  # type: ignore[misc]
             self.head_bytes += len(data)
             if self.head_bytes > 2 * MOST_HEAD_BYTES:
                 self._refuse(HEADERS_TOO_LARGE)
+        elif self.phase == BODY and self.framing_bytes > MOST_FRAMING_BYTES:
+            self._refuse(NOT_HTTP)
 
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
         self.phase, self.since = HEAD, self.loop.time()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header.
+
+        Raises:
+            ValueError: it came behind the body. Nothing here uses trailers, and they must not
+                pass for headers that a proxy has checked (RFC 9110 6.5.1).
+        """
+        if self.phase != HEAD:
+            raise ValueError("a trailer")
+        super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body."""
+        self.framing_bytes = 0
+        super().on_body(body)
 
     def on_headers_complete(self) -> None:
         """Start the application on a request, or queue it behind the one before."""
@@ -285,9 +314,10 @@ class ClientConnection(HttpToolsProtocol):  # type: ignore[misc]
             scope["path"], scope["raw_path"] = unquote(parsed.path.decode("ascii")), parsed.path
             scope["query_string"] = parsed.query or b""
         else:
-            scope["path"], scope["raw_path"] = _path_of(url)
+            known = len(url) <= MOST_KEPT_URL_BYTES
+            scope["path"], scope["raw_path"] = _known_path_of(url) if known else _path_of(url)
             scope["query_string"] = b""
-        self.head_bytes = 0
+        self.head_bytes = self.framing_bytes = 0
         self.phase, self.since = BODY, self.loop.time()
         before = self.cycle
         self.cycle = Answer(
@@ -321,16 +351,26 @@ class ClientConnection(HttpToolsProtocol):  # type: ignore[misc]
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
+        if self.ending:
+            self.transport.close()
+            return
         self.flow.resume_reading()
         if self.pipeline:
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
         elif self.phase == ANSWER:
-            self.phase, self.since = IDLE, self.loop.time()
+            self.phase = IDLE
+        elif self.phase == BODY:
+            # Answered before its body was there, whose time runs on.
+            return
+        # The next request's time begins now: until here its client waited for us.
+        self.since = self.loop.time()
 
     def sweep(self, now: float) -> None:
         """Close the connection if its client has let it wait for too long."""
         waited = now - self.since
+        if self._behind_another():
+            return
         if self.phase == IDLE:
             if waited > self.limits.idle_seconds:
                 self.transport.close()
@@ -355,11 +395,20 @@ class ClientConnection(HttpToolsProtocol):  # type: ignore[misc]
             return HEADERS_TOO_LARGE
         return self.app
 
+    def _behind_another(self) -> bool:
+        """Whether what arrives stands behind a request that is still being answered."""
+        if self.phase == BODY:
+            return bool(self.pipeline)
+        # The cycle is the one before until the next head is whole.
+        return self.cycle is not None and not self.cycle.response_complete
+
     def _refuse(self, answer: Refused) -> None:
-        """Answer what is no whole request, unless another answer is under way, and close."""
+        """Answer what is no whole request and close; never amid or instead of another answer."""
         if self.transport.is_closing():
             return
-        cycle = self.cycle
-        if cycle is None or cycle.response_complete or not cycle.response_started:
+        if self._behind_another():
+            self.ending = True
+            return
+        if self.phase in (HEAD, IDLE) or not self.cycle.response_started:
             self.transport.write(answer.as_bytes())
         self.transport.close()

@@ -20,7 +20,7 @@ from django.utils import timezone
 from oauth2_provider.models import get_access_token_model
 
 from oauthserver.audience import canonical
-from oauthserver.models import OAuthClient
+from oauthserver.models import OAuthClient, ServiceAccount
 from oauthserver.token_values import ACCESS_PREFIX
 
 MAX_ENTRIES = 20_000
@@ -176,8 +176,15 @@ def _load(token: bytes, audience: str | None) -> TokenHolder | None:
         expires_at=row.expires.timestamp(),
         group_ids=frozenset(row.user.groups.values_list("pk", flat=True)),
         token_digest=checksum,
-        service_account=client.authorization_grant_type == client.GRANT_CLIENT_CREDENTIALS,
+        service_account=_is_service(client, row.user.pk),
     )
+
+
+def _is_service(client: OAuthClient, user_id: int) -> bool:
+    # The grant tells people's clients apart without a query; the row says who the program is.
+    if client.authorization_grant_type != client.GRANT_CLIENT_CREDENTIALS:
+        return False
+    return ServiceAccount.objects.filter(client=client, user_id=user_id).exists()
 
 
 def _remember(token: bytes, holder: TokenHolder, generation: int) -> None:

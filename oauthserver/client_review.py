@@ -73,6 +73,8 @@ def review_again(client: OAuthClient) -> list[str]:
 def set_policy(values: Mapping[str, Any], *, actor: Any) -> list[str]:
     """Change the policy; returns the names of what changed.
 
+    Without machine access the tokens of service accounts end at once.
+
     Raises:
         ValidationError: by field.
     """
@@ -88,6 +90,9 @@ def set_policy(values: Mapping[str, Any], *, actor: Any) -> list[str]:
         changed = [name for name in POLICY_FIELDS if before[name] != getattr(policy, name)]
         if changed:
             policy.save()
+            if before["machine_access"] and not policy.machine_access:
+                grant = OAuthClient.GRANT_CLIENT_CREDENTIALS
+                end_tokens(application__authorization_grant_type=grant)
             details = {name: {"before": before[name], "after": values[name]} for name in changed}
             audit.send(
                 sender=ClientPolicy,

@@ -3,6 +3,7 @@
 What recognises a replay stays as long as a replay could do harm; a client that somebody
 approved stays for good (ChatGPT registers once and keeps its client, clients.md 1.3 row 8),
 unless an administrator sets a number of days without any use. Every use starts the time anew.
+A client that was refused or switched off stays for good too.
 """
 
 from datetime import datetime, timedelta
@@ -61,9 +62,13 @@ def remove_expired() -> dict[str, int]:
 
 def _unused_clients(now: datetime) -> dict[str, QuerySet[Any]]:
     reviews = OAuthClient.Review
-    came_itself = OAuthClient.objects.exclude(
-        registration_source=OAuthClient.RegistrationSource.MANUAL
-    ).annotate(last_seen=Coalesce("last_used_at", "created"))
+    # An administrator's no has to be remembered: who is forgotten may come back as if new.
+    came_itself = (
+        OAuthClient.objects.filter(enabled=True)
+        .exclude(registration_source=OAuthClient.RegistrationSource.MANUAL)
+        .exclude(review=reviews.REFUSED)
+        .annotate(last_seen=Coalesce("last_used_at", "created"))
+    )
     unapproved = came_itself.filter(approved_at=None)
     found = {
         "unapproved clients": unapproved.filter(

@@ -54,6 +54,9 @@ def check(client: OAuthClient, assertion: str, resources: list[str]) -> Vouched:
         raise ProtocolError(
             "unauthorized_client", "Only clients that authenticate may use this grant."
         )
+    if client.authorization_grant_type == client.GRANT_CLIENT_CREDENTIALS:
+        # Its tokens speak for its own account; a person's must never be among them.
+        raise ProtocolError("unauthorized_client", "A service account may not use this grant.")
     verdict = admission(client, ClientPolicy.current())
     if not verdict.admitted:
         raise ProtocolError("unauthorized_client", verdict.reason)

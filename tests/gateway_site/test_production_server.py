@@ -133,6 +133,23 @@ def test_heads_without_measure_or_sense_are_refused(limited, request_head, statu
     assert first or len(request_head) > 100_000
 
 
+def test_trailers_and_endless_chunk_extensions_are_refused(limited):
+    begin = b"POST /oauth/token HTTP/1.1\r\n" + host_line(limited)
+    begin += b"content-type: application/x-www-form-urlencoded\r\n"
+    begin += b"transfer-encoding: chunked\r\n\r\n"
+    trailer = b"2\r\na=\r\n0\r\nX-Forwarded-For: 198.51.100.1\r\n\r\n"
+    got = until_closed(open_connection(limited, begin + trailer))
+    assert got.startswith(b"HTTP/1.1 400 ")
+    assert b"not_http" in got
+    expecting = begin.removesuffix(b"\r\n") + b"expect: 100-continue\r\n\r\n"
+    connection = open_connection(limited, expecting)
+    assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+        connection.sendall(b"2;" + b"x" * 70_000)
+    # Refused at once, not for being slow; the reset of the connection may take the answer along.
+    assert until_closed(connection)[:13] in (b"HTTP/1.1 400 ", b"")
+
+
 def test_ordinary_http_is_served_as_ever(limited):
     host = host_line(limited)
     # Two requests at once, in order; the second is the last one.

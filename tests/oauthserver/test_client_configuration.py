@@ -8,13 +8,16 @@ from django.test import Client
 from django.utils import timezone
 
 from oauthserver import expiry, request_limits
+from oauthserver.actions import set_client_enabled
 from oauthserver.client_directory import note_seen
 from oauthserver.client_review import review_client, set_policy
 from oauthserver.expiry import remove_expired
 from oauthserver.models import OAuthClient
 from tests.oauthserver import flows
 from tests.oauthserver.conftest import CALLBACK, register
+from tests.oauthserver.document_host import DocumentHost
 from tests.oauthserver.flows import BASE
+from tests.oauthserver.test_client_metadata_documents import ask, place
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.oauthserver.addresses")]
 OTHER = "https://client.example/other"
@@ -182,6 +185,29 @@ def test_an_unused_client_is_forgotten_only_when_an_administrator_says_so(
     # The other one holds a live refresh token.
     assert not OAuthClient.objects.filter(pk=unused.pk).exists()
     assert OAuthClient.objects.filter(client_id=session.client_id).exists()
+
+
+def test_a_client_that_was_refused_or_switched_off_is_never_forgotten(
+    browser: Client, api: Client, host: DocumentHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expiry, "MOST_UNAPPROVED", 0)
+    set_policy({"documents": "approval", "forget_after_days": 30}, actor=None)
+    document = place(host)
+    assert ask(browser, document).status_code == 403
+    refused = OAuthClient.objects.get(client_id=document)
+    review_client(refused, False, actor=None)
+    switched_off, agreed = (
+        OAuthClient.objects.get(client_id=register(api)["client_id"]) for _ in range(2)
+    )
+    long_ago = timezone.now() - timedelta(days=400)
+    OAuthClient.objects.filter(pk=agreed.pk).update(approved_at=long_ago)
+    for client in (switched_off, agreed):
+        set_client_enabled(client, False, actor=None)
+    OAuthClient.objects.update(created=long_ago, last_used_at=long_ago)
+    remove_expired()
+    assert OAuthClient.objects.count() == 3
+    # The document's client does not come back as if nobody had decided.
+    assert ask(browser, document).status_code == 400
 
 
 def test_a_flood_of_registrations_leaves_a_bounded_number_of_rows(

@@ -275,7 +275,8 @@ def sign_on(api: Client, account: ServiceAccount) -> Callable[..., Any]:
         claims = {"iss": name, "sub": name, "aud": BASE, "exp": now + 60, "jti": uuid.uuid4().hex}
         assertion = signed(claims, key)
         proof = {"client_assertion_type": ASSERTION_TYPE, "client_assertion": assertion}
-        return flows.token_request(api, grant_type="client_credentials", **proof, **fields)
+        asked = {"grant_type": "client_credentials", **proof, **fields}
+        return flows.token_request(api, **asked)
 
     return ask
 
@@ -319,6 +320,41 @@ def test_machine_access_is_off_until_an_administrator_says_otherwise(
     set_policy({"machine_access": False}, actor=None)
     assert "client_credentials" not in api.get(where).json()["grant_types_supported"]
     assert sign_on().json()["error"] == "unsupported_grant_type"
+
+
+def test_switching_machine_access_off_ends_what_programs_hold_and_nothing_else(
+    api: Client, company: Company, sign_on: Callable[..., Any]
+) -> None:
+    program, person = (
+        [f"Bearer {one.json()['access_token']}".encode()] for one in (sign_on(), company.ask())
+    )
+    set_policy({"advice": "Ask.", "machine_access": True}, actor=None)
+    assert isinstance(bearer_tokens.holder_for_any_resource(program), bearer_tokens.TokenHolder)
+    set_policy({"machine_access": False}, actor=None)
+    assert isinstance(bearer_tokens.holder_for_any_resource(program), bearer_tokens.TokenRefusal)
+    assert isinstance(bearer_tokens.holder_for_any_resource(person), bearer_tokens.TokenHolder)
+    set_policy({"machine_access": True}, actor=None)
+    assert isinstance(bearer_tokens.holder_for_any_resource(program), bearer_tokens.TokenRefusal)
+
+
+def test_a_service_account_is_vouched_for_nobody(
+    company: Company, account: ServiceAccount, sign_on: Callable[..., Any]
+) -> None:
+    name = account.client.client_id
+    vouching = signed(company.claims(client_id=name), IDP, typ=TYPE)
+    refused = sign_on(grant_type=GRANT_TYPE, assertion=vouching)
+    assert (refused.status_code, refused.json()["error"]) == (400, "unauthorized_client")
+    assert not AccessToken.objects.exists()
+
+
+def test_only_its_own_account_makes_a_programs_token_one_of_a_program(
+    account: ServiceAccount, alice: User, sign_on: Callable[..., Any]
+) -> None:
+    token = [f"Bearer {sign_on().json()['access_token']}".encode()]
+    AccessToken.objects.update(user=alice)
+    held = bearer_tokens.holder_for_any_resource(token)
+    assert isinstance(held, bearer_tokens.TokenHolder)
+    assert (held.username, held.service_account) == ("alice", False)
 
 
 def test_other_clients_and_other_keys_get_nothing(
