@@ -27,6 +27,10 @@ class LeaseKeeper:
         """Renew it no more; it ends by itself."""
         self._keys.discard(key)
 
+    def keeps(self, key: str) -> bool:
+        """Tell whether this lease is renewed: it was neither dropped nor lost."""
+        return key in self._keys
+
     async def _renew(self) -> None:
         while self._keys:
             await asyncio.sleep(parked_mail.RENEW_SECONDS)

@@ -13,13 +13,16 @@ import contextlib
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
+
+from django.db import Error as DatabaseFailure
 
 from upstreams import upstream_era
 from upstreams.canonical_call import CallSink, Outcome, QuestionNotPossible, QuestionOrigin
 from upstreams.json_rpc import error_object
 from upstreams.revisions import Era
+from upstreams.token_vault import VaultError
 from upstreams.upstream_facts import UpstreamFacts
 from virtualmcp.eras import question_fields
 from virtualmcp.errors import INTERNAL_ERROR
@@ -201,8 +204,14 @@ class ParkedCall:
         )
         _enter(self, self._user_id)
         self._task = asyncio.get_running_loop().create_task(work(self))
-        await self._park()
-        await self._take_answers(answers)
+        # Before mail is read: what other retries sent to the dead holder must not end this one.
+        self._waiting.append(answers.reply)
+        try:
+            await self._park()
+            await self._take_answers(answers)
+        except BaseException:
+            await self._stop()
+            raise
 
     async def _take_care(self, opened: asyncio.Event) -> None:
         """Serve retries until the call has ended, or nobody came for too long."""
@@ -238,23 +247,42 @@ class ParkedCall:
             )
             if mail in done:
                 self._mail = asyncio.ensure_future(box.receive())
-                await self._hear(parked_mail.to_holder(mail.result()))
+                message = parked_mail.to_holder(mail.result())
+                await self._until_done(lambda: self._hear(message))
             elif news in done and not self._task.done():
                 # Between rounds the next retry is told; it has the earlier questions anyway.
-                answer = await self._round()
-                if not self._task.done():
-                    await self._tell(parked_mail.ended(answer))
+                await self._until_done(self._next_round)
             elif not done:
                 await self._give_up()
         finally:
             news.cancel()
+
+    async def _until_done(self, act: Callable[[], Awaitable[None]]) -> None:
+        """Do it; while the database can't be reached, again, for as long as the call is ours."""
+        assert self._task is not None
+        while True:
+            try:
+                return await act()
+            except (DatabaseFailure, VaultError):
+                if self._task.done() or not keeper().keeps(parked_mail.lease_key(self.id)):
+                    raise
+                logger.exception("a parked call waits until what is shared can be reached")
+                await asyncio.wait((self._task,), timeout=parked_mail.RENEW_SECONDS)
+
+    async def _next_round(self) -> None:
+        assert self._task is not None
+        answer = await self._round()
+        if not self._task.done():
+            await self._tell(parked_mail.ended(answer))
 
     async def _hear(self, message: Answers | Left) -> None:
         if isinstance(message, Left):
             if message.reply in self._waiting:
                 self._waiting.remove(message.reply)
                 assert self._task is not None
-                self._task.cancel()
+                # A client may have come again before its first connection was seen to be gone.
+                if not self._waiting:
+                    self._task.cancel()
             return
         await self._take_answers(message)
 
@@ -270,7 +298,9 @@ class ParkedCall:
             once = parked_mail.answered_key(self.id, key)
             if await shared_notes.set_once(once, b"", parked_mail.PARK_SECONDS * 2):
                 self._open.pop(key, None)
-                future.set_result(Outcome(result=answer))
+                # The call may have ended, or have taken its question back, in the meantime.
+                if not future.done():
+                    future.set_result(Outcome(result=answer))
         if message.reply not in self._waiting:
             self._waiting.append(message.reply)
         if self._open:
@@ -279,10 +309,11 @@ class ParkedCall:
 
     async def _tell(self, message: Ended) -> None:
         """Answer every retry that waits; from now on nobody does."""
-        waiting, self._waiting = self._waiting, []
         self._deadline = asyncio.get_running_loop().time() + parked_mail.PARK_SECONDS
-        for reply in waiting:
+        for reply in list(self._waiting):
             await node_mail.send(reply, parked_mail.encode(message))
+            if reply in self._waiting:
+                self._waiting.remove(reply)
 
     async def _give_up(self) -> None:
         """Nobody came: take the questions back, then the call (2.3.4)."""
@@ -346,6 +377,11 @@ def _leave(call: ParkedCall, user_id: int) -> None:
     _per_person[user_id] -= 1
     if _per_person[user_id] <= 0:
         del _per_person[user_id]
+
+
+def holds(call_id: str) -> bool:
+    """Tell whether this process has a call, whatever has become of its lease."""
+    return call_id in _parked
 
 
 def parked_here() -> int:

@@ -23,7 +23,13 @@ from upstreams.legacy_takeover import HeldCall, HeldQuestion
 from virtualmcp import raw_members
 from virtualmcp.errors import INTERNAL_ERROR, ParamsInvalid
 from virtualmcp.raw_members import NotAnObject
-from virtualmcp.routing import node_mail, parked_mail, shared_notes, upstream_failures
+from virtualmcp.routing import (
+    node_mail,
+    parked_calls,
+    parked_mail,
+    shared_notes,
+    upstream_failures,
+)
 from virtualmcp.routing.call_target import Target
 from virtualmcp.routing.client_request import Answer, ClientRequest, WireError
 from virtualmcp.routing.parked_calls import Asked, ParkedCall
@@ -143,6 +149,9 @@ async def _without_holder(
     retry: Retry, bringing: Answers, box: node_mail.Mailbox, sink: CallSink
 ) -> Answer | None:
     """Take the call over, or end it honestly; None when somebody else was quicker."""
+    if parked_calls.holds(retry.call_id):
+        # Its lease only lapsed, while the database could not be reached.
+        return await _from_holder(retry, bringing, box, sink)
     lease = parked_mail.lease_key(retry.call_id)
     seconds = parked_mail.LEASE_SECONDS
     if not await shared_notes.take_lease(lease, shared_notes.PROCESS, seconds):
@@ -155,15 +164,17 @@ async def _without_holder(
     if held is None or held.last_event_id is None:
         return await _end(retry, held)
     try:
-        await _take_over(retry, held, bringing)
+        if not await _take_over(retry, held, bringing):
+            return None
     except QuestionNotPossible as impossible:
         await shared_notes.end_lease(lease, shared_notes.PROCESS)
         return upstream_failures.unusable(retry.target.choice.upstream, f"waits: {impossible}.")
     return await _listen(retry, bringing, box, sink)
 
 
-async def _take_over(retry: Retry, held: Held, bringing: Answers) -> None:
-    """Become the holder of a call whose stream the upstream resumes."""
+async def _take_over(retry: Retry, held: Held, bringing: Answers) -> bool:
+    """Become the holder of a call whose stream the upstream resumes; False if this process was
+    made that by another retry meanwhile."""
     logger.info("a call to %s is taken over", retry.target.choice.upstream.key)
     parked = ParkedCall(retry.request, retry.asked, retry.call_id)
     unanswered = []
@@ -179,7 +190,10 @@ async def _take_over(retry: Retry, held: Held, bringing: Answers) -> None:
         user_id, facts = retry.request.holder.user_id, retry.target.choice.upstream
         return await authorized_call.take_over_as(user_id, facts, retry.call, sink, wanted)
 
+    if parked_calls.holds(retry.call_id):
+        return False
     await parked.taken_over(lambda sink: retry.made(sink, resume), held, bringing)
+    return True
 
 
 async def _end(retry: Retry, held: Held | None) -> Answer:
