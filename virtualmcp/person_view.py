@@ -12,7 +12,9 @@ from virtualmcp.route_table import ChoiceFacts, RuleFacts, VirtualMcpFacts
 
 MOST_VIEWS = 4_096
 
-_views: OrderedDict[tuple[int, int, frozenset[int]], VirtualMcpFacts] = OrderedDict()
+# With the snapshot that each was made from: a view of an older one must never stand in.
+_views: OrderedDict[tuple[int, frozenset[int]], tuple[VirtualMcpFacts, VirtualMcpFacts]]
+_views = OrderedDict()
 
 
 def seen_by(server: VirtualMcpFacts, group_ids: frozenset[int]) -> VirtualMcpFacts:
@@ -23,13 +25,14 @@ def seen_by(server: VirtualMcpFacts, group_ids: frozenset[int]) -> VirtualMcpFac
     if not server.rules:
         return server
     named: frozenset[int] = frozenset().union(*(rule.group_ids for rule in server.rules))
-    key = (server.id, server.version, named & group_ids)
-    view = _views.get(key)
-    if view is None:
-        view = _narrowed(server, key[2])
-        _views[key] = view
-        while len(_views) > MOST_VIEWS:
-            _views.popitem(last=False)
+    key = (server.id, named & group_ids)
+    kept = _views.get(key)
+    if kept is not None and kept[0] is server:
+        return kept[1]
+    view = _narrowed(server, key[1])
+    _views[key] = (server, view)
+    while len(_views) > MOST_VIEWS:
+        _views.popitem(last=False)
     return view
 
 

@@ -10,7 +10,7 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 
 from channels.db import database_sync_to_async
@@ -254,7 +254,7 @@ def read_facts(slug: str) -> VirtualMcpFacts | None:
     prompts, prompt_names = _routes(choices, pins, PublicName.Kind.PROMPT)
     rules = _rules(row)
     review, definitions = _review(row)
-    about = (row.pk, row.slug, row.title, row.instructions, row.audience)
+    about = (row.pk, row.slug, row.title, row.description, row.instructions, row.audience)
     apart = sorted((key, sorted(names)) for key, names in (reading or {}).items())
     policy = (row.new_definitions, row.changed_definitions, definitions, row.step_up, apart)
     content = (*about, groups, choices, pins, sorted(map(_plain_rule, rules)), policy)
@@ -354,7 +354,9 @@ def _canonical(content: tuple[object, ...]) -> bytes:
         if isinstance(value, tuple | list):
             return [plain(item) for item in value]
         if isinstance(value, ChoiceFacts):
-            return [repr(value.upstream), value.required, value.tools and plain(value.tools)]
+            return [plain(getattr(value, member.name)) for member in fields(value)]
+        if isinstance(value, UpstreamFacts):
+            return repr(value)
         return value
 
     return repr(plain(content)).encode()

@@ -204,3 +204,32 @@ def test_what_is_no_rule_is_refused():
         with pytest.raises(ValidationError):
             actions.update_virtual_mcp(row, {}, rules=bad, actor=None)
     assert not row.rules.exists()
+
+
+def test_what_an_upstream_may_no_longer_ask_is_gone_where_rules_exist(board):
+    narrow(board, *everywhere(board, "leads", tools=("echo",)))
+    board.choices.update(may_sample=True, may_list_roots=True)
+    allowed = route_table.read_facts("board")
+    assert all(choice.may_sample for choice in person_view.seen_by(allowed, frozenset()).choices)
+    board.choices.update(may_sample=False, may_list_roots=False)
+    now = route_table.read_facts("board")
+    for choice in person_view.seen_by(now, frozenset()).choices:
+        assert not choice.may_sample
+        assert not choice.may_list_roots
+
+
+@pytest.mark.parametrize("member", ["may_sample", "may_list_roots", "required"])
+def test_every_setting_of_an_upstream_changes_the_version(board, member):
+    choice = board.choices.first()
+    before = route_table.read_facts("board").version
+    setattr(choice, member, not getattr(choice, member))
+    choice.save()
+    assert route_table.read_facts("board").version != before
+
+
+def test_a_view_is_of_the_snapshot_at_hand_even_if_versions_are_equal(board):
+    narrow(board, *everywhere(board, "leads", tools=("echo",)))
+    facts = route_table.read_facts("board")
+    assert person_view.seen_by(facts, frozenset()).title == facts.title
+    other = replace(facts, title="Another")
+    assert person_view.seen_by(other, frozenset()).title == "Another"
