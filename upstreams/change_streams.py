@@ -255,6 +255,20 @@ def deliver_anywhere(upstream_id: int, credential_id: str, method: str, params: 
             loop.call_soon_threadsafe(deliver, upstream_id, credential_id, method, params)
 
 
+def make_up(upstream_id: int, credential_id: str) -> None:
+    """Tell every listener that each resource it subscribed to may have changed."""
+    for stream in list(_streams_here().values()):
+        if stream.facts.id == upstream_id and stream.credential_id == credential_id:
+            stream.shared.make_up_resources()
+
+
+def make_up_anywhere(upstream_id: int, credential_id: str) -> None:
+    """Do as ``make_up`` on every event loop of the process; from any thread."""
+    for loop in list(_streams):
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(make_up, upstream_id, credential_id)
+
+
 def restart(upstream_id: int | None = None) -> None:
     """Open streams anew whose credential has another value now, of one upstream or of all.
 

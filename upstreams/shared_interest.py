@@ -133,6 +133,12 @@ class SharedInterest:
         for uri in honoured.uris:
             self.deliver(UPDATED, json_rpc.object_of({"uri": uri}))
 
+    def make_up_resources(self) -> None:
+        """Tell each listener of every resource it wants to hear of."""
+        for part in list(self.parts):
+            for uri in part.interest.uris:
+                part.heard(UPDATED, json_rpc.object_of({"uri": uri}))
+
     async def wished_within(self, seconds: float) -> bool:
         """Wait for so long; True as soon as somebody wants something else."""
         try:

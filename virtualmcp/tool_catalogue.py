@@ -40,6 +40,18 @@ class CatalogueKey(NamedTuple):
         """The same authorization context, whatever the client can do."""
         return CatalogueKey(self.upstream_id, self.url, self.credential_id, "", self.kind)
 
+    @property
+    def owner(self) -> tuple[int, str]:
+        """The upstream and the credential, of which notices tell."""
+        return (self.upstream_id, self.credential_id)
+
+    def concerns(self, upstream_id: int | None, credential_id: str | None) -> bool:
+        """Tell whether it is of these; ``None`` is any."""
+        return upstream_id in (None, self.upstream_id) and credential_id in (
+            None,
+            self.credential_id,
+        )
+
 
 @dataclass(slots=True, frozen=True)
 class Kept:
@@ -74,10 +86,13 @@ class Catalogue:
     def __init__(self) -> None:
         self._kept: OrderedDict[CatalogueKey, Kept] = OrderedDict()
         self._last: OrderedDict[CatalogueKey, Kept] = OrderedDict()
+        # What is kept of each upstream and credential, so that its news touch nothing else.
+        self._own: dict[tuple[int, str], set[CatalogueKey]] = {}
         self._flights: dict[CatalogueKey, asyncio.Task[Kept]] = {}
+        # Readings under way that began before what they read was said to be another one.
+        self._outdated: dict[asyncio.Task[Kept], CatalogueKey] = {}
         self._users: dict[bytes, int] = {}
         self._bytes = 0
-        self._generation = 0
 
     def peek(self, key: CatalogueKey) -> Kept | None:
         """Return the list to answer with, ``None`` if it must be read first."""
@@ -121,18 +136,22 @@ class Catalogue:
     def _landed(self, key: CatalogueKey, flight: "asyncio.Task[Kept]") -> None:
         if self._flights.get(key) is flight:
             del self._flights[key]
+        self._outdated.pop(flight, None)
         if not flight.cancelled():
             # Whoever waited has it; a background reading has nobody and must not warn.
             flight.exception()
 
     async def _read(self, key: CatalogueKey, reading: Reading) -> Kept:
-        generation = self._generation
         content, ttl = await reading()
         now = time.monotonic()
         fresh = DEFAULT_FRESH if ttl is None else min(max(ttl, LEAST_FRESH), MOST_FRESH)
         kept = Kept(content, now, now + fresh)
-        if generation == self._generation:
+        flight = asyncio.current_task()
+        if self._flights.get(key) is flight:
             self._keep(key, kept)
+        elif flight in self._outdated and key not in self._kept:
+            # As a last good one it is better than none.
+            self._keep(key, _expired(kept))
         return kept
 
     def _keep(self, key: CatalogueKey, kept: Kept) -> None:
@@ -141,11 +160,13 @@ class Catalogue:
         if before is not None:
             self._count(before, -1)
         self._kept[key] = kept
+        self._own.setdefault(key.owner, set()).add(key)
         self._last.pop(key.context, None)
         self._last[key.context] = kept
         while len(self._kept) > MOST_ENTRIES or (self._bytes > MOST_BYTES and len(self._kept) > 1):
             gone_key, gone = self._kept.popitem(last=False)
             self._count(gone, -1)
+            self._disown(gone_key)
             if self._last.get(gone_key.context) is gone:
                 del self._last[gone_key.context]
 
@@ -160,32 +181,56 @@ class Catalogue:
         if not before or not after:
             self._bytes += kept.content.size * change
 
+    def _disown(self, key: CatalogueKey) -> None:
+        own = self._own.get(key.owner)
+        if own is not None:
+            own.discard(key)
+            if not own:
+                self._own.pop(key.owner, None)
+
     def forget(self, *, upstream_id: int | None = None, credential_id: str | None = None) -> None:
         """Drop lists, all of them without arguments; readings under way are not kept either."""
-        self._generation += 1
-        self._flights.clear()
+        for key in list(self._flights):
+            if key.concerns(upstream_id, credential_id):
+                self._flights.pop(key, None)
+        for flight, key in list(self._outdated.items()):
+            if key.concerns(upstream_id, credential_id):
+                self._outdated.pop(flight, None)
         for shelf in (self._kept, self._last):
             for key in list(shelf):
-                if upstream_id not in (None, key.upstream_id):
-                    continue
-                if credential_id not in (None, key.credential_id):
+                if not key.concerns(upstream_id, credential_id):
                     continue
                 gone = shelf.pop(key)
                 if shelf is self._kept:
                     self._count(gone, -1)
+                    self._disown(key)
 
     def expire(self, *, upstream_id: int | None = None, credential_id: str | None = None) -> None:
         """Have lists read again at the next use; until then they stay as last good ones.
 
-        Readings under way began before the change, so they are not kept.
+        Readings of them under way began before the change, so what they bring is not fresh.
         """
-        self._generation += 1
-        self._flights.clear()
-        long_ago = time.monotonic() - STALE - 1
-        for key, kept in list(self._kept.items()):
-            concerned = upstream_id in (None, key.upstream_id)
-            if concerned and credential_id in (None, key.credential_id):
-                self._kept[key] = Kept(kept.content, kept.read_at, long_ago)
+        for key, flight in list(self._flights.items()):
+            if key.concerns(upstream_id, credential_id):
+                self._flights.pop(key, None)
+                self._outdated[flight] = key
+        if upstream_id is not None and credential_id is not None:
+            concerned = list(self._own.get((upstream_id, credential_id), ()))
+        else:
+            concerned = [
+                key for key in list(self._kept) if key.concerns(upstream_id, credential_id)
+            ]
+        for key in concerned:
+            before = self._kept.get(key)
+            if before is None:
+                continue
+            self._kept[key] = _expired(before)
+            if self._last.get(key.context) is before:
+                self._last[key.context] = self._kept[key]
+
+
+def _expired(kept: Kept) -> Kept:
+    return Kept(kept.content, kept.read_at, time.monotonic() - STALE - 1)
 
 
 catalogue = Catalogue()

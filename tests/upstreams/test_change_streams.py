@@ -228,3 +228,17 @@ def test_a_part_of_a_resource_belongs_to_it() -> None:
 def test_a_filter_of_the_wrong_type_is_refused(found: object) -> None:
     with pytest.raises(ValueError, match="notifications"):
         from_filter(found)
+
+
+async def test_when_anything_may_have_changed_everybody_hears_of_their_own(
+    upstream: FakeUpstream,
+) -> None:
+    note, other = (Ear(Interest(uris=frozenset({uri}))) for uri in (NOTE, OTHER))
+    await note.open(upstream)
+    await other.open(upstream)
+    assert note.part is not None
+    change_streams.make_up_anywhere(facts_for(upstream.url).id, note.part.credential_id)
+    await until(lambda: bool(note.heard) and bool(other.heard))
+    assert (note.uris(), other.uris()) == ([NOTE], [OTHER])
+    note.close()
+    other.close()

@@ -479,13 +479,16 @@ async def test_two_peoples_lists_never_mix(alpha):
     assert await in_thread(UpstreamAccount.objects.count) == 2
 
 
-async def test_forgetting_drops_readings_under_way_too(alpha):
+async def test_a_reading_under_way_at_a_change_is_not_served_again(alpha):
     await single(alpha)
     reading = asyncio.create_task(Client().names())
     assert await alpha.seen(lambda fake: bool(fake.requests))
     tool_catalogue.forget()
-    await reading
-    assert not catalogue._kept
+    names = await reading
+    assert catalogue._kept
+    assert not any(kept.usable for kept in catalogue._kept.values())
+    alpha.tools = [*alpha.tools, tool("new")]
+    assert await Client().names() == [*names, "new"]
 
 
 async def test_a_change_in_the_admin_has_lists_read_again_but_keeps_the_last_good_ones(alpha):
