@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 OPENED_SECONDS: Final = 5.0
 SUBSCRIBE_SECONDS: Final = 5.0
 SIDE_SECONDS: Final = 5.0
+MOST_REFUSAL_BYTES: Final = 64 * 1024
 LONGEST_PAUSE: Final = 30.0
 SHORT_PAUSE: Final = 1.0
 _EVENTS_ONLY: Final = (b"Accept", b"text/event-stream")
@@ -107,13 +108,25 @@ class SessionStream:
                     self._missed()
                 await self._read(answer)
                 return True
-            return self._refused(answer.status, answer.headers)
+            body = await self._refusal(answer) if answer.status == 400 else b""
+            return self._refused(answer.status, answer.headers, body)
 
-    def _refused(self, status: int, headers: dict[bytes, bytes]) -> bool:
+    @staticmethod
+    async def _refusal(answer: RelayExchange) -> bytes:
+        answer.extend(SIDE_SECONDS)
+        body = b""
+        while len(body) < MOST_REFUSAL_BYTES and (part := await answer.chunk()):
+            body += part
+        return body
+
+    def _refused(self, status: int, headers: dict[bytes, bytes], body: bytes) -> bool:
         """Say what an answer without a stream means: never again, later, or a failure."""
         session = self._session
         title = session.facts.title
-        if status in (404, 400) and session.id:
+        # 404 is the rule (b7); widely used servers say 400 and speak of the session. Any other
+        # 400 is of a server that knows no GET: a new session would be answered the same.
+        lost = status == 404 or (status == 400 and b"ession" in body)
+        if lost and session.id:
             raise SessionGone(f"{title} lost the session.", detail=f"HTTP {status} to GET")
         if status in _REFUSED_STREAM or status in (200, 400, 404):
             return False
@@ -187,9 +200,20 @@ async def unsubscribe_all(session: LegacySession, uris: frozenset[str]) -> None:
     """Take subscriptions back that nobody needs any more, best effort."""
     for uri in uris:
         try:
-            await subscribe(session, uri, wanted=False)
+            await _unsubscribe(session, uri)
         except SessionGone:
             return
+
+
+async def _unsubscribe(session: LegacySession, uri: str) -> None:
+    """Take a subscription back unless somebody wants it in this session (again).
+
+    Raises:
+        SessionGone: the upstream no longer knows the session.
+    """
+    async with session.subscribing:
+        if not any(uri in wanted for wanted in session.wanted.values()):
+            await subscribe(session, uri, wanted=False)
 
 
 async def follow(
@@ -218,6 +242,7 @@ async def follow(
             wanted = shared.wanted()
             possible = wanted.within(capabilities)
             uris = possible.uris if stream.offered else frozenset()
+            session.wanted[stream] = uris
             subscribed = await _subscribed(session, subscribed, uris)
             shared.settle(wanted, Interest(possible.lists, subscribed))
             if await shared.ended_or_wished(task if stream.offered else None):
@@ -228,6 +253,7 @@ async def follow(
         raise
     finally:
         session.in_use -= 1
+        session.wanted.pop(stream, None)
         stop(task)
         if subscribed:
             pool.run(unsubscribe_all(session, subscribed))
@@ -242,7 +268,8 @@ async def _subscribed(
         SessionGone: the upstream no longer knows the session.
     """
     new = sorted(wanted - before)
-    agreed = await asyncio.gather(*(subscribe(session, uri) for uri in new))
+    async with session.subscribing:
+        agreed = await asyncio.gather(*(subscribe(session, uri) for uri in new))
     for uri in before - wanted:
-        await subscribe(session, uri, wanted=False)
+        await _unsubscribe(session, uri)
     return (before & wanted) | {uri for uri, yes in zip(new, agreed, strict=True) if yes}

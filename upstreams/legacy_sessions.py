@@ -72,6 +72,8 @@ class LegacySession:
     ``opened`` is the raw ``initialize`` result and ``opened_at`` when it came
     (``time.monotonic``); ``headers`` go on every request; ``id`` is
     empty for upstreams without session ids. ``credential`` is the newest one of the grant.
+    ``wanted`` holds, for each who listens in it, the URIs subscribed to; ``subscribing`` keeps
+    what is said about them in order.
     """
 
     key: SessionKey
@@ -86,6 +88,8 @@ class LegacySession:
     opened_at: float = field(default_factory=time.monotonic)
     last_used: float = 0.0
     in_use: int = 0
+    wanted: dict[object, frozenset[str]] = field(default_factory=dict)
+    subscribing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class LegacySessions:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.mcp_upstream import FakeUpstream
+from tests.fakes.mcp_upstream import Canned, FakeUpstream
 from tests.upstreams.relaying import facts_for, until
-from upstreams import change_streams, mcp_client
+from upstreams import change_streams, legacy_sessions, mcp_client
 from upstreams.canonical_call import ClientFacts
 from upstreams.change_interest import UPDATED, Interest, from_filter, part_of
 from upstreams.shared_interest import Subscription
@@ -19,6 +19,7 @@ NOTE, OTHER = "file:///notes/1", "file:///notes/2"
 TOOLS = "notifications/tools/list_changed"
 ALL_LISTS = Interest(frozenset(("tools", "prompts", "resources")))
 CLIENT = ClientFacts(fingerprint="f")
+KNOWN_LEGACY = {"detected_era": "legacy", "detected_revision": "2025-11-25"}
 
 
 @pytest.fixture(params=ERAS)
@@ -193,6 +194,42 @@ async def test_an_upstream_without_get_streams_honours_no_subscription() -> None
         change_streams.deliver(1, "none", TOOLS, b"{}")
         assert ear.heard == [(TOOLS, {})]
         ear.close()
+
+
+async def test_a_server_that_answers_get_with_400_is_not_taken_to_have_lost_the_session() -> None:
+    with FakeUpstream(era="legacy", canned={"": Canned(400, b"only POST")}).serve() as upstream:
+        ear = Ear(Interest(frozenset({"tools"}), frozenset({NOTE})))
+        assert await ear.open(upstream, **KNOWN_LEGACY) == Interest(frozenset({"tools"}))
+        assert len(upstream.initialized) == 1
+        ear.close()
+
+
+async def test_a_400_that_speaks_of_the_session_leads_to_a_new_one() -> None:
+    gone = Canned(400, b"Bad Request: No valid session ID provided")
+    with FakeUpstream(era="legacy", canned={"": gone}).serve() as upstream:
+        ear = Ear(Interest(frozenset({"tools"})))
+        assert await ear.open(upstream, **KNOWN_LEGACY) == Interest()
+        upstream.canned.clear()
+        await until(lambda: upstream.listening == 1, 10)
+        assert len(upstream.initialized) > 1
+        ear.close()
+
+
+async def test_late_unsubscribes_take_no_new_subscription_back() -> None:
+    uris = frozenset({NOTE, OTHER, "file:///notes/3"})
+    with FakeUpstream(era="legacy").serve() as upstream:
+        ear = Ear(Interest(uris=uris))
+        assert await ear.open(upstream, **KNOWN_LEGACY) == ear.interest
+        # The first of the old subscriptions is taken back slowly while listening begins anew.
+        upstream.script = [Canned(500, delay=0.3)]
+        change_streams.restart(1)
+        await until(lambda: len(upstream.calls("resources/subscribe")) == 2 * len(uris), 10)
+        await until(lambda: not legacy_sessions.sessions()._background, 10)
+        assert upstream.script == [] and len(upstream.initialized) == 1
+        assert len(upstream.calls("resources/unsubscribe")) == 1
+        assert set(upstream.subscribed) == uris
+        ear.close()
+        await until(lambda: upstream.listening == 0)
 
 
 async def test_pings_are_answered_and_questions_refused_outside_of_calls() -> None:
