@@ -9,7 +9,9 @@ from allauth.socialaccount.models import SocialAccount, SocialApp, SocialToken
 from allauth.usersessions.models import UserSession
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
+from django.contrib.auth.forms import UserChangeForm
 from django.contrib.auth.models import Group, User
+from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html_join
@@ -107,12 +109,26 @@ class SiteProfileAdmin(_ProfileAdmin):
         people_actions.update_site(obj, values, actor=request.user)
 
 
+class PersonForm(UserChangeForm):  # type: ignore[type-arg]
+    """An account; two cannot sign in with the same address."""
+
+    def clean_email(self) -> str:
+        """Refuse an address that another account signs in with."""
+        email = str(self.cleaned_data["email"])
+        try:
+            people_actions.check_address(email, self.instance.pk)
+        except people_actions.AddressTaken as failure:
+            raise ValidationError(failure.messages) from failure
+        return email
+
+
 @admin.register(User)
 class PersonAdmin(FreshSignInMixin, _UserAdmin):
     """People who may sign in, with what they are connected to."""
 
     list_display = ("username", "email", "is_staff", "is_active", "sign_in_methods", "last_login")
     list_filter = ("is_active", "is_staff", "is_superuser", "groups")
+    form = PersonForm
     actions = ["sign_out_everywhere"]
     readonly_fields = ("browser_sessions",)
     fieldsets = (*(UserAdmin.fieldsets or ()), ("Sessions", {"fields": ("browser_sessions",)}))

@@ -25,6 +25,10 @@ from oauthserver.actions import revoke_tokens
 from upstreams import token_vault
 
 
+class AddressTaken(ValidationError):
+    """An address that is verified for another account."""
+
+
 @transaction.atomic
 def update_site(profile: SiteProfile, values: Mapping[str, Any], *, actor: Any) -> None:
     """Change the site's settings.
@@ -98,6 +102,7 @@ def save_person(
 
     Raises:
         ValidationError: a value does not fit, or the name is taken.
+        AddressTaken: another account signs in with this address.
     """
     created = user.pk is None
     for name, value in values.items():
@@ -108,6 +113,7 @@ def save_person(
     elif created:
         user.set_unusable_password()
     user.full_clean()
+    check_address(user.email, user.pk)
     user.save()
     if "groups" in values:
         user.groups.set(values["groups"])
@@ -122,6 +128,17 @@ def save_person(
         **_by(by),
     }
     audit_trail.record("person.changed", user=actor, target=user.username, details=details)
+
+
+def check_address(email: str, owner: int | None) -> None:
+    """Check that no other account has this address as its verified one.
+
+    Raises:
+        AddressTaken: one has.
+    """
+    others = EmailAddress.objects.filter(email__iexact=email, verified=True)
+    if email and others.exclude(user_id=owner).exists():
+        raise AddressTaken({"email": "Another account signs in with this address."})
 
 
 def keep_address(user: User) -> None:

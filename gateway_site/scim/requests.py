@@ -57,7 +57,7 @@ def terms_of(text: str) -> dict[str, str]:
     position = 0
     while True:
         found = _TERM.match(text, position)
-        if found is None or len(text) > 2_000:
+        if found is None or len(text) > 2_000 or "\0" in text:
             raise ScimRefusal(
                 400, 'Only filters like userName eq "ada" and ... are supported.', "invalidFilter"
             )
@@ -174,6 +174,8 @@ def _text(path: str, value: Any) -> str:
         return ""
     if not isinstance(value, str) or len(value) > 254:
         raise bad_value(f"{path[:60]} is a text of at most 254 characters.")
+    if "\0" in value:
+        raise bad_value(f"{path[:60]} has a NUL character in it.")
     return value.strip()
 
 

@@ -19,12 +19,16 @@ SOURCE = "scim"
 
 # People ----------------------------------------------------------------------------------
 def people(terms: dict[str, str]) -> QuerySet[User]:
-    """Return the accounts that fit a filter; local administrators are none of a directory's.
+    """Return the accounts that fit a filter.
+
+    Local administrators are none of a directory's, nor are the accounts that service accounts
+    act as.
 
     Raises:
         ScimRefusal: the filter names what cannot be searched.
     """
-    found = User.objects.filter(Q(is_superuser=False) | Q(scim_identity__isnull=False))
+    theirs = Q(is_superuser=False, is_staff=False) | Q(scim_identity__isnull=False)
+    found = User.objects.filter(theirs, service_account__isnull=True)
     fields = {
         "username": "username__iexact",
         "externalid": "scim_identity__external_id",
@@ -120,20 +124,39 @@ def _adoptable(found: QuerySet[User]) -> User | None:
         return None
     if hasattr(rows[0], "scim_identity"):
         raise ScimRefusal(409, "There is a user with this userName or address.", "uniqueness")
-    if rows[0].is_superuser:
+    if _administers(rows[0]) or hasattr(rows[0], "service_account"):
         raise ScimRefusal(
-            409, "A local administrator has this name; a directory cannot take it.", "uniqueness"
+            409,
+            "An administrator or a service account has this name or address; a directory cannot "
+            "take it over.",
+            "uniqueness",
         )
     return rows[0]
 
 
+def _administers(row: User) -> bool:
+    return row.is_staff or row.is_superuser
+
+
 @transaction.atomic
 def change_person(row: User, fields: dict[str, Any], *, by: str) -> User:
-    """Change an account.
+    """Change an account; an administrator's can only be switched off.
+
+    Whoever sets an administrator's address or name could sign in as them.
 
     Raises:
-        ScimRefusal: 409 if the name is taken, 400 if a value does not fit.
+        ScimRefusal: 409 if the name is taken, 400 if a value does not fit or is not to change.
     """
+    if _administers(row):
+        known = {"external_id": row.scim_identity.external_id}
+        changed = {n for n, v in fields.items() if v != known.get(n, getattr(row, n, None))}
+        if changed - {"is_active"} or (changed and fields["is_active"]):
+            raise ScimRefusal(
+                400,
+                "This is an administrator of the gateway: a directory can only switch the account "
+                "off. Change the rest in the gateway's administration.",
+                "mutability",
+            )
     if "username" in fields and not fields["username"]:
         raise bad_value("userName is required.")
     taken = User.objects.filter(username__iexact=fields.get("username", row.username))
@@ -148,6 +171,8 @@ def _write(row: User, fields: dict[str, Any], *, by: str) -> User:
     if row.pk is None or changed:
         try:
             people_actions.save_person(row, changed, actor=None, by=by)
+        except people_actions.AddressTaken as failure:
+            raise ScimRefusal(409, " ".join(failure.messages), "uniqueness") from failure
         except ValidationError as failure:
             raise bad_value(" ".join(failure.messages)) from failure
     identity, _ = ScimIdentity.objects.get_or_create(user=row)
@@ -159,7 +184,15 @@ def _write(row: User, fields: dict[str, Any], *, by: str) -> User:
 
 
 def delete_person(row: User, *, by: str) -> None:
-    """Delete an account with all that belongs to it."""
+    """Delete an account with all that belongs to it.
+
+    Raises:
+        ScimRefusal: 403 for an administrator's.
+    """
+    if _administers(row):
+        raise ScimRefusal(
+            403, "An administrator's account is deleted in the gateway's administration only."
+        )
     people_actions.delete_person(row, actor=None, by=by)
 
 
@@ -210,7 +243,9 @@ def shown_group(row: Group, base: str, *, members: bool = True) -> dict[str, Any
     if getattr(row, "scim_group", None) is not None and row.scim_group.external_id:
         shown["externalId"] = row.scim_group.external_id
     if members:
-        rows = ProvidedMembership.objects.filter(group=row, source=SOURCE).select_related("user")
+        rows = ProvidedMembership.objects.filter(
+            group=row, source=SOURCE, user__service_account__isnull=True
+        ).select_related("user")
         shown["members"] = [
             {
                 "value": str(m.user_id),
