@@ -49,7 +49,7 @@ _KINDS: Final = ("id_token", "access_token", "refresh_token")
 def connect() -> None:
     """Register with sign-in and with the upstreams; called once at start."""
     user_logged_in.connect(_signed_in, dispatch_uid="identity_grants.signed_in")
-    register_subject_source(subject_token)
+    register_subject_source(subject_token, providers)
     register_sign_in_ways(sign_in_ways)
 
 
@@ -120,19 +120,27 @@ def forget(user_id: int) -> None:
 def subject_token(user_id: int, kind: str, provider: str) -> SubjectToken | None:
     """Return what ``upstreams.enterprise_identity`` asks for (blocking).
 
-    A refresh token serves until the provider says no, the others until they run out.
+    A refresh token serves until the provider says no, the others until they run out. Where no
+    provider is named, the only one is meant: the token of another one is none of its business.
     """
-    grants = IdentityGrant.objects.filter(user_id=user_id, user__is_active=True)
-    if provider:
-        grants = grants.filter(provider=provider)
-    for grant in grants.order_by("-pk"):
-        current: IdentityGrant | None = grant
-        if kind != "refresh_token" and not _alive(grant, kind):
-            current = _renewed(grant, kind)
-        token = _opened(current, kind) if current is not None else ""
-        if token:
-            return SubjectToken(token, kind)
-    return None
+    if not provider:
+        known = providers()
+        if len(known) != 1:
+            return None
+        provider = known[0]
+    current = IdentityGrant.objects.filter(
+        user_id=user_id, user__is_active=True, provider=provider
+    ).first()
+    if current is not None and kind != "refresh_token" and not _alive(current, kind):
+        current = _renewed(current, kind)
+    token = _opened(current, kind) if current is not None else ""
+    return SubjectToken(token, kind) if token else None
+
+
+def providers() -> list[str]:
+    """Return the ids of the providers whose sign-ins leave tokens (blocking)."""
+    found = SocialApp.objects.filter(provider="openid_connect").order_by("provider_id")
+    return list(found.values_list("provider_id", flat=True))
 
 
 def sign_in_ways(user_id: int, provider: str) -> list[SignInWay]:

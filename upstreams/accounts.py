@@ -129,6 +129,9 @@ def _company_status(user: "User", upstream: Upstream) -> AccountStatus:
         user.pk, upstream.enterprise_subject_token, upstream.enterprise_provider
     )
     if token is None and not _alive(account_of(user.pk, upstream.pk)):
+        if enterprise_identity.providers_to_choose_from(upstream.enterprise_provider):
+            reason = "An administrator has to say which identity provider vouches for people here."
+            return AccountStatus("unavailable", reason=reason)
         reason = "Sign in to the gateway with your company's identity provider to use this."
         return AccountStatus("needs_reconnect", reason=reason)
     return AccountStatus("not_needed", reason="Used as you, by your company's sign-in.")

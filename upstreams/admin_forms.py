@@ -76,7 +76,8 @@ class UpstreamForm(_Form):
             "own metadata is missing or wrong. With the authorization server entered too, its "
             "metadata is not asked at all.",
             "enterprise_token_url": "Where the company's identity provider exchanges tokens.",
-            "enterprise_provider": "Id of the identity provider people sign in with; empty: any.",
+            "enterprise_provider": "Id of the identity provider with that address; may be "
+            "empty where only one is set up.",
             "enterprise_client_id": "The gateway's client id there.",
             "enterprise_subject_token": "Which token of a person's sign-in the provider takes.",
             "enterprise_audience": "Empty: the issuer of the upstream's authorization server.",

@@ -104,6 +104,14 @@ def sign_in_again(upstream: Upstream) -> NeedsConnection:
 
 def _prepare(user_id: int, upstream_id: int) -> _Request:
     upstream = Upstream.objects.get(pk=upstream_id)
+    if enterprise_identity.providers_to_choose_from(upstream.enterprise_provider):
+        raise SetupFailed(
+            STEP,
+            f"{upstream.title} is not ready: an administrator has to say which identity provider "
+            "vouches for people there.",
+            detail="several identity providers are set up; enter the id of one as the enterprise "
+            "provider on the upstream's page",
+        )
     subject = enterprise_identity.subject_token(
         user_id, upstream.enterprise_subject_token, upstream.enterprise_provider
     )

@@ -38,18 +38,33 @@ class SignInWay:
     address: str
 
 
-# Takes a user id, a kind of token and the provider ("" for any); blocking.
+# Takes a user id, a kind of token and the provider ("" for the only one); blocking.
 SubjectSource = Callable[[int, str, str], SubjectToken | None]
 # Takes a user id and the provider ("" for any); blocking.
 SignInWays = Callable[[int, str], Sequence[SignInWay]]
+# Returns the ids of the providers whose sign-ins leave tokens; blocking.
+Providers = Callable[[], list[str]]
 _source: SubjectSource | None = None
 _ways: SignInWays | None = None
+_providers: Providers | None = None
 
 
-def register_subject_source(source: SubjectSource | None) -> None:
+def register_subject_source(
+    source: SubjectSource | None, providers: Providers | None = None
+) -> None:
     """Have another room say which token a person's sign-in left; called once at start."""
-    global _source
-    _source = source
+    global _source, _providers
+    _source, _providers = source, providers
+
+
+def providers_to_choose_from(provider: str) -> list[str]:
+    """Return the providers one of which has to be named in the place of ``provider``.
+
+    Without a name the only one is meant. Of several, one provider's token address must not
+    be shown the tokens of another one (blocking).
+    """
+    found = _providers() if _providers is not None and not provider else []
+    return found if len(found) > 1 else []
 
 
 def subject_token(user_id: int, kind: str, provider: str = "") -> SubjectToken | None:

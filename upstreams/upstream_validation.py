@@ -1,4 +1,5 @@
-"""What an upstream's configuration must satisfy before it is stored (pure but for settings).
+"""What an upstream's configuration must satisfy before it is stored (pure but for settings, and for
+asking which identity providers there are).
 
 The same rules hold in the admin, in the configuration file and in the REST interface.
 """
@@ -10,7 +11,7 @@ from urllib.parse import urlsplit
 
 from django.core.exceptions import ValidationError
 
-from upstreams import header_values
+from upstreams import enterprise_identity, header_values
 from upstreams.egress_guard import check_url, check_url_by, parse_networks, upstream_rules
 from upstreams.errors import EgressRefused, SetupFailed
 from upstreams.models import CredentialKind, CredentialPlacement, Upstream
@@ -117,6 +118,17 @@ def _check_enterprise(upstream: Upstream) -> None:
     check_url_by(upstream.enterprise_token_url, upstream_rules(upstream))
 
 
+def _check_enterprise_provider(upstream: Upstream) -> None:
+    if upstream.credential_kind != CredentialKind.ENTERPRISE:
+        return
+    choice = enterprise_identity.providers_to_choose_from(upstream.enterprise_provider)
+    if choice:
+        raise ValueError(
+            "Several identity providers are set up. Enter the id of the one that the token address "
+            f"belongs to: {', '.join(choice)}."
+        )
+
+
 def _check_enterprise_client(upstream: Upstream) -> None:
     if upstream.credential_kind == CredentialKind.ENTERPRISE and not upstream.enterprise_client_id:
         raise ValueError("Enter the client id of the gateway at the identity provider.")
@@ -174,6 +186,7 @@ _CHECKS: Final[dict[str, Callable[[Upstream], None]]] = {
     "oauth_resource": _check_resource,
     "oauth_auth_method": _check_auth_method,
     "enterprise_token_url": _check_enterprise,
+    "enterprise_provider": _check_enterprise_provider,
     "enterprise_client_id": _check_enterprise_client,
     "enterprise_audience_parameter": lambda row: _parameter_name(row.enterprise_audience_parameter),
     "enterprise_resource_parameter": lambda row: _parameter_name(row.enterprise_resource_parameter),

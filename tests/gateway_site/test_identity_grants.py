@@ -1,5 +1,6 @@
 """What a sign-in leaves for upstreams that the company vouches for: sealed, renewed once."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -7,12 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from allauth.socialaccount.models import SocialApp
 from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
 
 from gateway_site import identity_grants
 from gateway_site.models import IdentityGrant
 from tests.fakes.openid_provider import OpenIdProvider
 from tests.gateway_site.arriving import arrive, browser, configured, signed_in
-from upstreams import accounts, enterprise_identity, key_rotation
+from upstreams import accounts, actions, enterprise_grants, enterprise_identity, key_rotation
+from upstreams.errors import SetupFailed
 from upstreams.models import CredentialKind, Upstream
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -72,6 +75,29 @@ def test_a_sign_in_vouches_for_its_person_and_is_sealed(provider, company, plann
     other = User.objects.create_user("other")
     IdentityGrant.objects.update(user=other)
     assert enterprise_identity.subject_token(other.pk, "id_token") is None
+
+
+def test_a_token_address_is_shown_only_tokens_of_its_own_provider(
+    provider, company, planning
+) -> None:
+    grace = grace_arrives(provider)
+    assert enterprise_identity.subject_token(grace.pk, "id_token") is not None
+    actions.update_upstream(planning, {"title": "Plans"}, None)
+    with OpenIdProvider(claims=dict(CLAIMS)).serve() as other:
+        configured(other, "another")
+        assert enterprise_identity.subject_token(grace.pk, "id_token") is None
+        assert enterprise_identity.subject_token(grace.pk, "id_token", "company") is not None
+        status = accounts.status_for(grace, planning)
+        assert status.state == "unavailable" and "which identity provider" in status.reason
+        with pytest.raises(SetupFailed) as unclear:
+            asyncio.run(enterprise_grants.account_for(grace.pk, planning.pk))
+        assert "which identity provider" in unclear.value.message
+        with pytest.raises(ValidationError) as refused:
+            actions.update_upstream(planning, {"title": "Planning"}, None)
+        assert "another, company" in refused.value.message_dict["enterprise_provider"][0]
+        planning.refresh_from_db()
+        actions.update_upstream(planning, {"enterprise_provider": "company"}, None)
+    assert accounts.status_for(grace, planning).state == "not_needed"
 
 
 def test_what_has_run_out_is_renewed_by_one_of_many(provider, company, planning) -> None:
