@@ -216,11 +216,11 @@ def company(server):
             token = signed_in.get(user_id)
             return SubjectToken(token, kind) if token else None
 
-        before = enterprise_identity._source
+        before = enterprise_identity._source, enterprise_identity._providers
         enterprise_identity.register_subject_source(source)
         running.signed_in = signed_in
         yield running
-        enterprise_identity.register_subject_source(before)
+        enterprise_identity.register_subject_source(*before)
 
 
 def by_company(protected, company, **members) -> Upstream:
