@@ -86,6 +86,17 @@ def client_host(client: OAuthClient) -> str:
     return (urlsplit(home).hostname or "") if home.startswith("https://") else ""
 
 
+def _approved_by_nobody(client: OAuthClient) -> bool:
+    """Whether a client is known by its own word alone.
+
+    Anybody may register one: sending a browser on to it, before a person here saw its page,
+    would lend the gateway's address to whoever wants a link that leads elsewhere (RFC 9700 4.11.2).
+    """
+    if client.registration_source != client.RegistrationSource.DCR:
+        return False
+    return client.approved_at is None and client.review != client.Review.APPROVED
+
+
 class AuthorizationRequestView(TemplateResponseMixin, View):
     """The authorization endpoint (RFC 6749 3.1, OAuth 2.1, RFC 9207, RFC 8707)."""
 
@@ -138,6 +149,12 @@ class AuthorizationRequestView(TemplateResponseMixin, View):
             asked.client_id, may_fetch=request.user.is_authenticated
         )
         redirect_uri = checked_redirect_uri(asked, client)
+        if not request.user.is_authenticated and _approved_by_nobody(client):
+            raise LocalRefusal(
+                "login_required",
+                "Nobody is signed in, and nobody here has approved this client yet. Start "
+                "connecting again in your client: it has to show you the sign-in page.",
+            )
         try:
             check_parameters(asked)
             self._check_admission(request, client, silent)

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.core.cache import cache
+from django.db import transaction
 from django.utils import timezone
 
 from oauthserver.client_facts import ClientFacts, facts_of_document
@@ -82,9 +83,11 @@ def brought_up_to_date(client: OAuthClient) -> bool:
     before = {name: getattr(client, name) for name in _IDENTITY}
     apply_document(client, document.facts, document.expires_at)
     altered = sorted(name for name in _IDENTITY if getattr(client, name) != before[name])
-    reviewed = review_again(client) if set(altered) & {"name", "redirect_uris"} else []
-    # Not the whole row: an administrator may be switching the client off right now.
-    client.save(update_fields=[*_FROM_THE_DOCUMENT, *reviewed, "cimd_expires_at", "updated"])
+    with transaction.atomic():
+        if set(altered) & {"name", "redirect_uris"}:
+            review_again(client)
+        # Not the whole row: an administrator may be refusing or switching off the client now.
+        client.save(update_fields=[*_FROM_THE_DOCUMENT, "cimd_expires_at", "updated"])
     if altered:
         audit.send(
             sender=OAuthClient,

@@ -59,15 +59,16 @@ def review_client(client: OAuthClient, approve: bool, *, actor: Any) -> None:
         tell("client.approved" if approve else "client.refused", client, actor)
 
 
-def review_again(client: OAuthClient) -> list[str]:
+def review_again(client: OAuthClient) -> None:
     """Take an approval back because the client is no longer what was approved.
 
-    Call before saving; returns the names of the fields that changed.
+    Call in the transaction that saves the change, before it. Only an approval turns into
+    waiting: what an administrator decided since ``client`` was read stands, and is read.
     """
-    if client.review != client.Review.APPROVED:
-        return []
-    client.review = client.Review.WAITING
-    return ["review"]
+    reviews = client.Review
+    approved = OAuthClient.objects.filter(pk=client.pk, review=reviews.APPROVED)
+    approved.update(review=reviews.WAITING)
+    client.refresh_from_db(fields=["review"])
 
 
 def set_policy(values: Mapping[str, Any], *, actor: Any) -> list[str]:

@@ -4,18 +4,23 @@ Every address in them comes from ``PUBLIC_URL``, none from the request (security
 are public and readable from any origin; nothing else of this room is.
 """
 
+import logging
 from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http.response import HttpResponseBase
 from django.views.generic.base import View
 
 from oauthserver import audience, direct_grants, identity_assertions, openid, scopes
 from oauthserver.client_facts import AUTH_METHODS, GRANT_TYPES, SIGNING_ALGORITHMS
+from oauthserver.errors import Unavailable
+from oauthserver.json_answers import STORE_ERRORS, refusal
 from oauthserver.models import ClientPolicy
 
 MAX_AGE_SECONDS = 300
 PROTECTED_RESOURCE = "/.well-known/oauth-protected-resource"
+log = logging.getLogger(__name__)
 
 
 def resource_metadata_url(resource_uri: str) -> str:
@@ -28,6 +33,16 @@ class PublicDocument(View):
     """A document that anybody may read, from any origin."""
 
     http_method_names = ["get", "head", "options"]
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """Answer; while a store is down 503, so that nobody takes a guess for the document."""
+        try:
+            return super().dispatch(request, *args, **kwargs)
+        except STORE_ERRORS:
+            log.exception("A store failed at %s", request.path)
+            response = refusal(Unavailable())
+            response.headers["Access-Control-Allow-Origin"] = "*"
+            return response
 
     def options(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         """Answer a preflight; clients in browsers send ``MCP-Protocol-Version``."""

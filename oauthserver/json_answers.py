@@ -46,7 +46,7 @@ def _store_errors() -> tuple[type[Exception], ...]:
     return (DatabaseError, OSError, RedisError)
 
 
-_STORE_ERRORS = _store_errors()
+STORE_ERRORS = _store_errors()
 
 
 @method_decorator(csrf_exempt, name="dispatch")
@@ -64,7 +64,7 @@ class ProgramView(View):
             return handler(request, **kwargs)
         except ProtocolError as error:
             return refusal(error)
-        except _STORE_ERRORS:
+        except STORE_ERRORS:
             log.exception("A store failed at %s", request.path)
             return refusal(Unavailable())
 

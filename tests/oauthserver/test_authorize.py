@@ -10,7 +10,8 @@ from django.test import Client
 from oauth2_provider.models import Grant
 
 from oauthserver import approval
-from oauthserver.actions import set_client_enabled
+from oauthserver.actions import preregister_client, set_client_enabled
+from oauthserver.client_review import review_client
 from oauthserver.models import IssuedCode, OAuthClient
 from tests.oauthserver import flows
 from tests.oauthserver.addresses import BarePage
@@ -68,10 +69,36 @@ def test_a_stranger_signs_in_first_and_comes_back(db: None, public: OAuthClient)
 def test_prompt_none_is_answered_without_a_page(
     browser: Client, public: OAuthClient, signed_in: bool
 ) -> None:
+    flows.press(browser, ask(browser, public))
     who = browser if signed_in else Client()
     answer = flows.answer_of(ask(who, public, prompt="none"))
     assert answer["error"] == ("consent_required" if signed_in else "login_required")
     assert (answer["state"], answer["iss"]) == ("st-1", BASE)
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"response_type": "token"}, {"code_challenge": None}, {"prompt": "none login"}]
+)
+def test_nobody_is_led_on_to_a_client_that_only_registered_itself(
+    browser: Client, public: OAuthClient, more: dict[str, str | None]
+) -> None:
+    page = ask(Client(), public, **{"prompt": "none", **more})
+    assert page.status_code == 400
+    assert "Location" not in page
+    assert "nobody here has approved this client" in page.content.decode()
+    # Whoever is signed in is answered as ever, and so is everybody once the client is approved.
+    assert "error" in flows.answer_of(ask(browser, public, **{"prompt": "none", **more}))
+    review_client(public, True, actor=None)
+    assert "error" in flows.answer_of(ask(Client(), public, **{"prompt": "none", **more}))
+
+
+def test_a_client_that_an_administrator_registered_is_told_that_nobody_is_signed_in(
+    db: None,
+) -> None:
+    made, _ = preregister_client(
+        name="Ours", redirect_uris_allowed=[CALLBACK], confidential=False, actor=None
+    )
+    assert flows.answer_of(ask(Client(), made, prompt="none"))["error"] == "login_required"
 
 
 @pytest.mark.parametrize("client_id", [None, "", "unknown", "x" * 3000, "a\x00b"])

@@ -7,6 +7,7 @@ from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.test import Client
 
+from oauthserver import client_metadata_documents
 from oauthserver.client_admission import admission, problem_with_host
 from oauthserver.client_review import review_client, set_policy
 from oauthserver.expiry import remove_expired
@@ -139,6 +140,27 @@ def test_an_approval_is_for_the_client_as_it_was(browser: Client, host: Document
     page = ask(browser, client_id, "https://evil.example/cb")
     assert page.status_code == 403
     assert OAuthClient.objects.get(client_id=client_id).review == "waiting"
+
+
+def test_a_refusal_made_while_the_document_is_fetched_stands(
+    browser: Client, host: DocumentHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_policy({"documents": "approval"}, actor=None)
+    client_id = place(host)
+    ask(browser, client_id)
+    review_client(OAuthClient.objects.get(client_id=client_id), True, actor=None)
+    press(browser, ask(browser, client_id))
+    place(host, redirect_uris=["https://evil.example/cb"])
+    let_it_age()
+    fetch = client_metadata_documents.fetch_json
+
+    def refused_meanwhile(*args: Any, **kwargs: Any) -> Any:
+        review_client(OAuthClient.objects.get(client_id=client_id), False, actor=None)
+        return fetch(*args, **kwargs)
+
+    monkeypatch.setattr(client_metadata_documents, "fetch_json", refused_meanwhile)
+    assert ask(browser, client_id, "https://evil.example/cb").status_code == 400
+    assert OAuthClient.objects.get(client_id=client_id).review == "refused"
 
 
 def test_the_client_is_told_when_the_person_goes_back(browser: Client, public: OAuthClient) -> None:

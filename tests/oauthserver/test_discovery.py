@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from django.db import OperationalError, connection
 from django.test import Client
 
 from oauthserver.discovery_views import resource_metadata_url
@@ -152,6 +153,20 @@ def test_nothing_else_is_open_to_other_origins(api: Client, path: str) -> None:
 def test_a_resource_that_is_switched_off_disappears(api: Client, resources: Resources) -> None:
     resources.known.clear()
     assert api.get(f"{PRM}/v1/mcp/tools").status_code == 404
+
+
+@pytest.mark.parametrize("path", SERVER_DOCUMENTS)
+def test_a_database_that_is_down_is_said_to_be(api: Client, path: str) -> None:
+    def down(*args: Any) -> Any:
+        raise OperationalError("connection refused")
+
+    with connection.execute_wrapper(down):
+        response = api.get(path)
+    assert (response.status_code, response["Retry-After"]) == (503, "2")
+    assert response.json()["error"] == "temporarily_unavailable"
+    assert response["Access-Control-Allow-Origin"] == "*"
+    assert response["Cache-Control"] == "no-store"
+    assert api.get(path).status_code == 200
 
 
 def test_documents_are_small_json_without_null(api: Client) -> None:
