@@ -9,6 +9,7 @@ import base64
 import json
 import logging
 import time
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from django.conf import settings
 from django.db.models import F, Q
 from django.urls import reverse
 from django.utils import timezone
+from urllib3.exceptions import HTTPError
 
 from gateway_site.identity import discovery, outbound
 from gateway_site.identity.errors import ProviderFault
@@ -40,8 +42,10 @@ logger = logging.getLogger(__name__)
 USUAL_SECONDS: Final = 3600
 # A token has to live a little longer than the exchange it is shown in.
 MARGIN_SECONDS: Final = 30
-LEASE: Final = timedelta(seconds=10)
-WAIT_SECONDS: Final = 12.0
+# The request for a renewal is over before its lease, so that no two ask with one refresh token.
+REQUEST_SECONDS: Final = 25.0
+LEASE: Final = timedelta(seconds=30)
+WAIT_SECONDS: Final = 32.0
 MAX_ANSWER: Final = 256 * 1024
 _KINDS: Final = ("id_token", "access_token", "refresh_token")
 
@@ -99,17 +103,21 @@ def remember(
     """Keep the tokens of a sign-in in the place of those of the one before (blocking)."""
     values = {
         "subject": subject,
-        "sealed_tokens": {
-            kind: token_vault.seal(tokens[kind].encode(), _owner(user_id, provider, kind))
-            for kind in _KINDS
-            if tokens.get(kind)
-        },
+        "sealed_tokens": _sealed(user_id, provider, tokens),
         "ends": ends,
         "renewing_until": None,
     }
     found = IdentityGrant.objects.filter(user_id=user_id, provider=provider)
     if not found.update(**values, version=F("version") + 1):
         IdentityGrant.objects.create(user_id=user_id, provider=provider, **values)
+
+
+def _sealed(user_id: int, provider: str, tokens: dict[str, str]) -> dict[str, str]:
+    return {
+        kind: token_vault.seal(tokens[kind].encode(), _owner(user_id, provider, kind))
+        for kind in _KINDS
+        if tokens.get(kind)
+    }
 
 
 def forget(user_id: int) -> None:
@@ -180,12 +188,15 @@ def _opened(grant: IdentityGrant, kind: str) -> str:
 
 def _renewed(grant: IdentityGrant, kind: str) -> IdentityGrant | None:
     """Renew the sign-in at its provider; one process asks, the others wait for the row."""
+    request = _request_for(grant)
+    if request is None:
+        return None
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
         free = Q(renewing_until__isnull=True) | Q(renewing_until__lt=timezone.now())
         mine = IdentityGrant.objects.filter(free, pk=grant.pk, version=grant.version)
         if mine.update(renewing_until=timezone.now() + LEASE):
-            _ask(grant)
+            _ask(grant, request)
         fresh = IdentityGrant.objects.filter(pk=grant.pk).first()
         if fresh is None or fresh.version != grant.version or fresh.renewing_until is None:
             return fresh if fresh is not None and _alive(fresh, kind) else None
@@ -193,35 +204,51 @@ def _renewed(grant: IdentityGrant, kind: str) -> IdentityGrant | None:
     return None
 
 
-def _ask(grant: IdentityGrant) -> None:
-    """Redeem the refresh token and keep what came, or give the lease back."""
-    app = SocialApp.objects.filter(provider_id=grant.provider).first()
-    refresh = _opened(grant, "refresh_token")
-    answer = _answer(app, refresh) if app is not None and refresh else None
+def _ask(grant: IdentityGrant, request: "_Request") -> None:
+    """Redeem the refresh token and keep what came, or give the lease back.
+
+    A sign-in that came meanwhile, or the end of the person's access, is stronger than what the
+    renewal brings: it is kept only in the place of what it renewed.
+    """
+    held = IdentityGrant.objects.filter(pk=grant.pk, version=grant.version)
+    answer = _answer(request)
     raw = str((answer or {}).get("id_token") or "")
     claims = claims_in(raw)
     # OpenID Connect Core 12.2: the same person, or nobody.
     if answer is None or (raw and str(claims.get("sub", "")) != grant.subject):
-        IdentityGrant.objects.filter(pk=grant.pk, version=grant.version).update(renewing_until=None)
+        held.update(renewing_until=None)
         return
     now, life = int(time.time()), answer.get("expires_in")
     tokens = {
         "id_token": raw or _opened(grant, "id_token"),
         "access_token": str(answer.get("access_token") or ""),
-        "refresh_token": str(answer.get("refresh_token") or "") or refresh,
+        "refresh_token": str(answer.get("refresh_token") or "") or request.form["refresh_token"],
     }
     ends = {
         "id_token": _end(claims, now) if raw else int(grant.ends.get("id_token", 0)),
         "access_token": now + (int(life) if isinstance(life, int) else USUAL_SECONDS),
     }
-    remember(grant.user_id, grant.provider, grant.subject, tokens, ends)
+    sealed = _sealed(grant.user_id, grant.provider, tokens)
+    held.update(sealed_tokens=sealed, ends=ends, version=F("version") + 1, renewing_until=None)
 
 
-def _answer(app: Any, refresh: str) -> dict[str, Any] | None:
-    """Ask the provider's token endpoint (RFC 6749 6); None where it does not renew."""
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A request for a renewal (RFC 6749 6), ready to be sent."""
+
+    url: str
+    form: dict[str, str] = field(repr=False)
+    auth: tuple[str, str] | None = field(repr=False)
+
+
+def _request_for(grant: IdentityGrant) -> _Request | None:
+    """Make the request, with all that has to be fetched for it; None where nothing renews."""
+    app = SocialApp.objects.filter(provider_id=grant.provider).first()
+    refresh = _opened(grant, "refresh_token")
+    if app is None or not refresh:
+        return None
     form = {"grant_type": "refresh_token", "refresh_token": refresh, "client_id": app.client_id}
     sealed, auth = app.settings.get(SEALED_SECRET), None
-    session = outbound.prepare(requests.Session())
     try:
         metadata = discovery.metadata_of(facts_of(app).issuer)
         if sealed:
@@ -233,18 +260,33 @@ def _answer(app: Any, refresh: str) -> dict[str, Any] | None:
                 form["client_secret"] = secret
             else:
                 auth = (app.client_id, secret)
+    except (ProviderFault, token_vault.VaultError) as failure:
+        logger.warning("a sign-in could not be renewed: %s", type(failure).__name__)
+        return None
+    return _Request(metadata["token_endpoint"], form, auth)
+
+
+def _answer(request: _Request) -> dict[str, Any] | None:
+    """Ask the provider's token endpoint; None where it does not renew in time."""
+    session, began = outbound.prepare(requests.Session()), time.monotonic()
+    body = b""
+    try:
         with session.post(
-            metadata["token_endpoint"],
-            data=form,
-            auth=auth,
+            request.url,
+            data=request.form,
+            auth=request.auth,
             headers={"Accept": "application/json", "Accept-Encoding": "identity"},
             timeout=settings.SOCIALACCOUNT_REQUESTS_TIMEOUT,
             allow_redirects=False,
             stream=True,
         ) as response:
-            body = response.raw.read(MAX_ANSWER, decode_content=False)
+            # As it arrives, so that an answer in drops does not outlast the lease.
+            while chunk := response.raw.read1(MAX_ANSWER, decode_content=False):
+                body += chunk
+                if len(body) > MAX_ANSWER or time.monotonic() - began > REQUEST_SECONDS:
+                    return None
             found = json.loads(body) if response.status_code == 200 else None
-    except (ProviderFault, token_vault.VaultError, requests.RequestException, OSError) as failure:
+    except (requests.RequestException, HTTPError, OSError) as failure:
         logger.warning("a sign-in could not be renewed: %s", type(failure).__name__)
         return None
     except ValueError:

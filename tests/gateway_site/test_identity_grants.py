@@ -2,15 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from allauth.socialaccount.models import SocialApp
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 
-from gateway_site import identity_grants
+from gateway_site import identity_grants, people_actions
+from gateway_site.identity import discovery
 from gateway_site.models import IdentityGrant
 from tests.fakes.openid_provider import OpenIdProvider
 from tests.gateway_site.arriving import arrive, browser, configured, signed_in
@@ -113,6 +115,56 @@ def test_what_has_run_out_is_renewed_by_one_of_many(provider, company, planning)
         )
     assert len(found) == 1 and first is not None and first.token not in found
     assert len(provider.token_requests) == before + 1
+
+
+def while_it_is_asked(monkeypatch, happens: Callable[[], object]) -> None:
+    """Have something happen between the provider's answer and its being kept."""
+    ask = identity_grants._answer
+
+    def asking(request: Any) -> Any:
+        answer = ask(request)
+        happens()
+        return answer
+
+    monkeypatch.setattr(identity_grants, "_answer", asking)
+
+
+def test_access_that_ends_during_a_renewal_stays_ended(
+    provider, company, planning, monkeypatch
+) -> None:
+    grace = grace_arrives(provider)
+    run_out()
+    while_it_is_asked(monkeypatch, lambda: people_actions.end_access(grace, actor=None))
+    assert enterprise_identity.subject_token(grace.pk, "id_token") is None
+    assert not IdentityGrant.objects.exists()
+
+
+def test_a_sign_in_during_a_renewal_is_not_overwritten(
+    provider, company, planning, monkeypatch
+) -> None:
+    grace = grace_arrives(provider)
+    run_out()
+    while_it_is_asked(monkeypatch, lambda: grace_arrives(provider))
+    assert enterprise_identity.subject_token(grace.pk, "id_token") is not None
+    row = IdentityGrant.objects.get()
+    assert (row.version, row.renewing_until) == (2, None)
+
+
+def test_nobody_holds_the_lease_while_the_providers_metadata_is_fetched(
+    provider, company, planning, monkeypatch
+) -> None:
+    grace = grace_arrives(provider)
+    run_out()
+    held: list[object] = []
+    ask = discovery.metadata_of
+
+    def asking(issuer: str) -> Any:
+        held.append(IdentityGrant.objects.get().renewing_until)
+        return ask(issuer)
+
+    monkeypatch.setattr(discovery, "metadata_of", asking)
+    assert enterprise_identity.subject_token(grace.pk, "id_token") is not None
+    assert held == [None]
 
 
 def test_a_provider_that_renews_no_more_means_signing_in_again(provider, company, planning) -> None:
