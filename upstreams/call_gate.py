@@ -13,6 +13,7 @@ from upstreams.circuit_breaker import CircuitBreaker, speaks_against
 from upstreams.errors import (
     CircuitOpen,
     EgressRefused,
+    HeldBack,
     UpstreamBusy,
     UpstreamError,
     UpstreamTimeout,
@@ -86,7 +87,7 @@ class CallGate:
         """Take a place, waiting a second for it.
 
         Raises:
-            UpstreamBusy: none became free.
+            HeldBack: none became free.
         """
         if len(self._waiting) >= MOST_WAITING:
             raise busy(facts)
@@ -122,9 +123,9 @@ class CallGate:
         self.in_flight -= 1
 
 
-def busy(facts: UpstreamFacts) -> UpstreamBusy:
+def busy(facts: UpstreamFacts) -> HeldBack:
     """Return the error for a full upstream."""
-    return UpstreamBusy(
+    return HeldBack(
         f"{facts.title} is busy; try again later.",
         detail=f"{facts.max_in_flight} calls in flight",
         retry_after=QUEUE_SECONDS,

@@ -19,7 +19,7 @@ from upstreams import (
     sealed_secrets,
     token_vault,
 )
-from upstreams.errors import NeedsConnection, SetupFailed
+from upstreams.errors import NeedsConnection, SetupFailed, UpstreamError
 from upstreams.models import CredentialKind, CredentialPlacement, Upstream, UpstreamAccount
 from upstreams.server_metadata import scope_words
 from upstreams.upstream_facts import UpstreamFacts
@@ -84,6 +84,12 @@ def for_person(error: NeedsConnection, facts: UpstreamFacts) -> NeedsConnection 
         f"{' first' if error.reason == 'not_connected' else ' again'}. Tell an administrator.",
         detail=f"{error.detail} Open the upstream's page and choose “Connect the shared account”.",
     )
+
+
+def awaits_first_connection(error: UpstreamError) -> bool:
+    """Return whether there is no credential only because nobody has connected one so far."""
+    told = error.__cause__ if isinstance(error, SetupFailed) else error
+    return isinstance(told, NeedsConnection) and told.reason == "not_connected"
 
 
 def not_connected(facts: UpstreamFacts) -> NeedsConnection:

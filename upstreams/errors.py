@@ -4,8 +4,9 @@
     ├── UpstreamUnreachable      no connection: DNS, refused, TLS, connect timeout
     │   └── EgressRefused        the address is not one the gateway may connect to
     ├── UpstreamTimeout          connected, but no answer in time
-    ├── UpstreamBusy             429, 503, or our own limit of calls in flight
-    │   └── CircuitOpen          it failed too often in a row; nothing was sent
+    ├── UpstreamBusy             429, 503
+    │   └── HeldBack             the gateway itself sent nothing: its own limit of calls in flight
+    │       └── CircuitOpen      it failed too often in a row
     ├── UpstreamAnswerInvalid    HTML, malformed JSON, redirect, too large, wrong id
     ├── UpstreamIncompatible     speaks no revision that the gateway speaks
     ├── CredentialRefused        401: this credential is not accepted
@@ -68,7 +69,11 @@ class UpstreamBusy(UpstreamError):
         self.retry_after = retry_after
 
 
-class CircuitOpen(UpstreamBusy):
+class HeldBack(UpstreamBusy):
+    """The gateway itself sent nothing; how the upstream does is not known."""
+
+
+class CircuitOpen(HeldBack):
     """The upstream failed several times in a row and is left alone for a while."""
 
     code = "circuit_open"

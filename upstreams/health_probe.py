@@ -13,6 +13,7 @@ import msgspec
 from django.utils import timezone
 
 from upstreams import (
+    credential_building,
     credentials,
     health_record,
     oauth_discovery,
@@ -23,7 +24,7 @@ from upstreams.canonical_call import CanonicalCall, SilentSink
 from upstreams.credentials import Credential
 from upstreams.database_calls import in_thread
 from upstreams.egress_guard import check_url_by, host_of, resolve_by, upstream_rules
-from upstreams.errors import NeedsConnection, SetupFailed, UpstreamError
+from upstreams.errors import HeldBack, NeedsConnection, SetupFailed, UpstreamError
 from upstreams.health_record import Finding
 from upstreams.models import CredentialKind, OAuthTrace, Upstream
 from upstreams.oauth_challenge import Challenge
@@ -63,13 +64,14 @@ class ProbeStep:
 
 @dataclass(slots=True)
 class ProbeReport:
-    """What was tried, in order."""
+    """What was tried, in order; ``held_back`` says that the gateway itself broke it off."""
 
     steps: list[ProbeStep] = field(default_factory=list)
     era: str = ""
     revision: str = ""
     tools: int | None = None
     at: str = ""
+    held_back: bool = False
     trace: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -87,6 +89,7 @@ class ProbeReport:
 
     def fail(self, name: str, title: str, error: UpstreamError) -> None:
         """Note a step that failed."""
+        self.held_back = self.held_back or isinstance(error, HeldBack)
         detail = error.detail if error.detail != error.message else ""
         self.steps.append(ProbeStep(name, title, "failed", error.message, detail))
 
@@ -120,7 +123,8 @@ async def probe(upstream: Upstream, user: "User | None" = None) -> ProbeReport:
             trace.failed_step, trace.message = failed.name, failed.text
     report.trace = trace.steps
     await in_thread(_store, upstream, report)
-    await in_thread(health_record.record, upstream.pk, _finding(report))
+    if not report.held_back:
+        await in_thread(health_record.record, upstream.pk, _finding(report))
     return report
 
 
@@ -206,7 +210,10 @@ async def _credential(
         )
         return None
     except UpstreamError as error:
-        report.fail("credential", title, error)
+        if credential_building.awaits_first_connection(error):
+            report.skip("credential", title, "Connect the shared account to test the rest.")
+        else:
+            report.fail("credential", title, error)
         return None
     report.add("credential", title, f"{upstream.get_credential_kind_display()}.")
     return found

@@ -19,11 +19,18 @@ from typing import Final
 from django.conf import settings
 from django.utils import timezone
 
-from upstreams import call_gate, credentials, health_probe, http_client, mcp_client
+from upstreams import (
+    call_gate,
+    credential_building,
+    credentials,
+    health_probe,
+    http_client,
+    mcp_client,
+)
 from upstreams.credentials import Credential
 from upstreams.database_calls import in_thread
 from upstreams.egress_guard import upstream_rules
-from upstreams.errors import NeedsConnection, UpstreamAnswerInvalid, UpstreamError
+from upstreams.errors import HeldBack, UpstreamAnswerInvalid, UpstreamError
 from upstreams.health_record import Finding, error_words, record
 from upstreams.models import CredentialKind, Upstream, UpstreamHealth
 from upstreams.oauth_discovery import opening_question
@@ -83,14 +90,16 @@ async def _probe_in_turn(upstream: Upstream, places: asyncio.Semaphore) -> None:
             logger.exception("the probe of %s failed", upstream.key)
 
 
-async def check(upstream: Upstream) -> Finding:
-    """Ask one upstream how it does, and remember it."""
+async def check(upstream: Upstream) -> Finding | None:
+    """Ask one upstream how it does, and remember it; None where the gateway held back itself."""
     started = time.monotonic()
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             finding = await _ask(upstream)
     except TimeoutError:
         finding = Finding(f"{upstream.title} did not answer in {PROBE_SECONDS:.0f} seconds.")
+    except HeldBack:
+        return None
     except UpstreamError as error:
         taken = round((time.monotonic() - started) * 1000)
         finding = Finding(error_words(error), latency_ms=taken)
@@ -117,13 +126,19 @@ async def _ask(upstream: Upstream) -> Finding:
 
 
 async def _everybodys(facts: UpstreamFacts) -> Credential | None:
-    """Return the credential that everybody shares; None where there is none (yet)."""
+    """Return the credential that everybody shares; None where there is none (yet).
+
+    Raises:
+        UpstreamError: there is one, but it cannot be used.
+    """
     if facts.credential_kind not in _SHARED:
         return None
     try:
         return await credentials.credential_for(0, facts)
-    except NeedsConnection:
-        return None
+    except UpstreamError as error:
+        if credential_building.awaits_first_connection(error):
+            return None
+        raise
 
 
 async def _reach(upstream: Upstream) -> int:

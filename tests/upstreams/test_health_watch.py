@@ -14,10 +14,12 @@ from gateway_site import metrics
 from tests.fakes.mcp_upstream import FakeUpstream
 from tests.fakes.raw_upstream import RawUpstream, answer
 from tests.upstreams.connecting import browser_of, person, until, upstream_at
-from upstreams import call_gate, health_watch
+from upstreams import call_gate, health_probe, health_watch
+from upstreams.circuit_breaker import FAILURES, CircuitBreaker
 from upstreams.database_calls import in_thread
 from upstreams.health_words import health_line
 from upstreams.models import CredentialKind, Upstream, UpstreamAccount, UpstreamHealth
+from upstreams.upstream_facts import UpstreamFacts
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -74,9 +76,39 @@ def test_an_upstream_that_nobody_has_connected_yet_works_if_it_answers(protected
     assert check(upstream_at(protected.url, credential_kind=kind)).status == "working"
 
 
-def test_a_shared_account_that_no_administrator_connected_is_a_failure(protected) -> None:
-    health = check(upstream_at(protected.url, credential_kind=CredentialKind.SHARED_OAUTH))
+def test_a_shared_account_that_was_never_connected_is_no_failure(protected) -> None:
+    upstream = upstream_at(protected.url, credential_kind=CredentialKind.SHARED_OAUTH)
+    health = check(upstream)
+    assert health.status == "working" and health.tools is None
+    report = async_to_sync(health_probe.probe)(upstream)
+    assert report.ok and "Connect the shared account" in report.steps[-1].text
+    assert UpstreamHealth.objects.get().status == "working"
+
+
+def test_a_shared_account_that_ended_is_a_failure(protected) -> None:
+    upstream = upstream_at(protected.url, credential_kind=CredentialKind.SHARED_OAUTH)
+    UpstreamAccount.objects.create(upstream=upstream, status=UpstreamAccount.Status.NEEDS_RECONNECT)
+    health = check(upstream)
     assert health.status == "failing" and "administrator" in health.last_error
+
+
+@pytest.mark.parametrize("held_back_by", ["limit", "breaker"])
+async def test_what_the_gateway_itself_held_back_is_no_finding(held_back_by, monkeypatch) -> None:
+    monkeypatch.setattr(call_gate, "QUEUE_SECONDS", 0.05)
+    monkeypatch.setattr(CircuitBreaker, "try_soon", lambda self: None)
+    with FakeUpstream().serve() as fake:
+        upstream = await in_thread(open_upstream, fake.url)
+        assert await health_watch.check(upstream) is not None
+        before = await in_thread(lambda: UpstreamHealth.objects.values().get())
+        gate = call_gate.gate_for(UpstreamFacts.of(upstream))
+        if held_back_by == "limit":
+            gate.in_flight = gate.facts.max_in_flight
+        else:
+            for _ in range(FAILURES):
+                gate.breaker.failed()
+        assert await health_watch.check(upstream) is None
+        assert not (await health_probe.probe(upstream)).ok
+        assert await in_thread(lambda: UpstreamHealth.objects.values().get()) == before
 
 
 def test_a_server_fault_without_an_account_is_a_failure() -> None:
