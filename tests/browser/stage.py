@@ -104,6 +104,17 @@ class Stage:
         self.gateway.manage("shell", "-v", "0", "-c", _add_person(name, "Guest"))
         return name
 
+    def without_accounts(self, name: str) -> None:
+        """Take from a person what other tests have connected for them."""
+        self.gateway.manage(
+            "shell",
+            "-v",
+            "0",
+            "-c",
+            "from upstreams.models import UpstreamAccount\n"
+            f"UpstreamAccount.objects.filter(user__username={name!r}).delete()",
+        )
+
     def register(self, name: str, *redirect_uris: str) -> str:
         """Register a client as any program can; returns its client id."""
         answer = httpx.post(

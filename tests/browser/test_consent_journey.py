@@ -23,6 +23,7 @@ def connect_board(page: Page, person: str) -> None:
 def test_person_signs_in_connects_authorizes_and_is_sent_back(
     stage: Stage, seat: Any, shoot: Shoot
 ):
+    stage.without_accounts("maria")
     chair = seat()
     chair.context.route("https://chatgpt.com/**", lambda r: r.fulfill(body="back in ChatGPT"))
     page = chair.page()
