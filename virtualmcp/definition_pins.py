@@ -14,8 +14,9 @@ from channels.db import database_sync_to_async
 from django.db import transaction
 
 from upstreams.models import Upstream
-from virtualmcp import route_table
+from virtualmcp import definitions, route_table
 from virtualmcp.definitions import (
+    LONGEST_NAME,
     SUBJECTS,
     Definition,
     Pinned,
@@ -34,7 +35,6 @@ logger = logging.getLogger(__name__)
 
 # An upstream that words things anew with every answer must not fill the database.
 MOST_WORDINGS = 20
-MOST_PER_UPSTREAM = 5_000
 LONGEST_CONTENT = 256 * 1024
 _MOST_NOTED = 50_000
 _BATCH = 500
@@ -143,8 +143,12 @@ def note(virtual_mcp_id: int, seen: Sequence[Seen]) -> int:
         known.add(((upstream_id, subject, name), digest))
     new: list[ToolDefinition] = []
     for one in seen:
-        full = per_upstream[one.pinned[0]] >= MOST_PER_UPSTREAM
-        if (one.pinned, one.definition.digest) in known or full or len(one.pinned[2]) > 256:
+        full = per_upstream[one.pinned[0]] >= definitions.MOST_PER_UPSTREAM
+        if (
+            (one.pinned, one.definition.digest) in known
+            or full
+            or len(one.pinned[2]) > LONGEST_NAME
+        ):
             continue
         if wordings[one.pinned] >= MOST_WORDINGS:
             continue

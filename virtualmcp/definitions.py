@@ -21,6 +21,9 @@ from virtualmcp.raw_members import NotAnObject
 
 TOLD = ("title", "description", "inputSchema", "outputSchema", "arguments", "annotations")
 _DIGEST_BYTES = 16
+# What is beyond is never written down; it is withheld where anything may be held.
+LONGEST_NAME = 256
+MOST_PER_UPSTREAM = 5_000
 
 
 class Subject(StrEnum):
@@ -67,6 +70,8 @@ class Review:
     hold_changed: bool = False
     known: Mapping[Pinned, Known] = field(default_factory=dict)
     any_rejected: bool = False
+    # Upstreams of which nothing more is written down.
+    full: frozenset[int] = frozenset()
 
     @property
     def can_hold(self) -> bool:
@@ -83,7 +88,9 @@ class Review:
         that was seen."""
         known = self.known.get(pinned)
         if known is None:
-            return not self.hold_new
+            # What can't be pinned could change unnoticed.
+            pinnable = pinned[0] not in self.full and len(pinned[2]) <= LONGEST_NAME
+            return not self.hold_new and (pinnable or not self.hold_changed)
         standing = known.standings.get(digest or known.last, Standing.NEW)
         if standing is Standing.APPROVED:
             return True

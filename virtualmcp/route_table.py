@@ -8,7 +8,7 @@ with, so one answer never mixes two configurations.
 import asyncio
 import hashlib
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
@@ -17,6 +17,7 @@ from channels.db import database_sync_to_async
 from django.conf import settings
 
 from upstreams.upstream_facts import UpstreamFacts
+from virtualmcp import definitions
 from virtualmcp.definitions import Known, Pinned, Review, Standing
 from virtualmcp.models import PublicName, UpstreamChoice, VirtualMcp
 from virtualmcp.tool_groups import reading_tools
@@ -307,12 +308,18 @@ def _review(row: VirtualMcp) -> tuple[Review, list[tuple[int, str, str, str, str
     standings: dict[Pinned, dict[str, Standing]] = {}
     for upstream_id, subject, name, digest, state in rows:
         standings.setdefault((upstream_id, subject, name), {})[digest] = Standing(state)
+    written = Counter(upstream_id for upstream_id, *_ in rows)
     known = {pinned: Known(found, next(reversed(found))) for pinned, found in standings.items()}
     review = Review(
         hold_new=row.new_definitions == VirtualMcp.NewDefinitions.HOLD,
         hold_changed=row.changed_definitions == VirtualMcp.ChangedDefinitions.HOLD,
         known=MappingProxyType(known),
         any_rejected=any(state == Standing.REJECTED for *_, state in rows),
+        full=frozenset(
+            upstream_id
+            for upstream_id, count in written.items()
+            if count >= definitions.MOST_PER_UPSTREAM
+        ),
     )
     return review, rows
 

@@ -8,7 +8,7 @@ from tests.fakes.mcp_upstream import FakeUpstream
 from tests.virtualmcp import routed
 from tests.virtualmcp.routed import Client, in_thread, legacy, settled
 from upstreams.models import Upstream
-from virtualmcp import definition_pins, definition_review, hidden_text, route_table
+from virtualmcp import definition_pins, definition_review, definitions, hidden_text, route_table
 from virtualmcp.definitions import of_entry
 from virtualmcp.models import ToolDefinition
 from virtualmcp.routing import definition_gate
@@ -261,6 +261,31 @@ async def test_an_upstream_that_words_things_anew_each_time_fills_no_database(up
         await seen_again()
     assert len(await states()) == definition_pins.MOST_WORDINGS
     assert "echo" not in await seen_again()
+
+
+@pytest.mark.parametrize("policy", [{}, {"changed_definitions": "hold"}])
+async def test_what_can_not_be_written_down_is_withheld_where_changes_are_held(
+    upstream, policy, monkeypatch
+):
+    await serving(upstream, **policy)
+    known = set(await seen_again())
+    rows = await in_thread(ToolDefinition.objects.count)
+    monkeypatch.setattr(definitions, "MOST_PER_UPSTREAM", rows)
+    upstream.tools.append({"name": "later", "inputSchema": {"type": "object"}})
+    route_table.forget()
+    names = set(await seen_again())
+    assert names == (known if policy else known | {"later"})
+    if policy:
+        error = await Client().error("tools/call", {"name": "later", "arguments": {}})
+        assert "held back" in error.message
+
+
+def test_a_name_too_long_to_be_written_down_is_withheld_too():
+    pinned = (1, "tool", "n" * (definitions.LONGEST_NAME + 1))
+    assert definitions.Review().serves(pinned, "d")
+    assert not definitions.Review(hold_changed=True).serves(pinned, "d")
+    assert not definitions.Review(hold_new=True).serves(pinned, "d")
+    assert definitions.Review(hold_changed=True).serves((1, "tool", "short"), "d")
 
 
 async def test_two_nodes_that_see_a_tool_at_once_approve_one_wording(upstream):

@@ -1,5 +1,7 @@
 """Clients of both eras hear of changes at upstreams of both eras (protocol.md 2.3.6)."""
 
+import asyncio
+import threading
 import time
 
 import pytest
@@ -12,7 +14,8 @@ from tests.virtualmcp.wire_client import META, messages
 from upstreams import accounts
 from upstreams.models import Upstream, UpstreamAccount
 from virtualmcp.models import SessionSubscription, UpstreamChoice
-from virtualmcp.transport import draining, open_streams
+from virtualmcp.routing.change_listener import ChangeListener
+from virtualmcp.transport import draining, open_streams, session_notices
 
 ERAS = ("modern", "legacy")
 NOTE = "file:///notes/1"
@@ -242,6 +245,23 @@ def test_a_stream_ends_with_the_access_to_its_server(ada, board, era):
         assert time.monotonic() - began < 5
 
 
+def test_an_upstream_that_can_not_be_asked_keeps_no_stream_open(ada, board, monkeypatch):
+    asked = threading.Event()
+
+    async def never(listener, server, holder):
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(ChangeListener, "update", never)
+    with listen(board, {"toolsListChanged": True}) as stream:
+        assert stream.wait(lambda reader: bool(reader.events))
+        announce("configuration")
+        assert asked.wait(10)
+        ada.is_active = False
+        ada.save()
+        assert stream.wait(lambda reader: reader.ended)
+
+
 def test_a_stream_ends_with_its_token(board, monkeypatch):
     monkeypatch.setattr(open_streams, "RECHECK_SECONDS", 0.1)
     with listen(board, {}) as stream:
@@ -311,6 +331,30 @@ def test_of_several_get_streams_one_gets_each_notice(board, upstream):
         assert until(lambda: open_streams.count() == 1)
         upstream.announce(UPDATED, {"uri": NOTE})
         assert first.heard(UPDATED)
+
+
+def test_a_session_goes_on_hearing_if_its_first_stream_leaves_while_it_begins(
+    board, upstream, monkeypatch
+):
+    begun, go = threading.Event(), threading.Event()
+
+    async def slowly(listener, uris):
+        begun.set()
+        while not go.is_set():  # noqa: ASYNC110 - set by another thread
+            await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(ChangeListener, "_resolve", slowly)
+    monkeypatch.setattr(session_notices, "AGREE_SECONDS", 30)
+    list_tools(board, "legacy")
+    with get_stream(board) as first, get_stream(board) as second:
+        assert begun.wait(10)
+        first.close()
+        assert until(lambda: open_streams.count() == 1)
+        go.set()
+        assert upstream.wait(lambda up: up.listening == 1)
+        upstream.tools.clear()
+        upstream.announce(TOOLS)
+        assert second.heard(TOOLS)
 
 
 def settle(upstream):

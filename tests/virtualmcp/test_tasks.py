@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.fakes.mcp_upstream import FakeUpstream
+from tests.fakes.mcp_upstream import Canned, FakeUpstream
 from tests.fakes.task_tools import EXTENSION, TASK_TOOLS
 from tests.virtualmcp import routed
 from tests.virtualmcp.routed import Client, Heard, in_thread, legacy
@@ -222,3 +222,21 @@ async def test_a_task_that_takes_too_long_is_cancelled_and_said_so(stateful, mon
     assert error.code == -32603
     assert "longer than the gateway waits" in error.message
     assert await stateful.seen(lambda up: "task cancelled" in up.events)
+
+
+@pytest.mark.parametrize("capabilities", [{}, {"elicitation": {"form": {}}}])
+async def test_a_task_whose_question_nobody_can_be_asked_is_cancelled(modern, capabilities):
+    await team(modern)
+    client = legacy(capabilities=capabilities, sink=Heard())
+    arguments = {"insists": True, "looks": 1, "question": "Go on?"}
+    await client.error("tools/call", {"name": "batch", "arguments": arguments})
+    assert len(client.sink.questions) == len(capabilities)
+    assert await modern.seen(lambda up: bool(up.calls("tasks/cancel")))
+
+
+async def test_a_task_that_can_not_be_looked_at_any_more_is_cancelled(modern):
+    await team(modern)
+    modern.canned["tasks/get"] = Canned(503, b"")
+    arguments = {"insists": True, "looks": 1}
+    await Client().error("tools/call", {"name": "batch", "arguments": arguments})
+    assert await modern.seen(lambda up: bool(up.calls("tasks/cancel")))

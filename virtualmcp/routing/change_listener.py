@@ -77,6 +77,8 @@ class ChangeListener:
         self._looks = 0
         self._timer: asyncio.TimerHandle | None = None
         self._looking: asyncio.Task[None] | None = None
+        self._newest: tuple[VirtualMcpFacts, TokenHolder] | None = None
+        self._updating: asyncio.Task[None] | None = None
         self._closed = False
 
     # Beginning and end ------------------------------------------------------------------------
@@ -154,6 +156,23 @@ class ChangeListener:
             self._timer.cancel()
         if self._looking is not None:
             self._looking.cancel()
+        if self._updating is not None:
+            self._updating.cancel()
+
+    def begin_update(self, server: VirtualMcpFacts, holder: "TokenHolder") -> None:
+        """Do as ``update`` in a task of its own: an upstream may have to be asked, for which
+        whoever looks after many listeners must not wait. The newest of several is done last."""
+        self._newest = (server, holder)
+        if not self._closed and (self._updating is None or self._updating.done()):
+            self._updating = asyncio.get_running_loop().create_task(self._update())
+
+    async def _update(self) -> None:
+        while self._newest is not None:
+            newest, self._newest = self._newest, None
+            try:
+                await self.update(*newest)
+            except Exception:
+                logger.exception("a listening client's changes could not be taken in")
 
     async def update(self, server: VirtualMcpFacts, holder: "TokenHolder") -> None:
         """Take in that configuration, access or accounts may have changed."""

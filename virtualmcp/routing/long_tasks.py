@@ -3,7 +3,7 @@
 Stateful clients know no tasks of ours, and tasks of 2025-11-25 are another thing than those of
 the extension. So the gateway makes the task, looks how it goes and brings its result; on the way
 the client hears of its progress, and is asked what the task asks. A client that leaves or cancels
-cancels the task.
+cancels the task, as does a question that nobody answers.
 """
 
 import asyncio
@@ -20,6 +20,8 @@ from virtualmcp import raw_members
 from virtualmcp.raw_members import Members, NotAnObject
 from virtualmcp.routing import questions
 from virtualmcp.routing.client_request import ClientRequest
+from virtualmcp.routing.question_policy import CapabilityMissing
+from virtualmcp.routing.questions import QuestionUnanswered
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +57,7 @@ async def drive(request: ClientRequest, created: Outcome, send: Send, sink: Call
     Raises:
         NotAnObject: what was said of the task can't be read.
         UpstreamError: it can't be asked for any more, or takes too long.
-        QuestionUnanswered: it asked something that the client can't be asked.
+        CapabilityMissing, QuestionUnanswered: it asked what the client can't be asked.
     """
     first = raw_members.read(created.result)
     # A stateful server wraps the task, the extension has it flat.
@@ -67,7 +69,7 @@ async def drive(request: ClientRequest, created: Outcome, send: Send, sink: Call
         _cancel(state, send)
         message = "The task took longer than the gateway waits, and was cancelled."
         raise UpstreamTimeout(message) from error
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, CapabilityMissing, QuestionUnanswered, UpstreamError):
         _cancel(state, send)
         raise
 

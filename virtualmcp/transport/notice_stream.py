@@ -219,7 +219,7 @@ class NoticeStream:
             self._task.cancel()
 
     async def recheck(self, *, changed: bool) -> None:
-        """End if access has ended; let the listener take in what changed."""
+        """End if access has ended; have the listener take in what changed."""
         try:
             current = await self._exchange.current()
         except Exception as failure:
@@ -231,7 +231,7 @@ class NoticeStream:
         if current is None or over:
             self._end(StreamEnd.SESSION if over else StreamEnd.ACCESS)
         elif changed and self.listener is not None:
-            await self.listener.update(current.server, current.holder)
+            self.listener.begin_update(current.server, current.holder)
 
 
 def _uri_of(params: bytes) -> str:

@@ -50,7 +50,7 @@ class OpenStream(Protocol):
         """End because the session it belongs to has ended."""
 
     async def recheck(self, *, changed: bool) -> None:
-        """End if access has ended; take in what has ``changed``."""
+        """End if access has ended; begin to take in what has ``changed``, without waiting."""
 
 
 class TooManyOpen(Exception):

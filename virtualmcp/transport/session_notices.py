@@ -30,7 +30,7 @@ class SessionNotices:
         client = question_policy.declared_here(exchange.server, session.facts)
         request = ClientRequest(exchange.server, exchange.holder, Era.LEGACY, "GET", client=client)
         self.listener = ChangeListener(request, LISTS, self._tell)
-        self._begun = False
+        self._opening: asyncio.Task[frozenset[str]] | None = None
 
     def _tell(self, method: str, params: bytes) -> None:
         """Say it on one stream only (a24)."""
@@ -47,15 +47,23 @@ class SessionNotices:
         except Exception:
             logger.exception("the subscriptions of a session could not be read")
             uris = frozenset()
-        if not self._begun:
-            self._begun = True
-            await self.listener.open(uris, AGREE_SECONDS)
+        if self._opening is None:
+            # Not a part of the stream that came first: others need it when that one leaves.
+            opening = self.listener.open(uris, AGREE_SECONDS)
+            self._opening = self.loop.create_task(opening)
+        await asyncio.shield(self._opening)
         if not catch_up:
             return
         for method in METHODS.values():
             self._tell(method, b"{}")
         for uri in uris:
             self._tell(UPDATED, write({"uri": uri}))
+
+    def close(self) -> None:
+        """Listen no more."""
+        if self._opening is not None:
+            self._opening.cancel()
+        self.listener.close()
 
     async def refresh(self) -> None:
         """Take in what another process wrote for this session."""
@@ -87,7 +95,7 @@ def leave(stream: NoticeStream, notices: SessionNotices) -> None:
     """A GET stream has ended; with the last one nobody listens any more."""
     notices.streams.remove(stream)
     if not notices.streams:
-        notices.listener.close()
+        notices.close()
         _notices.pop((notices.loop, notices.session.digest), None)
 
 
