@@ -164,7 +164,10 @@ class RelayConnection(asyncio.BufferedProtocol):
         event of a stream; the end may take another second.
         """
         if self.phase == DONE and self._reusable():
-            self._release(now)
+            if self._paused and self._read_on_over_tls():
+                self._loop.call_soon(self._after_drain)
+            else:
+                self._release(now)
         elif drain and self.phase == BODY and self._keep_alive and self._framed:
             self._drained = 0
             self.first_byte_by = self.deadline = now + 1.0
@@ -173,6 +176,12 @@ class RelayConnection(asyncio.BufferedProtocol):
                 self._resume()
         else:
             self.abort()
+
+    def _read_on_over_tls(self) -> bool:
+        """Let more in; True where TLS may hold bytes behind the end that no poll shows."""
+        self._resume()
+        transport = self._transport
+        return transport is not None and transport.get_extra_info("ssl_object") is not None
 
     def _reusable(self) -> bool:
         transport = self._transport
@@ -184,8 +193,6 @@ class RelayConnection(asyncio.BufferedProtocol):
         )
 
     def _release(self, now: float) -> None:
-        if self._paused:
-            self._resume()
         self.headers = {}
         self._parts.clear()
         self.phase = IDLE

@@ -1,14 +1,17 @@
 """The relay client against servers that do what no proper server does (security.md 4J)."""
 
+import asyncio
 import gzip
+import socket
 import tracemalloc
 
 import pytest
 
 from tests.fakes.raw_upstream import CLOSE, FLOOD, RESET, RawUpstream, answer, chunk, stream
-from tests.upstreams.relaying import NO_CREDENTIAL, facts_for
+from tests.upstreams.relaying import NO_CREDENTIAL, facts_for, until
 from upstreams import relay_client
 from upstreams.errors import UpstreamAnswerInvalid
+from upstreams.relay_connection import DONE, READ_BYTES, RelayConnection
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -49,6 +52,65 @@ async def test_what_follows_a_complete_answer_never_becomes_another_answer(first
         assert await upstream.seen(lambda u: u.closed == 1)
         assert await fetch(upstream) == b'{"b":2}'
         assert upstream.connections == 2
+
+
+class HeldByTls:
+    """A transport as TLS gives it: what it holds is delivered one turn after reading resumes."""
+
+    def __init__(self, held: bytes, end: socket.socket) -> None:
+        self.held, self.end, self.protocol, self.closing = held, end, None, False
+
+    def get_extra_info(self, name):
+        return {"socket": self.end, "ssl_object": self}.get(name)
+
+    def resume_reading(self):
+        asyncio.get_running_loop().call_soon(self.deliver, self.held)
+
+    def deliver(self, data):
+        if data:
+            self.protocol.get_buffer(-1)[: len(data)] = data
+            self.protocol.buffer_updated(len(data))
+
+    def pause_reading(self):
+        self.deliver(b"")
+
+    def write(self, data):
+        for piece in (ANSWER[:READ_BYTES], ANSWER[READ_BYTES:]):
+            asyncio.get_running_loop().call_soon(self.deliver, piece)
+
+    def abort(self):
+        self.closing = True
+
+    def is_closing(self):
+        return self.closing
+
+    def get_write_buffer_size(self):
+        return 0
+
+
+ANSWER = answer(b"x" * READ_BYTES)[0]
+
+
+class Kept(list):
+    def put(self, connection, now, seconds):
+        self.append(connection)
+
+
+@pytest.mark.parametrize("held", [b"", SECOND])
+async def test_bytes_that_tls_holds_behind_a_paused_answer_never_reach_another_exchange(held):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        loop, kept, transport = asyncio.get_running_loop(), Kept(), HeldByTls(held, ours)
+        transport.protocol = RelayConnection(loop, memoryview(bytearray(READ_BYTES)), kept)
+        transport.protocol.connection_made(transport)
+        ends = loop.time() + 10
+        await transport.protocol.send(b"GET", b"", first_byte_by=ends, deadline=ends)
+        await until(lambda: transport.protocol.phase == DONE)
+        assert transport.protocol.whole_body() == b"x" * READ_BYTES
+        transport.protocol.finish(drain=False, now=loop.time())
+        assert kept == []
+        await until(lambda: bool(kept) or transport.closing)
+        assert bool(kept) is not bool(held)
 
 
 async def test_bytes_on_an_idle_connection_close_it():
