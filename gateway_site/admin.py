@@ -23,7 +23,6 @@ from oauth2_provider.models import (
 )
 
 from gateway_site import audit_trail, people_actions, people_sessions
-from gateway_site.fresh_sign_in import FreshSignInMixin
 from gateway_site.models import AuditEvent, SiteProfile
 
 # The classes are generic for the type checker only.
@@ -123,7 +122,7 @@ class PersonForm(UserChangeForm):  # type: ignore[type-arg]
 
 
 @admin.register(User)
-class PersonAdmin(FreshSignInMixin, _UserAdmin):
+class PersonAdmin(_UserAdmin):
     """People who may sign in, with what they are connected to."""
 
     list_display = ("username", "email", "is_staff", "is_active", "sign_in_methods", "last_login")

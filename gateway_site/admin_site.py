@@ -1,14 +1,17 @@
 """The gateway's admin site: Django's, with a status board in the place of the bare index."""
 
+from functools import update_wrapper
 from typing import Any
 from urllib.parse import urlencode
 
+from django.contrib import messages
 from django.contrib.admin import AdminSite
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 
+from gateway_site.fresh_sign_in import asks_for_freshness, is_fresh, way_to_freshness
 from gateway_site.status_board import read_board
 
 
@@ -35,6 +38,23 @@ class GatewayAdminSite(AdminSite):
         going_to = request.GET.get("next") or request.get_full_path()
         query = urlencode({"next": going_to})
         return HttpResponseRedirect(f"{reverse('account_login')}?{query}")
+
+    def admin_view(self, view: Any, cacheable: bool = False) -> Any:
+        """Have every page ask for a fresh sign-in first where it needs one."""
+        inner = super().admin_view(view, cacheable)
+
+        def asking(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+            asks = self.has_permission(request) and asks_for_freshness(request)
+            if not asks or is_fresh(request):
+                return inner(request, *args, **kwargs)
+            if request.method == "POST":
+                messages.warning(
+                    request,
+                    "Nothing was changed: your sign-in was too long ago. Please do it once more.",
+                )
+            return HttpResponseRedirect(way_to_freshness(request))
+
+        return update_wrapper(asking, inner)
 
     def index(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None

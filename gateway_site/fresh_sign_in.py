@@ -1,11 +1,11 @@
-"""Pages that change who may come in ask for a sign-in that is not long ago.
+"""Changing anything in the administration asks for a sign-in that is not long ago.
 
-A browser left open does not make administrators, providers or tokens of directories. Reading
-stays possible.
+A browser left open changes nothing, and does not open the forms that decide who may come in.
+Reading stays possible. The admin site asks here before every page.
 """
 
 import time
-from typing import Any
+from typing import Final
 from urllib.parse import urlencode
 
 from allauth.account.authentication import get_authentication_records
@@ -13,15 +13,40 @@ from allauth.account.internal.flows.reauthentication import get_reauthentication
 from allauth.socialaccount.models import SocialAccount, SocialApp
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest
 from django.urls import reverse
+
+# In the session: when the person proved at their provider who they are (Unix time; 0 unknown).
+PROVED_AT: Final = "identity.proved_at"
+_MODELS: Final = {
+    "auth_user",
+    "auth_group",
+    "socialaccount_socialapp",
+    "gateway_site_scimtoken",
+    "oauthserver_trustedissuer",
+    "oauthserver_serviceaccount",
+    "oauthserver_clientpolicy",
+    "mfa_authenticator",
+}
+_PAGES: Final = {"auth_user_password_change", "oauthserver_clientpolicy_changelist"}
 
 
 def signed_in_at(request: HttpRequest) -> float:
-    """Return when the person last proved who they are, in seconds since 1970."""
+    """Return when the person last proved who they are, in seconds since 1970.
+
+    A sign-in by a provider counts from when the person signed in there: a session that is still
+    open there proves nothing about who sits at this browser now.
+    """
     user = request.user
     assert isinstance(user, User)
-    times = [float(r["at"]) for r in get_authentication_records(request, user) if "at" in r]
+    there = request.session.get(PROVED_AT)
+    times = [
+        min(float(record["at"]), float(there))
+        if record.get("method") == "socialaccount" and there is not None
+        else float(record["at"])
+        for record in get_authentication_records(request, user)
+        if "at" in record
+    ]
     if times:
         return max(times)
     return user.last_login.timestamp() if user.last_login else 0.0
@@ -40,25 +65,20 @@ def way_to_freshness(request: HttpRequest) -> str:
     if get_reauthentication_flows(request.user):
         return f"{reverse('account_reauthenticate')}?{query}"
     account = SocialAccount.objects.filter(user_id=request.user.pk).order_by("-last_login").first()
-    if account is not None and SocialApp.objects.filter(provider_id=account.provider).exists():
-        address = reverse("openid_connect_login", kwargs={"provider_id": account.provider})
+    app = account and SocialApp.objects.filter(provider_id=account.provider).first()
+    if app and app.provider == "saml":
+        return f"{reverse('saml_login', kwargs={'organization_slug': app.provider_id})}?{query}"
+    if app:
+        address = reverse("openid_connect_login", kwargs={"provider_id": app.provider_id})
         return f"{address}?{query}"
     return f"{reverse('account_login')}?{query}"
 
 
-class FreshSignInMixin:
-    """For admin pages of what decides who may come in."""
-
-    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        """Ask for a fresh sign-in first."""
-        if not is_fresh(request):
-            return HttpResponseRedirect(way_to_freshness(request))
-        answer: HttpResponse = super().changeform_view(request, *args, **kwargs)  # type: ignore[misc]
-        return answer
-
-    def delete_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        """Ask for a fresh sign-in first."""
-        if not is_fresh(request):
-            return HttpResponseRedirect(way_to_freshness(request))
-        answer: HttpResponse = super().delete_view(request, *args, **kwargs)  # type: ignore[misc]
-        return answer
+def asks_for_freshness(request: HttpRequest) -> bool:
+    """Tell whether a page of the administration changes something or decides who may come in."""
+    match = request.resolver_match
+    name = (match.url_name if match is not None else "") or ""
+    if request.method not in ("GET", "HEAD", "OPTIONS"):
+        return name != "logout"
+    model, _, page = name.rpartition("_")
+    return name in _PAGES or (model in _MODELS and page in ("add", "change", "delete"))

@@ -16,7 +16,6 @@ from django.utils.safestring import SafeString
 from django.views.decorators.http import require_POST
 
 from gateway_site import people_actions
-from gateway_site.fresh_sign_in import FreshSignInMixin
 from gateway_site.identity import provider_trial
 from gateway_site.identity.errors import ProviderFault
 from gateway_site.identity.presets import PRESETS
@@ -46,7 +45,7 @@ class GroupMappingInline(_MappingInline):
 
 
 @admin.register(SocialApp)
-class IdentityProviderAdmin(FreshSignInMixin, _ProviderAdmin):
+class IdentityProviderAdmin(_ProviderAdmin):
     """OpenID Connect providers; the client secret can be written and never read."""
 
     form = IdentityProviderForm

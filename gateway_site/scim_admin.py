@@ -8,7 +8,6 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
-from gateway_site.fresh_sign_in import FreshSignInMixin
 from gateway_site.models import ScimToken
 from gateway_site.scim import tokens
 
@@ -19,7 +18,7 @@ else:
 
 
 @admin.register(ScimToken)
-class ScimTokenAdmin(FreshSignInMixin, _TokenAdmin):
+class ScimTokenAdmin(_TokenAdmin):
     """By which directories (Entra ID, Okta) provision people and groups."""
 
     list_display = ["name", "created_at", "last_used_at"]

@@ -225,8 +225,8 @@ ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_EMAIL_UNKNOWN_ACCOUNTS = False
 ACCOUNT_SESSION_REMEMBER = True
 ACCOUNT_REAUTHENTICATION_REQUIRED = True
-# Minutes since the last sign-in after which changing people, providers and directories' tokens
-# asks to sign in again; 0 never asks.
+# Minutes since the last sign-in after which a change in the administration asks to sign in
+# again; 0 never asks.
 GATEWAY_SENSITIVE_MINUTES: int = env.int("GATEWAY_SENSITIVE_MINUTES", default=60)
 ACCOUNT_DEFAULT_HTTP_PROTOCOL = _public.scheme
 ACCOUNT_RATE_LIMITS = {"login": "30/m/ip", "login_failed": "20/m/ip,5/5m/key"}

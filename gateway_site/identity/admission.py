@@ -11,7 +11,11 @@ from gateway_site.identity.claims import (
     address_is_verified,
     domain_of,
 )
+from gateway_site.identity.id_tokens import LEEWAY
 from gateway_site.identity.provider_facts import ProviderFacts
+
+# In a sign-in's state: when somebody who is signed in was sent to sign in again.
+AGAIN_SINCE = "again_since"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +24,36 @@ class Refusal:
 
     reason: str
     words: str
+
+
+def refusal_of_leftover(claims: dict[str, Any], since: float) -> Refusal | None:
+    """Return why a sign-in does not prove who sits there now, None if it does.
+
+    Args:
+        claims: those of the ID token.
+        since: Unix time at which the provider was asked to have the person sign in again.
+    """
+    at = signed_in_there(claims)
+    if at is None:
+        return Refusal(
+            "no_auth_time",
+            "Your identity provider does not say when you signed in there (auth_time), so this "
+            "does not count as signing in again. Ask its administrator to add that claim, or add "
+            "a security key or an authenticator app to your account here.",
+        )
+    if at < since - LEEWAY:
+        return Refusal(
+            "not_again",
+            "Your identity provider did not ask you to sign in again. Sign out there, then try "
+            "once more.",
+        )
+    return None
+
+
+def signed_in_there(claims: dict[str, Any]) -> float | None:
+    """Return when the person signed in at the provider (``auth_time``), None if it is not said."""
+    at = claims.get("auth_time")
+    return float(at) if isinstance(at, int | float) and not isinstance(at, bool) else None
 
 
 def refusal_of(facts: ProviderFacts, claims: dict[str, Any], groups: GroupClaim) -> Refusal | None:

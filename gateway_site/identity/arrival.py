@@ -1,5 +1,6 @@
 """What happens when somebody comes back from a provider: admission, groups, signing out there."""
 
+import time
 from typing import Any
 from urllib.parse import urlencode
 
@@ -12,8 +13,16 @@ from django.shortcuts import render
 from django.urls import reverse
 
 from gateway_site import audit_trail
+from gateway_site.fresh_sign_in import PROVED_AT
 from gateway_site.identity import discovery, provider_trial
-from gateway_site.identity.admission import Refusal, mapped, refusal_of
+from gateway_site.identity.admission import (
+    AGAIN_SINCE,
+    Refusal,
+    mapped,
+    refusal_of,
+    refusal_of_leftover,
+    signed_in_there,
+)
 from gateway_site.identity.claims import GroupClaim, groups_in
 from gateway_site.identity.errors import ProviderFault
 from gateway_site.identity.group_sync import set_groups
@@ -54,6 +63,9 @@ def check(request: HttpRequest, sociallogin: Any) -> None:
         raise ImmediateHttpResponse(
             provider_trial.report(request, provider.app, data, groups, names, refusal)
         )
+    since = sociallogin.state.get(AGAIN_SINCE)
+    if refusal is None and since is not None:
+        refusal = refusal_of_leftover(data.get("id_token", {}), since)
     if refusal is not None:
         refuse(request, facts, refusal, str(sociallogin.account.uid))
     if sociallogin.is_existing and not sociallogin.user.is_active:
@@ -95,6 +107,9 @@ def signed_in(
     app = sociallogin.provider.app
     facts, data = facts_of(app), _claims_of(sociallogin)
     groups = group_claim(facts, data)
+    oidc = isinstance(sociallogin.provider, OpenIdProvider)
+    there = signed_in_there(data.get("id_token", {})) if oidc else time.time()
+    request.session[PROVED_AT] = there or 0
     set_groups(user, mapped(facts, groups, mapping_of(app)), source=f"oidc:{facts.id}")
     if not groups.complete:
         _note_overage(request, facts, user)

@@ -6,14 +6,17 @@ from whoever wrote the link, addresses below ``PUBLIC_URL``.
 """
 
 import secrets
+import time
 from typing import Any
 
 from allauth.account.models import EmailAddress
+from allauth.socialaccount.providers.base.constants import AuthProcess
 from allauth.socialaccount.providers.oauth2.provider import OAuth2Provider
 from allauth.socialaccount.providers.openid_connect.provider import OpenIDConnectProvider
 from django.http import HttpRequest, HttpResponse
 
 from gateway_site.identity import claims
+from gateway_site.identity.admission import AGAIN_SINCE
 from gateway_site.identity.openid_adapter import OpenIdAdapter
 from gateway_site.identity.provider_facts import ProviderFacts, facts_of
 
@@ -53,13 +56,20 @@ class OpenIdProvider(OpenIDConnectProvider):  # type: ignore[misc]
         data: Any = None,
         **more: Any,
     ) -> HttpResponse:
-        """Send the browser to the provider, with a nonce kept in this browser's session."""
+        """Send the browser to the provider, with a nonce kept in this browser's session.
+
+        Who is signed in already has come to prove again who they are: the provider is to ask,
+        and the time from which its answer counts is kept (OpenID Connect Core 3.1.2.1).
+        """
         nonce = secrets.token_urlsafe(24)
         parameters = {
             **self.get_auth_params(),
             **(more.pop("auth_params", None) or {}),
             "nonce": nonce,
         }
+        if request.user.is_authenticated and process == AuthProcess.LOGIN:
+            parameters |= {"prompt": "login", "max_age": "0"}
+            more[AGAIN_SINCE] = int(time.time())
         answer: HttpResponse = super().redirect(
             request, process, next_url, data, auth_params=parameters, nonce=nonce, **more
         )

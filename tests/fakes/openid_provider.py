@@ -181,6 +181,7 @@ class OpenIdProvider:
             "aud": self.client_id,
             "sub": self.subject,
             "iat": now,
+            "auth_time": now,
             "exp": now + 300,
             "nonce": nonce,
             "at_hash": base64.urlsafe_b64encode(digest[: len(digest) // 2]).rstrip(b"=").decode(),

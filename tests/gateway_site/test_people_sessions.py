@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from datetime import timedelta
 from io import StringIO
 
@@ -254,7 +255,15 @@ def age(client: Client, minutes: float) -> None:
     session.save()
 
 
-SENSITIVE = ["auth/user/add/", "socialaccount/socialapp/add/", "gateway_site/scimtoken/add/"]
+SENSITIVE = [
+    "auth/user/add/",
+    "auth/group/add/",
+    "socialaccount/socialapp/add/",
+    "gateway_site/scimtoken/add/",
+    "oauthserver/trustedissuer/add/",
+    "oauthserver/serviceaccount/add/",
+    "oauthserver/clientpolicy/",
+]
 
 
 def test_changing_who_may_come_in_asks_to_sign_in_again_after_an_hour(ada):
@@ -272,6 +281,21 @@ def test_changing_who_may_come_in_asks_to_sign_in_again_after_an_hour(ada):
     assert client.get(f"/admin/{SENSITIVE[0]}").status_code == 200
 
 
+def test_no_change_in_the_administration_goes_by_a_sign_in_of_long_ago(ada):
+    people_actions.save_person(ada, {"is_staff": True, "is_superuser": True}, actor=None)
+    client = browser()
+    age(client, 61)
+    password = f"auth/user/{ada.pk}/password/"
+    assert client.get(f"/admin/{password}").status_code == 302
+    for page in (password, "upstreams/upstream/add/", "auth/user/", "gateway_site/siteprofile/"):
+        answer = client.post(f"/admin/{page}", {"action": "sign_out_everywhere"})
+        assert answer.headers["Location"].startswith("/accounts/reauthenticate/"), page
+    for page in ("", "upstreams/upstream/add/", "auth/user/"):
+        assert client.get(f"/admin/{page}").status_code == 200
+    client.post("/admin/logout/")
+    assert not signed_in(client)
+
+
 def test_who_comes_by_a_provider_signs_in_again_there(ada):
     people_actions.save_person(ada, {"is_staff": True, "is_superuser": True}, actor=None)
     ada.set_unusable_password()
@@ -285,7 +309,19 @@ def test_who_comes_by_a_provider_signs_in_again_there(ada):
         age(client, 61)
         sent = client.get(f"/admin/{SENSITIVE[1]}").headers["Location"]
         assert sent.startswith("/accounts/oidc/company/login/?next=%2Fadmin%2F")
+        for leftover in (int(time.time()) - 600, None):
+            provider.token_claims = {"auth_time": leftover}
+            assert arriving.arrive(client, provider).status_code == 403
+            assert client.get(f"/admin/{SENSITIVE[1]}").status_code == 302
+            # Nor does signing out and in again, with the session that is open at the provider.
+            provider.token_claims = {"auth_time": leftover and leftover - 3600}
+            another = arriving.browser()
+            arriving.arrive(another, provider)
+            assert another.get(f"/admin/{SENSITIVE[1]}").status_code == 302
+        provider.token_claims = {}
         arriving.arrive(client, provider)
+        asked = provider.asked[-1]
+        assert (asked["prompt"], asked["max_age"]) == ("login", "0")
         assert client.get(f"/admin/{SENSITIVE[1]}").status_code == 200
 
 
