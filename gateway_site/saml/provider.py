@@ -85,6 +85,22 @@ class SamlProvider(SAMLProvider):  # type: ignore[misc]
         answer: HttpResponse = super().redirect(request, *args, **kwargs)
         return answer
 
+    def sociallogin_from_response(self, request: HttpRequest, data: Any) -> Any:
+        """Return who signed in, if the signed assertion itself names the request it answers.
+
+        The library compares ``InResponseTo`` there only where it is present, and the response
+        around the assertion, which also names it, is not signed.
+
+        Raises:
+            ProviderFault: the assertion names none, or another one (SAML Profiles 4.1.4.3).
+        """
+        if _requests_in(data) != {data.get_last_response_in_response_to()}:
+            raise ProviderFault(
+                "The signed assertion does not name the sign-in that it answers "
+                "(InResponseTo of SubjectConfirmationData)."
+            )
+        return super().sociallogin_from_response(request, data)
+
     def extract_email_addresses(self, data: Any) -> list[EmailAddress]:
         """Return the address; it counts as verified only if the provider is trusted with that."""
         address = self._extract(data).get("email")
@@ -95,6 +111,20 @@ class SamlProvider(SAMLProvider):  # type: ignore[misc]
         attributes = dict(data.get_attributes())
         address = self._extract(data).get("email")
         return attributes | ({"email": address} if address else {})
+
+
+def _requests_in(answer: Any) -> set[str]:
+    """Return what the confirmations in the assertion that was checked answer, "" for nothing."""
+    from onelogin.saml2.constants import OneLogin_Saml2_Constants
+    from onelogin.saml2.xml_utils import OneLogin_Saml2_XML
+
+    found = OneLogin_Saml2_XML.to_etree(answer.get_last_response_xml()).xpath(
+        "/samlp:Response/saml:Assertion[@ID=$id]/saml:Subject/saml:SubjectConfirmation"
+        "/saml:SubjectConfirmationData",
+        id=answer.get_last_assertion_id(),
+        namespaces=OneLogin_Saml2_Constants.NSMAP,
+    )
+    return {node.get("InResponseTo", "") for node in found}
 
 
 def load_metadata(address: str, *, fresh: bool = False) -> dict[str, Any]:

@@ -62,6 +62,7 @@ class SamlProvider:
     issuer: str = ""
     minutes: float = 0
     in_response_to: str = ""
+    asserts_request: bool = True
     destination: str = ""
     comment: str = ""
     url: str = ""
@@ -103,6 +104,7 @@ class SamlProvider:
             return (now + datetime.timedelta(minutes=minutes)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
         asked = self.in_response_to or request_id
+        confirmed = f'InResponseTo="{asked}"' if self.asserts_request else ""
         issuer = self.issuer or f"{self.url}/idp"
         attributes = "".join(
             f'<saml:Attribute Name="{name}">'
@@ -115,7 +117,7 @@ class SamlProvider:
 <saml:Issuer>{issuer}</saml:Issuer>
 <saml:Subject><saml:NameID>{self.name_id}{self.comment}</saml:NameID><saml:SubjectConfirmation
  Method="urn:oasis:names:tc:SAML:2.0:cm:bearer"><saml:SubjectConfirmationData
- InResponseTo="{asked}" NotOnOrAfter="{at(5)}" Recipient="{self.destination or reply}"/>
+ {confirmed} NotOnOrAfter="{at(5)}" Recipient="{self.destination or reply}"/>
 </saml:SubjectConfirmation></saml:Subject><saml:Conditions NotBefore="{at(-1)}"
  NotOnOrAfter="{at(5)}"><saml:AudienceRestriction><saml:Audience>{self.audience or entity}
 </saml:Audience></saml:AudienceRestriction></saml:Conditions><saml:AuthnStatement

@@ -83,6 +83,7 @@ WRONG = {
     "sent elsewhere": {"destination": "https://other.example/acs/"},
     "expired": {"minutes": -60},
     "of the future": {"minutes": 60},
+    "an assertion that answers no request": {"asserts_request": False},
     "an answer to another request": {"in_response_to": "ONELOGIN_0000"},
 }
 
