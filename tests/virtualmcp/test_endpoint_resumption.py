@@ -1,11 +1,23 @@
 """Stateful clients that are cut off and come back for their answer (2.3.7, a22, a25)."""
 
+import asyncio
+import threading
+from types import SimpleNamespace
+
 import pytest
 
 from tests.fakes.mcp_upstream import FakeUpstream
 from tests.virtualmcp.stream_reader import get_stream, post_stream, until
 from tests.virtualmcp.wire_client import messages
-from virtualmcp.transport import event_log, response_stream, resumption
+from virtualmcp.routing import node_mail
+from virtualmcp.transport import (
+    client_questions,
+    draining,
+    event_log,
+    open_streams,
+    response_stream,
+    resumption,
+)
 
 
 @pytest.fixture(params=["modern", "legacy"])
@@ -149,3 +161,143 @@ def test_a_json_answer_has_nothing_to_do_with_resumption(board):
     assert response.headers["content-type"] == "application/json"
     assert not event_log._logs
     assert messages(response)[0]["result"]["content"][0]["text"] == "x"
+
+
+def test_a_call_that_is_read_on_another_connection_is_not_looked_at_all_the_time(
+    board, upstream, monkeypatch
+):
+    monkeypatch.setattr(event_log, "AWAY_SECONDS", 0.2)
+    looks = []
+    real = response_stream.AnswerStream._gone_too_long
+
+    def look(stream, now):
+        looks.append(now)
+        return real(stream, now)
+
+    monkeypatch.setattr(response_stream.AnswerStream, "_gone_too_long", look)
+    last = cut(board, steps=3, pause=0.4)
+    with get_stream(board, last_event_id=last) as stream:
+        assert stream.wait(lambda reader: reader.ended)
+    assert steps_of(stream) == [2, 3]
+    assert len(looks) < 15
+
+
+def test_a_session_ends_from_any_thread():
+    async def ended():
+        log = event_log.begin("a session", b"1")
+        thread = threading.Thread(target=event_log.forget_session, args=("a session",))
+        # A loop in debug mode refuses what comes from another thread.
+        waiting = asyncio.ensure_future(log.news.wait())
+        await asyncio.sleep(0)
+        thread.start()
+        await asyncio.wait_for(waiting, 10)
+        thread.join()
+        assert event_log.find("a session", event_log.name_of(log.token)) is None
+
+    asyncio.run(ended(), debug=True)
+
+
+def test_a_resumed_stream_counts_among_those_of_its_person(board, settings):
+    last = cut(board, steps=3, pause=0.4)
+    settings.GATEWAY_STREAMS_PER_USER = 1
+    with get_stream(board, last_event_id=last) as stream:
+        assert stream.wait(lambda reader: reader.comments >= 1)
+        with get_stream(board, last_event_id=last) as second:
+            assert second.status == 429
+        assert stream.wait(lambda reader: reader.ended)
+    assert steps_of(stream) == [2, 3]
+    assert until(lambda: open_streams.count() == 0)
+
+
+def test_a_resumed_stream_ends_when_its_process_stops(board):
+    last = cut(board, steps=3, pause=0.4)
+    try:
+        with get_stream(board, last_event_id=last) as stream:
+            assert stream.wait(lambda reader: reader.comments >= 1)
+            keeper = next(k for k in open_streams._keepers.values() if k.streams)
+            keeper.loop.call_soon_threadsafe(draining.begin)
+            assert stream.wait(lambda reader: reader.ended)
+            assert stream.retries[-1] == "1000"
+            assert "result" not in str(stream.messages)
+    finally:
+        draining.reset()
+    with get_stream(board, last_event_id=last) as again:
+        assert again.wait(lambda reader: reader.ended)
+    assert again.messages[-1]["result"]["content"][0]["text"] == "done"
+
+
+def test_a_resumed_stream_whose_client_does_not_read_is_given_up():
+    async def given_up():
+        never, writing = asyncio.Event(), asyncio.Event()
+        sent = []
+
+        async def send(message):
+            sent.append(message["type"])
+            if message["type"] == "http.response.body":
+                writing.set()
+                await never.wait()
+
+        async def receive():
+            await never.wait()
+
+        holder = SimpleNamespace(user_id=1, token_digest="t")
+        exchange = SimpleNamespace(send=send, receive=receive, holder=holder, extra=())
+        log = event_log.begin("a session", b"1")
+        session = SimpleNamespace(digest="a session", expires_at=float("inf"))
+        position = SimpleNamespace(token=log.token, number=0, request_id=b"1")
+        stream = resumption.ResumedStream(exchange, session, position)
+        running = asyncio.ensure_future(stream.run())
+        await asyncio.wait_for(writing.wait(), 10)
+        assert stream.writing_since
+        stream.stall()
+        await asyncio.wait_for(running, 10)
+        assert sent == ["http.response.start", "http.response.body"]
+
+    asyncio.run(given_up())
+
+
+@pytest.mark.parametrize("why", ["GONE", "STALLED"])
+def test_no_question_is_taken_back_where_nobody_reads(why, monkeypatch):
+    monkeypatch.setattr(node_mail, "_take", lambda addresses: [])
+
+    async def ended():
+        never, asked, written = asyncio.Event(), asyncio.Event(), []
+
+        async def write(message):
+            written.append(message)
+            asked.set()
+            if len(written) > 1:
+                await never.wait()
+
+        facts = SimpleNamespace(capabilities=b'{"elicitation":{}}', revision="2025-06-18")
+        session = SimpleNamespace(digest="a session", facts=facts)
+        exchange = SimpleNamespace(send=None, accepts=SimpleNamespace(events=True, json=True))
+        stream = response_stream.AnswerStream(exchange, SimpleNamespace(), session)
+        stream._questions = client_questions.ClientQuestions(session, write)
+        params = b'{"message":"?","requestedSchema":{"type":"object","properties":{}}}'
+        running = asyncio.ensure_future(stream.carry(stream.ask("elicitation/create", params)))
+        await asyncio.wait_for(asked.wait(), 10)
+        stream._end(response_stream.End[why])
+        assert await asyncio.wait_for(running, 10) is response_stream.End[why]
+        assert len(written) == 1
+
+    asyncio.run(ended())
+
+
+def test_a_call_that_is_cancelled_does_not_wait_for_a_client_that_does_not_read(monkeypatch):
+    monkeypatch.setattr(response_stream, "LAST_WORDS_SECONDS", 0.05)
+
+    async def ended():
+        async def send(_):
+            await asyncio.Event().wait()
+
+        exchange = SimpleNamespace(
+            send=send, accepts=SimpleNamespace(events=True, json=True), extra=()
+        )
+        stream = response_stream.AnswerStream(exchange, SimpleNamespace(), None)
+        running = asyncio.ensure_future(stream.carry(asyncio.sleep(60)))
+        await asyncio.sleep(0)
+        stream.cancel()
+        assert await asyncio.wait_for(running, 10) is response_stream.End.CANCELLED
+
+    asyncio.run(ended())

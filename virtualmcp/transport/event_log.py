@@ -8,6 +8,7 @@ A log is found by its token and the session together; the token is sealed for th
 """
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import time
@@ -101,6 +102,7 @@ class EventLog:
 
 
 _logs: "OrderedDict[str, EventLog]" = OrderedDict()
+_loop: asyncio.AbstractEventLoop | None = None
 
 
 def begin(session_digest: str, request_id: bytes) -> EventLog:
@@ -109,6 +111,8 @@ def begin(session_digest: str, request_id: bytes) -> EventLog:
     Raises:
         VaultError: there is no usable key.
     """
+    global _loop
+    _loop = asyncio.get_running_loop()
     log = EventLog(session_digest, event_ids.new_token(session_digest, request_id))
     _logs[name_of(log.token)] = log
     _make_room()
@@ -122,10 +126,17 @@ def find(session_digest: str, name: str) -> EventLog | None:
 
 
 def forget_session(session_digest: str) -> None:
-    """Drop what was said in a session that has ended."""
+    """Drop what was said in a session that has ended; from any thread."""
+    loop = _loop
+    if loop is not None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and its streams with it
+            loop.call_soon_threadsafe(_forget, session_digest)
+
+
+def _forget(session_digest: str) -> None:
     for name, log in list(_logs.items()):
         if log.session_digest == session_digest:
-            del _logs[name]
+            _logs.pop(name, None)
             log.tell()
 
 

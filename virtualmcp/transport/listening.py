@@ -34,7 +34,7 @@ from virtualmcp.transport.notice_stream import (
     SUBSCRIPTION_ID,
     NoticeStream,
 )
-from virtualmcp.transport.open_streams import TooManyOpen
+from virtualmcp.transport.open_streams import OpenStream, TooManyOpen
 from virtualmcp.transport.resumption import ResumedStream
 from virtualmcp.transport.wire_messages import Message
 from virtualmcp.transport.wire_validation import Call, Rejection
@@ -154,15 +154,16 @@ async def open_get_stream(exchange: Exchange, session: Session) -> None:
         raise events_only()
     position = _position(exchange, session)
     if position is not None and position.request_id:
-        await ResumedStream(exchange, session, position).run()
+        resumed_stream = ResumedStream(exchange, session, position)
+        _enter(resumed_stream)
+        try:
+            await resumed_stream.run()
+        finally:
+            open_streams.leave(resumed_stream)
         return
     stream = NoticeStream(exchange, session=session)
     stream.event_token = event_ids.new_token(session.digest)
-    try:
-        open_streams.enter(stream)
-    except TooManyOpen as full:
-        status = 429 if full.whose == "person" else 503
-        raise Refusal(status, "too_many_streams", _TOO_MANY[full.whose], (RETRY_AFTER,)) from full
+    _enter(stream)
     notices = session_notices.join(stream, exchange, session)
     # Who comes back to a stream may have missed something, whichever process it was on.
     resumed = b"last-event-id" in exchange.headers
@@ -173,6 +174,14 @@ async def open_get_stream(exchange: Exchange, session: Session) -> None:
         joining.cancel()
         session_notices.leave(stream, notices)
         open_streams.leave(stream)
+
+
+def _enter(stream: OpenStream) -> None:
+    try:
+        open_streams.enter(stream)
+    except TooManyOpen as full:
+        status = 429 if full.whose == "person" else 503
+        raise Refusal(status, "too_many_streams", _TOO_MANY[full.whose], (RETRY_AFTER,)) from full
 
 
 def _position(exchange: Exchange, session: Session) -> Position | None:

@@ -11,6 +11,7 @@ one JSON document, and streams of stateless clients, have nothing to do with tha
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Coroutine
 from enum import Enum
@@ -46,6 +47,8 @@ WATCH_AFTER_SECONDS = 0.05
 OPEN_AFTER_SECONDS = 5.0
 KEEP_ALIVE_SECONDS = 15.0
 STALLED_SECONDS = 60.0
+# How long the connection may take to take why a call ended early.
+LAST_WORDS_SECONDS = 2.0
 # How long an answer goes on after its token or access was withdrawn (security.md #134).
 RECHECK_SECONDS = 15.0
 
@@ -146,7 +149,9 @@ class AnswerStream:
             _unwatched.discard(self)
             if self._watch is not None:
                 self._watch.cancel()
-        await self._finish_early(self._ended)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_SECONDS):
+                await self._finish_early(self._ended)
         await self._end_log()
         return self._ended
 
@@ -330,6 +335,9 @@ class AnswerStream:
     def _end(self, why: End) -> None:
         if self._ended is None and self._task is not None and not self._task.done():
             self._ended = why
+            if self._questions is not None and why in (End.GONE, End.STALLED):
+                # Taking them back would be written where nobody reads.
+                self._questions.drop_all()
             self._task.cancel()
 
     def overdue(self) -> None:
@@ -370,7 +378,11 @@ class AnswerStream:
     def _until_next_duty(self, checked: float) -> float:
         due = checked + RECHECK_SECONDS
         if self._away_since:
-            return max(0.01, min(due, self._away_since + event_log.AWAY_SECONDS) - time.monotonic())
+            # Who came back on another connection and reads there is not away.
+            away = self._log.away_since if self._log is not None else self._away_since
+            if away:
+                due = min(due, away + event_log.AWAY_SECONDS)
+            return max(0.01, due - time.monotonic())
         if self._accepts.events and not self._sending_since and not self._away:
             due = min(due, self._next_keep_alive())
         return max(0.01, due - time.monotonic())

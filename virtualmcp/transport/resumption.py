@@ -9,7 +9,8 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from typing import Final
+import time
+from typing import Any, Final
 
 import msgspec
 
@@ -34,6 +35,8 @@ KEEP_ALIVE_SECONDS: Final = 15.0
 OWNER_SECONDS: Final = 4.0
 SIGN_SECONDS: Final = 2.0
 SILENT_SECONDS: Final = 10.0
+RECONNECT_MILLISECONDS: Final = 1_000
+LAST_WORDS_SECONDS: Final = 2.0
 _LOST: Final = (
     "The connection to this call was lost, and the process that ran it has ended or no longer "
     "keeps its answer. Whether it was carried out is not known: look before you repeat it."
@@ -49,7 +52,7 @@ _mail = msgspec.msgpack.Decoder(_Mail)
 
 
 class ResumedStream:
-    """The stream that goes on where another one broke off."""
+    """The stream that goes on where another one broke off; an ``open_streams.OpenStream``."""
 
     def __init__(self, exchange: Exchange, session: Session, position: Position) -> None:
         self._exchange = exchange
@@ -57,15 +60,36 @@ class ResumedStream:
         self._position = position
         self._number = position.number
         self._leaving: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._started = self._ending = False
+        self._last_words: bytes | None = b""
+        self.user_id = exchange.holder.user_id
+        self.token_digest = exchange.holder.token_digest
+        self.session_digest = session.digest
+        # It keeps itself alive.
+        self.written_at = self.writing_since = self.checked_at = 0.0
+        self.changed = False
 
     async def run(self) -> None:
         """Write what followed the last event the client has, and go on to the end."""
-        exchange, digest = self._exchange, self._session.digest
+        self._task = asyncio.current_task()
+        try:
+            if not self._ending:
+                await self._go_on()
+                return
+        except asyncio.CancelledError:
+            if not self._ending or self._task is None or self._task.uncancel():
+                raise
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_SECONDS):
+                await self._say_last()
+
+    async def _go_on(self) -> None:
+        digest = self._session.digest
         token = self._position.token
         log = event_log.find(digest, event_log.name_of(token))
         kept = await event_log.kept_for_all(digest, token) if log is None else None
-        headers = [*SSE_HEADERS, *exchange.extra]
-        await exchange.send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._start()
         await self._send(b": resumed\n\n")
         self._leaving = asyncio.get_running_loop().create_task(self._until_gone())
         try:
@@ -91,9 +115,6 @@ class ResumedStream:
                     return
                 if not await self._wait(news, KEEP_ALIVE_SECONDS):
                     await self._send(b": waiting\n\n")
-                    if not self._gone and not await self._exchange.still_allowed():
-                        await self._close()
-                        return
         finally:
             log.release(self)
 
@@ -118,7 +139,7 @@ class ResumedStream:
             except TimeoutError:
                 await self._say_lost()
             finally:
-                if self._gone:
+                if self._gone or self._ending:
                     await in_thread(_ask, f"{reply} stop")
 
     async def _receive(self, box: node_mail.Mailbox, seconds: float) -> bytes:
@@ -148,8 +169,17 @@ class ResumedStream:
                 await self._send(data)
                 self._number = number
 
+    async def _start(self) -> None:
+        self._started = True
+        headers = [*SSE_HEADERS, *self._exchange.extra]
+        await self._exchange.send(
+            {"type": "http.response.start", "status": 200, "headers": headers}
+        )
+
     async def _send(self, data: bytes) -> None:
+        self.writing_since = time.monotonic()
         await self._exchange.send({"type": "http.response.body", "body": data, "more_body": True})
+        self.writing_since = 0.0
 
     async def _close(self) -> None:
         if not self._gone:
@@ -172,6 +202,42 @@ class ResumedStream:
     async def _until_gone(self) -> None:
         while (await self._exchange.receive())["type"] != "http.disconnect":
             continue
+
+    # How it ends before the call does: the client may come back for the rest --------------------
+    def keep_alive(self) -> None:
+        """Nothing to do: it writes comments itself."""
+
+    def stall(self) -> None:
+        """Give up on a client that does not read."""
+        self._end(None)
+
+    def drain(self) -> None:
+        """End in an orderly way: this process is about to stop."""
+        self._end(b"retry: %d\n\n" % RECONNECT_MILLISECONDS)
+
+    def end_session(self) -> None:
+        """End because the session it belongs to has ended."""
+        self._end(b"")
+
+    async def recheck(self, *, changed: bool) -> None:
+        """End if access has ended."""
+        if self._session.expires_at <= time.time() or not await self._exchange.still_allowed():
+            self._end(b"")
+
+    def _end(self, last_words: bytes | None) -> None:
+        if self._ending:
+            return
+        self._ending, self._last_words = True, last_words
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+
+    async def _say_last(self) -> None:
+        """End the answer, so that nobody waits for more; a client that stalled takes nothing."""
+        if self._last_words is None or self._gone:
+            return
+        if not self._started:
+            await self._start()
+        await self._exchange.send({"type": "http.response.body", "body": self._last_words})
 
 
 def _ask(key: str) -> None:
@@ -239,4 +305,4 @@ def priming(log: EventLog, session: Session) -> bytes:
     """Return what a call's stream begins with: an id to resume from (a19)."""
     if session.revision != LEGACY_LATEST:
         return b""
-    return b"id: %b.0\nretry: 1000\ndata: \n\n" % log.token.encode()
+    return b"id: %b.0\nretry: %d\ndata: \n\n" % (log.token.encode(), RECONNECT_MILLISECONDS)
