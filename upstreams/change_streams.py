@@ -25,7 +25,14 @@ from upstreams.call_answer import SessionGone
 from upstreams.canonical_call import ClientFacts
 from upstreams.change_interest import Interest
 from upstreams.credentials import Credential
-from upstreams.errors import CredentialRefused, NeedsConnection, SetupFailed, UpstreamError
+from upstreams.errors import (
+    CredentialRefused,
+    NeedsConnection,
+    ScopeInsufficient,
+    SetupFailed,
+    UpstreamError,
+)
+from upstreams.models import CredentialKind
 from upstreams.modern_listening import ListeningRefused
 from upstreams.revisions import Era
 from upstreams.shared_interest import Heard, SharedInterest, Subscription, stop
@@ -59,6 +66,8 @@ class ChangeStream:
         self._client = client
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
+        # Whether the credential was renewed since the upstream last took one.
+        self._renewed = False
 
     def _tell_of_lists(self) -> None:
         for lists_changed in _when_lists_change:
@@ -131,13 +140,30 @@ class ChangeStream:
                 self.shared.settle(self.shared.wanted(), Interest())
 
     async def _listen(self) -> None:
-        """Open the stream in the manner of the era and follow it to its end.
+        """Follow a stream to its end; a token that is refused is renewed once.
 
         Raises:
             UpstreamError: it can't be opened, or broke off.
         """
-        facts, user_id = self.facts, next(iter(self.shared.parts)).user_id
-        credential, principal = await self._credential(user_id), str(user_id)
+        user_id = next(iter(self.shared.parts)).user_id
+        credential = await self._credential(user_id)
+        try:
+            await self._follow(credential, user_id)
+        except ScopeInsufficient:
+            raise
+        except CredentialRefused:
+            self._renewed = self._renewed and not self.shared.honoured
+            # A key is left to the calls: only what they are told ends one.
+            if self._renewed or self.facts.credential_kind == CredentialKind.USER_KEY:
+                raise
+            self._renewed = True
+            await credentials.renew(user_id, self.facts, credential)
+        else:
+            self._renewed = False
+
+    async def _follow(self, credential: Credential, user_id: int) -> None:
+        """Open the stream in the manner of the era and follow it to its end."""
+        facts, principal = self.facts, str(user_id)
         opened = await mcp_client.opening(facts, credential, self._client, principal=principal)
         era, _ = await mcp_client.era_of(facts, credential)
         if era is Era.MODERN:

@@ -4,6 +4,7 @@ All of it is blocking; ``credentials`` caches the results and renews them.
 """
 
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final
@@ -28,6 +29,10 @@ from upstreams.upstream_facts import UpstreamFacts
 # thirds of its life.
 RENEW_AHEAD: Final = 60.0
 MOST_STEP_UPS: Final = 2
+# Of what an upstream says it wants, so much is remembered and asked for.
+MOST_WANTED: Final = 50
+LONGEST_WANTED: Final = 2_000
+MOST_COUNTED: Final = 20
 BY_OAUTH: Final = frozenset({CredentialKind.USER_OAUTH, CredentialKind.SHARED_OAUTH})
 
 
@@ -255,6 +260,16 @@ def has_refresh_token(account: UpstreamAccount, facts: UpstreamFacts) -> bool:
     return bool(tokens.refresh_token)
 
 
+def _bounded(words: Iterable[str]) -> list[str]:
+    """Return the first words, as many as may travel in an address (RFC 6749 3.3)."""
+    kept: list[str] = []
+    for word in words:
+        if len(kept) == MOST_WANTED or len(" ".join((*kept, word))) > LONGEST_WANTED:
+            break
+        kept.append(word)
+    return kept
+
+
 def _count_step_up(account: UpstreamAccount, facts: UpstreamFacts, missing: str) -> None:
     """Count how often these scopes were asked for (protocol.md 5.13).
 
@@ -270,7 +285,8 @@ def _count_step_up(account: UpstreamAccount, facts: UpstreamFacts, missing: str)
             detail=f"not granted: {missing[:300]!r}; see the scopes on the upstream's page, or "
             "have the person disconnect and connect again",
         )
-    account.step_ups = {**account.step_ups, missing[:1000]: asked + 1}
+    kept = [pair for pair in account.step_ups.items() if pair[0] != missing]
+    account.step_ups = dict([*kept[1 - MOST_COUNTED :], (missing, asked + 1)])
 
 
 def want_scope(user_id: int, facts: UpstreamFacts, scope: str) -> None:
@@ -281,7 +297,8 @@ def want_scope(user_id: int, facts: UpstreamFacts, scope: str) -> None:
         SetupFailed: all of it was granted already; connecting again would only go in circles.
     """
     account = usable_account(user_id, facts)
-    granted, wanted = set(scope_words(account.scope)), set(scope_words(scope))
+    words = _bounded(scope_words(scope))
+    granted, wanted = set(scope_words(account.scope)), set(words)
     if wanted and wanted <= granted:
         raise SetupFailed(
             "authorization",
@@ -291,9 +308,10 @@ def want_scope(user_id: int, facts: UpstreamFacts, scope: str) -> None:
     pending = set(scope_words(account.wanted_scope))
     if not wanted <= pending or not wanted:
         _count_step_up(account, facts, " ".join(sorted(wanted - granted)))
-        words = dict.fromkeys((*scope_words(account.wanted_scope), *scope_words(scope)))
+        # What is asked for now is kept, whatever was asked for before.
+        all_wanted = _bounded(dict.fromkeys((*words, *scope_words(account.wanted_scope))))
         UpstreamAccount.objects.filter(pk=account.pk).update(
-            wanted_scope=" ".join(words), step_ups=account.step_ups
+            wanted_scope=" ".join(all_wanted), step_ups=account.step_ups
         )
     raise NeedsConnection(
         f"{facts.title} asks for further permissions. Connect it again to grant them.",

@@ -160,8 +160,8 @@ async def begin(user: "User", upstream: Upstream, *, browser: str, return_to: st
             shared=shared,
             issuer=found.server.issuer,
             iss_required=found.server.iss_in_answer,
-            sealed_verifier=sealed_secrets.seal_verifier(
-                verifier, user_id=user.pk, upstream=upstream
+            sealed_verifier=await in_thread(
+                sealed_secrets.seal_verifier, verifier, user_id=user.pk, upstream=upstream
             ),
             redirect_uri=client.redirect_uri,
             resource=resource,

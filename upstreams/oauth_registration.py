@@ -208,7 +208,7 @@ async def _registered(upstream: Upstream, found: Discovered) -> UpstreamClient:
         )
         if answer.status not in (200, 201):
             raise _refused(server, answer)
-        values = registration_values(answer.json_object(), upstream, server)
+        values = await in_thread(registration_values, answer.json_object(), upstream, server)
     except SetupFailed:
         raise
     except UpstreamError as error:

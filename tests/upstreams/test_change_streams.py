@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from tests.fakes.mcp_upstream import Canned, FakeUpstream
-from tests.upstreams.relaying import facts_for, until
-from upstreams import change_streams, legacy_sessions, mcp_client
+from tests.upstreams.relaying import bearer, facts_for, until
+from upstreams import change_streams, credentials, legacy_sessions, mcp_client
 from upstreams.canonical_call import ClientFacts
 from upstreams.change_interest import UPDATED, Interest, from_filter, part_of
+from upstreams.credentials import Credential
 from upstreams.shared_interest import Subscription
 
 ERAS = ("modern", "legacy")
@@ -185,6 +186,36 @@ async def test_an_upstream_that_is_away_is_listened_to_when_it_is_back() -> None
         upstream.tokens = set()
         assert await ear.open(upstream) == ear.interest
         ear.close()
+
+
+async def test_a_token_that_is_refused_is_renewed_once_and_listened_with(
+    upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens, renewals = ["old"], []
+
+    async def stored(user_id: int, facts: Any) -> Credential:
+        return bearer(tokens[-1])
+
+    async def renew(user_id: int, facts: Any, refused: Credential) -> Credential:
+        renewals.append(refused)
+        tokens.append("good" if len(renewals) == 1 else "bad")
+        return bearer(tokens[-1])
+
+    monkeypatch.setattr(credentials, "credential_for", stored)
+    monkeypatch.setattr(credentials, "renew", renew)
+    upstream.tokens = {"good"}
+    ear = Ear(Interest(frozenset({"tools"}), frozenset({NOTE})))
+    await ear.open(upstream, credential_kind="user_oauth")
+    await until(lambda: upstream.listening == 1)
+    assert renewals == [bearer("old")]
+    monkeypatch.setattr(change_streams, "REFUSED_PAUSE", 0.02)
+    upstream.tokens = {"nobody has this"}
+    upstream.end_streams()
+    await until(lambda: len(renewals) == 2)
+    seen = len(upstream.requests)
+    await until(lambda: len(upstream.requests) > seen + 3)
+    assert len(renewals) == 2
+    ear.close()
 
 
 async def test_an_upstream_without_get_streams_honours_no_subscription() -> None:

@@ -1,5 +1,6 @@
 """Connecting an account through the pages (protocol.md e4 to e8, security.md 4E)."""
 
+import asyncio
 import json
 import re
 import time
@@ -23,7 +24,7 @@ from tests.upstreams.connecting import (
     query_of,
     upstream_at,
 )
-from upstreams import accounts, sealed_secrets
+from upstreams import accounts, sealed_secrets, token_vault
 from upstreams.models import PendingAuthorization, UpstreamAccount
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -40,6 +41,22 @@ def test_a_person_connects_their_account(server, protected) -> None:
     assert sealed_secrets.open_tokens(account, upstream.url).access_token in server.tokens
     assert "at-" not in account.sealed_secret
     assert accounts.status_for(alice, upstream).state == "connected"
+
+
+def test_sealing_what_a_connect_needs_holds_nobody_else_up(server, protected, monkeypatch) -> None:
+    real, on_the_loop = token_vault.seal, []
+
+    def seal(*members):
+        try:
+            asyncio.get_running_loop()
+            on_the_loop.append(members[1])  # a key service may take seconds to answer
+        except RuntimeError:
+            pass
+        return real(*members)
+
+    monkeypatch.setattr(token_vault, "seal", seal)
+    connect(browser_of(person()), upstream_at(protected.url))
+    assert on_the_loop == []
 
 
 def test_the_request_to_the_authorization_server_holds_what_the_specification_wants(

@@ -222,6 +222,26 @@ def test_a_step_up_asks_for_both_scopes_and_not_in_circles(server, protected) ->
         run(renew(alice.pk, facts, old, scope="write"))
 
 
+def test_what_an_upstream_asks_for_is_remembered_within_bounds(server, protected) -> None:
+    alice, upstream = person(), upstream_at(protected.url, oauth_scopes="read")
+    connect(browser_of(alice), upstream)
+    facts = facts_of(upstream)
+    old = run(credential_for(alice.pk, facts))
+    for number in range(30):
+        wanted = " ".join(f"s{number}-{word}" for word in range(9)) + " " + "x" * 150
+        with pytest.raises(NeedsConnection):
+            run(renew(alice.pk, facts, old, scope=wanted))
+    account = account_of(alice, upstream)
+    words = account.wanted_scope.split()
+    assert words[0] == "s29-0" and len(words) <= 50
+    assert len(account.wanted_scope) <= 2_000
+    assert len(account.step_ups) <= 20
+    for _ in range(3):  # the same round
+        with pytest.raises(NeedsConnection):
+            run(renew(alice.pk, facts, old, scope=" ".join(f"{'y' * 90}{n}" for n in range(90))))
+    assert len(account_of(alice, upstream).wanted_scope) <= 2_000
+
+
 def test_scopes_that_a_server_never_grants_are_asked_for_twice_and_not_again(
     server, protected
 ) -> None:
