@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PYTHON = ROOT / ".venv" / "bin" / "python"
 CLOSING = re.compile(r"^=* ?((?:\d+ [a-z]+(?:, )?)+) in [\d.]+s")
 PASSED, FAILED = ("passed", "xfailed"), ("failed", "error", "errors", "xpassed")
-LEG_SECONDS = 900
+LEG_SECONDS = 1200
 # Tests wait for sockets and processes half of the time, so more of them run than there are cores.
 WORKERS = str((os.cpu_count() or 2) + 1)
 # What goes through the cache or the channel layer; the journeys start processes of their own.
