@@ -7,6 +7,7 @@ import pytest
 from oauth2_provider.models import get_access_token_model
 
 from oauthserver import bearer_tokens
+from oauthserver.models import ServiceAccount
 from tests.fakes.mcp_upstream import FakeUpstream
 from tests.virtualmcp.wire_client import messages
 from virtualmcp import route_table, tool_groups
@@ -134,5 +135,9 @@ def test_a_service_account_uses_what_its_token_is_for_whatever_the_groups(
         token = make_token(ada, "board")
         assert wire("board", token).modern("tools/call", READ).status_code == 404
         type(oauth_client).objects.update(authorization_grant_type="client-credentials")
+        bearer_tokens.forget()
+        # The grant type alone makes no service account of whoever the token is for.
+        assert wire("board", token).modern("tools/call", READ).status_code == 404
+        ServiceAccount.objects.create(client=oauth_client, user=ada)
         bearer_tokens.forget()
         assert wire("board", token).modern("tools/call", READ).status_code == 200
