@@ -10,14 +10,12 @@ derived from the vault's ring does, so that a new gateway needs no preparation.
 from datetime import timedelta
 from typing import Any, Final
 
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 from jwcrypto import jwk
 
-from upstreams import client_authentication, token_vault
+from upstreams import signing_keys, token_vault
 from upstreams.models import ClientKey
 from upstreams.signals import audit
 
@@ -31,7 +29,7 @@ def _owner(kid: str) -> str:
 
 def _opened(row: ClientKey) -> jwk.JWK:
     pem = token_vault.open_sealed(row.sealed_key, _owner(row.kid))
-    return client_authentication.key_from_pem(pem)
+    return signing_keys.key_from_pem(pem)
 
 
 def _rows() -> list[ClientKey]:
@@ -48,7 +46,7 @@ def signing_key() -> jwk.JWK:
     for row in _rows():
         if row.signs_from <= now:
             return _opened(row)
-    return client_authentication.derived_keys()[0]
+    return signing_keys.derived_keys()[0]
 
 
 def public_keys() -> dict[str, Any]:
@@ -56,7 +54,7 @@ def public_keys() -> dict[str, Any]:
     now, rows = timezone.now(), _rows()
     keys = [_opened(row) for row in rows]
     if not any(row.signs_from <= now - OVERLAP for row in rows):
-        keys += client_authentication.derived_keys()
+        keys += signing_keys.derived_keys()
     return {"keys": [key.export_public(as_dict=True) for key in keys]}
 
 
@@ -66,13 +64,8 @@ def rotate(*, actor: Any = None, at_once: bool = False) -> str:
     ``at_once`` is for a key that leaked: the new one signs now, and every other one is
     taken back. Servers that cached the old set refuse the gateway until they fetch it again.
     """
-    private = ec.generate_private_key(ec.SECP256R1())
-    pem = private.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    kid, now = str(client_authentication.key_from_pem(pem)["kid"]), timezone.now()
+    pem = signing_keys.new_key()
+    kid, now = str(signing_keys.key_from_pem(pem)["kid"]), timezone.now()
     with transaction.atomic():
         if at_once:
             ClientKey.objects.all().delete()

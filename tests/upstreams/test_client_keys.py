@@ -8,8 +8,8 @@ from django.test import Client
 from django.utils import timezone
 
 from upstreams import client_keys, key_rotation
-from upstreams.client_authentication import derived_keys
 from upstreams.models import ClientKey
+from upstreams.signing_keys import derived_keys
 from upstreams.token_vault import VaultError
 
 pytestmark = pytest.mark.django_db
