@@ -23,6 +23,7 @@ from upstreams.client_documents import (
 from upstreams.database_calls import in_thread
 from upstreams.egress_guard import upstream_rules
 from upstreams.errors import SetupFailed, UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from upstreams.fetched_answer import FetchedAnswer
 from upstreams.models import CredentialKind, Upstream, UpstreamClient
 from upstreams.oauth_discovery import Discovered
 from upstreams.server_metadata import ServerMetadata
@@ -301,7 +302,7 @@ def _usable(value: Any, limit: int) -> bool:
     return isinstance(value, str) and 0 < len(value) <= limit and value.isprintable()
 
 
-def _refused(server: ServerMetadata, answer: http_client.FetchedAnswer) -> SetupFailed:
+def _refused(server: ServerMetadata, answer: FetchedAnswer) -> SetupFailed:
     code = ""
     try:
         code = str(answer.json_object().get("error", ""))[:60]

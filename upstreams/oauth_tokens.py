@@ -15,7 +15,7 @@ from upstreams.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from upstreams.http_client import FetchedAnswer
+from upstreams.fetched_answer import FetchedAnswer
 from upstreams.server_metadata import ServerMetadata
 from upstreams.token_replies import TokenReply
 

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from django.conf import settings
 from django.utils import timezone
@@ -23,10 +23,8 @@ from django.utils import timezone
 from upstreams import trace_redaction
 from upstreams.database_calls import in_thread
 from upstreams.errors import ConnectRefused, SetupFailed, UpstreamError
+from upstreams.fetched_answer import FetchedAnswer
 from upstreams.models import OAuthTrace
-
-if TYPE_CHECKING:
-    from upstreams.http_client import FetchedAnswer
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +89,7 @@ def exchanged(
     url: str,
     headers: Mapping[str, str],
     content: bytes,
-    answer: "FetchedAnswer | None",
+    answer: FetchedAnswer | None,
     error: UpstreamError | None,
     seconds: float,
 ) -> None:

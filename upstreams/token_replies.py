@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from upstreams.errors import SetupFailed, UpstreamAnswerInvalid
-from upstreams.http_client import FetchedAnswer, parse_object
+from upstreams.fetched_answer import FetchedAnswer, parse_object
 from upstreams.server_metadata import scope_words
 
 STEP: Final = "token"
