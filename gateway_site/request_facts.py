@@ -6,12 +6,12 @@ carries both without being handed them.
 
 import re
 import secrets
-from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest, HttpResponse
+
+from gateway_site.two_way_middleware import TwoWayMiddleware
 
 REQUEST_ID_HEADER = "X-Request-Id"
 _ACCEPTABLE_ID = re.compile(r"^[A-Za-z0-9._-]{8,64}$")
@@ -36,25 +36,14 @@ def facts_of(request: HttpRequest) -> RequestFacts:
     return RequestFacts(request_id, request.META.get("REMOTE_ADDR", "") or "")
 
 
-class RequestFactsMiddleware:
+class RequestFactsMiddleware(TwoWayMiddleware):
     """Sets the facts for the time of one request and returns its id in a header."""
 
-    sync_capable = True
-    async_capable = True
-
-    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
-        self.get_response = get_response
-        self.is_async = iscoroutinefunction(get_response)
-        if self.is_async:
-            markcoroutinefunction(self)
-
-    def __call__(self, request: HttpRequest) -> HttpResponse:
+    def answer(self, request: HttpRequest) -> HttpResponse:
         """Answer the request with its facts in place."""
-        if self.is_async:
-            return self._answer_async(request)  # type: ignore[return-value]
         token = current.set(self._note(request))
         try:
-            response = self.get_response(request)
+            response: HttpResponse = self.get_response(request)
             response.headers[REQUEST_ID_HEADER] = current.get().request_id
             return response
         finally:
@@ -67,10 +56,11 @@ class RequestFactsMiddleware:
         request.request_id = facts.request_id  # type: ignore[attr-defined]
         return facts
 
-    async def _answer_async(self, request: HttpRequest) -> HttpResponse:
+    async def answer_async(self, request: HttpRequest) -> HttpResponse:
+        """The same in the asynchronous chain."""
         token = current.set(self._note(request))
         try:
-            response: HttpResponse = await self.get_response(request)  # type: ignore[misc]
+            response: HttpResponse = await self.get_response(request)
             response.headers[REQUEST_ID_HEADER] = current.get().request_id
             return response
         finally:

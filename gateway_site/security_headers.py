@@ -1,9 +1,8 @@
 """Response headers that neither Django nor django-csp sets: what pages may ask the browser for."""
 
-from collections.abc import Callable
-
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest, HttpResponse
+
+from gateway_site.two_way_middleware import TwoWayMiddleware
 
 PERMISSIONS_POLICY = ", ".join(
     f"{feature}=()"
@@ -35,23 +34,13 @@ def add_headers(request: HttpRequest, response: HttpResponse) -> HttpResponse:
     return response
 
 
-class SecurityHeadersMiddleware:
+class SecurityHeadersMiddleware(TwoWayMiddleware):
     """Adds the headers to every answer of Django, errors included."""
 
-    sync_capable = True
-    async_capable = True
-
-    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
-        self.get_response = get_response
-        self.is_async = iscoroutinefunction(get_response)
-        if self.is_async:
-            markcoroutinefunction(self)
-
-    def __call__(self, request: HttpRequest) -> HttpResponse:
+    def answer(self, request: HttpRequest) -> HttpResponse:
         """Answer the request and add the headers."""
-        if self.is_async:
-            return self._answer_async(request)  # type: ignore[return-value]
         return add_headers(request, self.get_response(request))
 
-    async def _answer_async(self, request: HttpRequest) -> HttpResponse:
-        return add_headers(request, await self.get_response(request))  # type: ignore[misc]
+    async def answer_async(self, request: HttpRequest) -> HttpResponse:
+        """The same in the asynchronous chain."""
+        return add_headers(request, await self.get_response(request))

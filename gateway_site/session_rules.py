@@ -5,16 +5,16 @@ renewed every few minutes, not with every request.
 """
 
 import time
-from collections.abc import Callable
 
 from allauth.account.authentication import get_authentication_records
 from allauth.mfa.models import Authenticator
 from allauth.usersessions.models import UserSession
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 
 from gateway_site.page_context import second_factor_required
+from gateway_site.two_way_middleware import TwoWayMiddleware
 
 NOTE_EVERY = 300.0
 _NOTED = "session_noted_at"
@@ -22,29 +22,19 @@ _NOTED = "session_noted_at"
 _OPEN_PATHS = ("/accounts/2fa/", "/accounts/logout/", "/accounts/reauthenticate/", "/static/")
 
 
-class SessionRulesMiddleware:
+class SessionRulesMiddleware(TwoWayMiddleware):
     """Notes sessions, and sends people whose second factor is missing to add one."""
 
-    sync_capable = True
-    async_capable = True
-
-    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
-        self.get_response = get_response
-        self.is_async = iscoroutinefunction(get_response)
-        if self.is_async:
-            markcoroutinefunction(self)
-
-    def __call__(self, request: HttpRequest) -> HttpResponse:
+    def answer(self, request: HttpRequest) -> HttpResponse:
         """Apply the rules, then answer the request."""
-        if self.is_async:
-            return self._answer_async(request)  # type: ignore[return-value]
         return _apply(request) or self.get_response(request)
 
-    async def _answer_async(self, request: HttpRequest) -> HttpResponse:
+    async def answer_async(self, request: HttpRequest) -> HttpResponse:
+        """The same in the asynchronous chain."""
         answer: HttpResponse | None = None
         if request.COOKIES:
             answer = await sync_to_async(_apply)(request)
-        return answer or await self.get_response(request)  # type: ignore[misc]
+        return answer or await self.get_response(request)
 
 
 def _apply(request: HttpRequest) -> HttpResponse | None:
