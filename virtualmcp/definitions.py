@@ -51,10 +51,15 @@ class Standing(StrEnum):
 
 @dataclass(slots=True, frozen=True)
 class Known:
-    """The definitions one name was seen with: what is decided of each, and the last one seen."""
+    """The definitions one name was seen with: what is decided of each, and the last one seen.
+
+    ``refused``: the last word of an administrator on the name was a no, so another wording is not
+    served either before they have looked at it, whatever the policy.
+    """
 
     standings: Mapping[str, Standing]
     last: str
+    refused: bool = False
 
 
 @dataclass(slots=True, frozen=True)
@@ -62,8 +67,8 @@ class Review:
     """A Virtual MCP's rules for definitions, and what is known of them.
 
     ``hold_new``: what is seen for the first time waits for an administrator. ``hold_changed``:
-    so does what differs from what was seen before. Otherwise either is served; a change raises
-    an alert in any case.
+    so does what differs from what was seen before. Otherwise either is served, unless the name was
+    rejected; a change raises an alert in any case.
     """
 
     hold_new: bool = False
@@ -94,7 +99,7 @@ class Review:
         standing = known.standings.get(digest or known.last, Standing.NEW)
         if standing is Standing.APPROVED:
             return True
-        if standing is Standing.REJECTED:
+        if standing is Standing.REJECTED or known.refused:
             return False
         approved = Standing.APPROVED in known.standings.values()
         return not (self.hold_changed if approved else self.hold_new)

@@ -9,8 +9,9 @@ import asyncio
 import hashlib
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from datetime import datetime
 from types import MappingProxyType
 
 from channels.db import database_sync_to_async
@@ -298,23 +299,31 @@ def _plain_rule(rule: RuleFacts) -> tuple[int, list[str], list[int]]:
     return (rule.upstream_id, sorted(rule.tools), sorted(rule.group_ids))
 
 
-def _review(row: VirtualMcp) -> tuple[Review, list[tuple[int, str, str, str, str]]]:
+def _review(row: VirtualMcp) -> tuple[Review, Sequence[tuple[object, ...]]]:
     """Return the rules for definitions and what is known of them, and the rows it came from."""
     rows = list(
         row.definitions.order_by("pk").values_list(
-            "upstream_id", "subject", "name", "digest", "state"
+            "upstream_id", "subject", "name", "digest", "state", "decided_at"
         )
     )
     standings: dict[Pinned, dict[str, Standing]] = {}
-    for upstream_id, subject, name, digest, state in rows:
-        standings.setdefault((upstream_id, subject, name), {})[digest] = Standing(state)
+    decided: dict[Pinned, tuple[datetime, bool]] = {}
+    for upstream_id, subject, name, digest, state, decided_at in rows:
+        pinned: Pinned = (upstream_id, subject, name)
+        standings.setdefault(pinned, {})[digest] = Standing(state)
+        if decided_at is not None:
+            word = (decided_at, state == Standing.REJECTED)
+            decided[pinned] = max(decided.get(pinned, word), word)
     written = Counter(upstream_id for upstream_id, *_ in rows)
-    known = {pinned: Known(found, next(reversed(found))) for pinned, found in standings.items()}
+    known = {
+        pinned: Known(found, next(reversed(found)), pinned in decided and decided[pinned][1])
+        for pinned, found in standings.items()
+    }
     review = Review(
         hold_new=row.new_definitions == VirtualMcp.NewDefinitions.HOLD,
         hold_changed=row.changed_definitions == VirtualMcp.ChangedDefinitions.HOLD,
         known=MappingProxyType(known),
-        any_rejected=any(state == Standing.REJECTED for *_, state in rows),
+        any_rejected=any(state == Standing.REJECTED for *_, state, _ in rows),
         full=frozenset(
             upstream_id
             for upstream_id, count in written.items()

@@ -646,6 +646,7 @@ MAP: dict[str, tuple[str, ...]] = {
         "a_changed_description_raises_one_alert_and_is_served_where_the_policy_says_so",
         "a_changed_tool_is_hidden_and_refused_until_it_is_approved",
         "a_host_that_never_lists_again_can_not_call_what_changed",
+        "a_rejected_tool_worded_anew_stays_hidden_until_an_administrator_decides",
     )
     + _in(
         "virtualmcp/test_definition_admin",

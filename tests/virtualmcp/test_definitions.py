@@ -192,6 +192,47 @@ async def test_a_rejected_definition_is_held_back_whatever_the_policy(upstream, 
     assert "echo" in await seen_again()
 
 
+@pytest.mark.parametrize("policy", [{}, {"changed_definitions": "hold"}])
+async def test_a_rejected_tool_worded_anew_stays_hidden_until_an_administrator_decides(
+    upstream, alerts, policy
+):
+    await serving(upstream, **policy)
+    await seen_again()
+    # The only wording there is: trusted when it was first seen, then refused by somebody.
+    rows = ToolDefinition.objects.filter(name="echo")
+    await in_thread(lambda: definition_review.decide(rows, approve=False, actor="root"))
+    route_table.forget()
+    say(upstream, "Harmless, I promise.")
+    assert "echo" not in await seen_again()
+    assert await states() == ["rejected", "waiting"]
+    assert alerts[-1] == (
+        "definition.waiting",
+        "alpha in team",
+        {"definitions": ["echo"], "count": 1},
+    )
+    routed.forget_everything()
+    error = await Client().error("tools/call", {"name": "echo", "arguments": {}})
+    assert "held back" in error.message
+    assert upstream.calls("tools/call") == []
+
+    assert await decide(True, name="echo") == 1
+    assert "echo" in await seen_again()
+    # The name is trusted again, so the policy alone says what becomes of the next wording.
+    say(upstream, "Another wording.")
+    assert ("echo" in await seen_again()) == (not policy)
+
+
+async def test_the_last_decision_on_a_name_counts(upstream):
+    await serving(upstream)
+    for text in ("Say it back", POISON, "Say it back, please"):
+        say(upstream, text)
+        await seen_again()
+    await decide(False, content__contains="IMPORTANT")
+    await decide(True)
+    say(upstream, "Say it back, thank you")
+    assert "echo" in await seen_again()
+
+
 async def test_prompts_are_pinned_like_tools(upstream):
     await serving(upstream, changed_definitions="hold")
     assert await Client().names("prompts/list") == ["greet"]
