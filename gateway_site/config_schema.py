@@ -193,6 +193,7 @@ class VirtualMcpEntry(Entry):
     access: list[AccessEntry] | None = None
     step_up: bool | None = None
     ask_again: Literal["never", "grown", "tools"] | None = None
+    app_domains: Literal["drop", "recompute"] | None = None
     state: State = State.PRESENT
 
 

@@ -190,6 +190,7 @@ def apply_virtual_mcp(entry: VirtualMcpEntry, path: str, applying: Applying) -> 
         changed_definitions=entry.changed_tools,
         step_up=entry.step_up,
         ask_again=entry.ask_again,
+        app_domains=entry.app_domains,
     )
     groups = None if entry.groups is None else _groups(entry.groups, f"{path}.groups")
     choices = None if entry.upstreams is None else _choices(entry.upstreams, f"{path}.upstreams")

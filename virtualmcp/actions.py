@@ -28,9 +28,11 @@ EDITABLE: Final = (
     "changed_definitions",
     "step_up",
     "ask_again",
+    "app_domains",
 )
 _TOLD_IN_AUDIT: Final = (
     *("enabled", "audience", "new_definitions", "changed_definitions", "step_up", "ask_again"),
+    "app_domains",
 )
 MOST_CHOICES: Final = 50
 MOST_CHOSEN_TOOLS: Final = 1_000

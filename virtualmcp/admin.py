@@ -104,6 +104,7 @@ class VirtualMcpAdmin(_ServerAdmin):
             {"fields": ["new_definitions", "changed_definitions"]},
         ),
         ("What people are asked", {"fields": ["step_up", "ask_again"]}),
+        ("MCP Apps", {"fields": ["app_domains"]}),
     ]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[VirtualMcp]:

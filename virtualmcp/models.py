@@ -27,6 +27,10 @@ class VirtualMcp(models.Model):
         ALERT = "alert", "Go on offering them, and raise an alert"
         HOLD = "hold", "Hold them back until an administrator approves them"
 
+    class AppDomains(models.TextChoices):
+        DROP = "drop", "Leave them out: each host gives an app a place of its own choice"
+        RECOMPUTE = "recompute", "Make them anew for this server's address (Claude)"
+
     class AskAgain(models.TextChoices):
         NEVER = "never", "Never: what they agreed to holds until somebody ends it"
         GROWN = "grown", "When it reaches more: an upstream more, another client name or host"
@@ -57,6 +61,15 @@ class VirtualMcp(models.Model):
         choices=AskAgain,
         default=AskAgain.GROWN,
         help_text="At the client's next token refresh, within an hour.",
+    )
+    app_domains = models.CharField(
+        "domains of MCP Apps",
+        max_length=9,
+        choices=AppDomains,
+        default=AppDomains.DROP,
+        help_text="An upstream that names the domain its app runs under (_meta.ui.domain) means "
+        "its own address, which hosts refuse behind another. Only apps that call services which "
+        "list that domain need it made anew.",
     )
     upstreams = models.ManyToManyField(Upstream, through="UpstreamChoice")
     created_at = models.DateTimeField(auto_now_add=True)

@@ -119,7 +119,7 @@ def _merge(
     unpinned: list[Sighting] = []
     seen: set[str] = set()
     for choice, content in parts:
-        mapping = ResultMapping("" if server.transparent else choice.upstream.key)
+        mapping = server.mapping(choice.upstream)
         for entry in content.entries:
             if not _offered(server, choice, content, entry, era):
                 continue

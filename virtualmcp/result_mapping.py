@@ -9,14 +9,15 @@ from collections.abc import Callable
 
 import msgspec
 
-from virtualmcp import raw_members, resource_uris
+from virtualmcp import app_domains, raw_members, resource_uris
 from virtualmcp.listed_entries import Kind
 from virtualmcp.raw_members import Members, NotAnObject
 
 _META_URIS = ("ui/resourceUri", "openai/outputTemplate")
 _META_SIGNS = (b'"resourceUri"', b'"ui/resourceUri"', b'"openai/outputTemplate"')
-# Hosts derive the domain of an app from the connector's URL, which is the gateway's and not the
-# upstream's; a domain made for the other one is refused (ext-apps, protocol.md 3.4).
+# A host that lets apps name their domain expects the one of the connector's URL, which is the
+# gateway's and not the upstream's; a domain made for the other one is refused (ext-apps,
+# protocol.md 3.4).
 _DOMAIN_SIGN = b'"domain"'
 
 _Change = Callable[[msgspec.Raw], msgspec.Raw | None]
@@ -26,14 +27,16 @@ class ResultMapping:
     """The mapping for one upstream of one answer.
 
     ``key`` is the upstream's, or ``""`` in a transparent Virtual MCP, where URIs stay and only
-    ``_meta.ui.domain`` goes. ``web`` collects the https URIs met: they keep their form, so who
+    ``_meta.ui.domain`` changes. ``app_address`` is the URL for which such a domain is made anew;
+    without one it is left out. ``web`` collects the https URIs met: they keep their form, so who
     mentioned them must be remembered.
     """
 
-    __slots__ = ("key", "web")
+    __slots__ = ("_app_address", "key", "web")
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, app_address: str = "") -> None:
         self.key = key
+        self._app_address = app_address
         self.web: list[str] = []
 
     # Lists --------------------------------------------------------------------------------
@@ -133,7 +136,11 @@ class ResultMapping:
         except NotAnObject:
             return None
         changed = self._set(members, "resourceUri", self._uri)
-        if members.pop("domain", None) is not None:
+        given = members.pop("domain", None)
+        if given is not None:
+            anew = app_domains.anew(raw_members.text(given), self._app_address)
+            if anew:
+                members["domain"] = raw_members.raw(anew)
             changed = True
         return raw_members.raw(members) if changed else None
 

@@ -21,6 +21,7 @@ from upstreams.upstream_facts import UpstreamFacts
 from virtualmcp import definitions
 from virtualmcp.definitions import Known, Pinned, Review, Standing
 from virtualmcp.models import PublicName, UpstreamChoice, VirtualMcp
+from virtualmcp.result_mapping import ResultMapping
 from virtualmcp.tool_groups import reading_tools
 
 LIFETIME = 60.0
@@ -100,6 +101,8 @@ class VirtualMcpFacts:
     # How many upstreams there are, whoever looks; names are the same for everybody.
     upstream_count: int = 0
     review: Review = field(default_factory=Review)
+    # The URL for which domains of MCP Apps are made anew; "" leaves them out.
+    app_address: str = ""
 
     # Exactly one upstream: nothing is renamed (protocol.md 3.1).
     transparent: bool = field(init=False)
@@ -114,6 +117,10 @@ class VirtualMcpFacts:
             if choice.upstream.id == upstream_id:
                 return choice
         return None
+
+    def mapping(self, upstream: UpstreamFacts) -> ResultMapping:
+        """Return the mapping of names and URIs for one answer of an upstream."""
+        return ResultMapping("" if self.transparent else upstream.key, self.app_address)
 
     def choice_by_key(self, key: str) -> ChoiceFacts | None:
         """Return the choice whose upstream has this key."""
@@ -258,8 +265,9 @@ def read_facts(slug: str) -> VirtualMcpFacts | None:
     review, definitions = _review(row)
     about = (row.pk, row.slug, row.title, row.description, row.instructions, row.audience)
     apart = sorted((key, sorted(names)) for key, names in (reading or {}).items())
+    app_address = resource_of(slug) if row.app_domains == row.AppDomains.RECOMPUTE else ""
     policy = (row.new_definitions, row.changed_definitions, definitions, row.step_up, apart)
-    content = (*about, groups, choices, pins, sorted(map(_plain_rule, rules)), policy)
+    content = (*about, groups, choices, pins, sorted(map(_plain_rule, rules)), policy, app_address)
     return VirtualMcpFacts(
         id=row.pk,
         slug=row.slug,
@@ -278,6 +286,7 @@ def read_facts(slug: str) -> VirtualMcpFacts | None:
         rules=rules,
         upstream_count=len(choices),
         review=review,
+        app_address=app_address,
     )
 
 

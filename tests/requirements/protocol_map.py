@@ -670,6 +670,7 @@ MAP: dict[str, tuple[str, ...]] = {
         "virtualmcp/test_lists",
         "app_references_are_mapped_alike_in_tools_and_resources",
         "the_domain_of_an_app_is_dropped_and_the_rest_of_its_settings_stay",
+        "the_domain_of_an_app_is_made_anew_for_this_servers_address_where_it_is_wanted",
     )
     + _in("virtualmcp/test_result_mapping", "app_references_of_a_result_and_of_tools_agree"),
     "3.5": _in(

@@ -126,6 +126,7 @@ def form_data(*choices, **more):
         "new_definitions": "trust",
         "changed_definitions": "alert",
         "ask_again": "grown",
+        "app_domains": "drop",
         "choices-TOTAL_FORMS": str(len(choices)),
         "choices-INITIAL_FORMS": "0",
         "rules-TOTAL_FORMS": "0",

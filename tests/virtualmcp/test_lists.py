@@ -1,6 +1,7 @@
 """Lists of one and of several upstreams: whole, partial, stale, bounded, in pages."""
 
 import asyncio
+import hashlib
 import json
 import time
 
@@ -417,6 +418,26 @@ async def test_the_domain_of_an_app_is_dropped_and_the_rest_of_its_settings_stay
     await single(alpha)
     (entry,) = (await Client().result("resources/list"))["resources"]
     assert entry["_meta"]["ui"] == {"csp": settings["csp"]}
+
+
+async def test_the_domain_of_an_app_is_made_anew_for_this_servers_address_where_it_is_wanted(
+    alpha, beta
+):
+    theirs = f"{'a' * 32}.claudemcpcontent.com"
+    page = {"uri": "ui://a", "name": "a", "_meta": {"ui": {"domain": theirs}}}
+    alpha.resources = [page]
+    await in_thread(
+        lambda: routed.virtual_mcp(
+            routed.upstream(alpha, "alpha"),
+            routed.upstream(beta, "beta"),
+            app_domains="recompute",
+        )
+    )
+    client = Client()
+    listed = (await client.result("resources/list"))["resources"][0]
+    address = (await client.server()).resource
+    domain = hashlib.sha256(address.encode()).hexdigest()[:32] + ".claudemcpcontent.com"
+    assert listed["_meta"]["ui"]["domain"] == domain
 
 
 async def test_an_https_resource_of_two_upstreams_is_listed_once(alpha, beta):

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -89,6 +90,33 @@ def test_the_domain_of_an_app_goes_also_in_a_transparent_server():
     content = {"uri": "ui://x", "text": "", "_meta": {"ui": {"domain": "d", "csp": {"a": []}}}}
     found = mapped("read_result", {"contents": [content]}, key="", asked="ui://x", read="ui://x")
     assert found["contents"][0]["_meta"] == {"ui": {"csp": {"a": []}}}
+
+
+# What Claude's documentation gives for https://example.com/mcp.
+CLAUDE = "c3d80a4ed901ee05b21755a88273b4a4.claudemcpcontent.com"
+
+
+@pytest.mark.parametrize(
+    ("given", "address", "domain"),
+    [
+        (f"{'0' * 32}.claudemcpcontent.com", "https://example.com/mcp", CLAUDE),
+        (f"{'0' * 32}.claudemcpcontent.com", "", None),
+        # ChatGPT's form is an origin of the maker's choice; nobody may choose it for others here.
+        ("https://board.example", "https://example.com/mcp", None),
+        (7, "https://example.com/mcp", None),
+    ],
+)
+def test_the_domain_of_an_app_is_made_anew_in_the_form_that_is_reckoned_from_the_address(
+    given, address, domain
+):
+    settings = {"domain": given, "csp": {"a": []}, "prefersBorder": True, "x": 2**70}
+    content = {"uri": "ui://x", "text": '{"domain": "d"}', "_meta": {"ui": settings}}
+    raw = json.dumps({"contents": [content]}).encode()
+    mapping = ResultMapping("", address)
+    (found,) = json.loads(mapping.read_result(raw, asked="ui://x", read="ui://x"))["contents"]
+    assert found["_meta"]["ui"].pop("domain", None) == domain
+    del settings["domain"]
+    assert found == content
 
 
 def test_https_uris_stay_and_are_remembered():

@@ -6,8 +6,7 @@ from upstreams.canonical_call import Outcome
 from virtualmcp import raw_members
 from virtualmcp.eras.conversion import signed
 from virtualmcp.raw_members import NotAnObject
-from virtualmcp.result_mapping import ResultMapping
-from virtualmcp.routing import questions, sealed_tasks
+from virtualmcp.routing import questions, resource_routes, sealed_tasks
 from virtualmcp.routing.call_target import Target
 from virtualmcp.routing.client_request import ClientRequest
 from virtualmcp.secret_redaction import clean_json, secrets_of
@@ -26,7 +25,6 @@ def mapped(request: ClientRequest, target: Target, outcome: Outcome) -> bytes:
     members = raw_members.read(
         clean_json(outcome.result, secrets_of(request.holder.user_id, facts))
     )
-    key = "" if request.server.transparent else facts.key
     if "taskId" in members:
         own = raw_members.text(members["taskId"])
         if not own or len(own) > sealed_tasks.LONGEST_OWN:
@@ -38,7 +36,9 @@ def mapped(request: ClientRequest, target: Target, outcome: Outcome) -> bytes:
     elif request.method not in METHODS:
         raise NotAnObject("a task without an id")
     if "result" in members:
-        members["result"] = msgspec.Raw(ResultMapping(key).call_result(bytes(members["result"])))
+        mapping = request.server.mapping(facts)
+        members["result"] = msgspec.Raw(mapping.call_result(bytes(members["result"])))
+        resource_routes.note_returned(request, mapping.web, facts.id)
     if "inputRequests" in members:
         members["inputRequests"] = questions.mapped(
             request, target.choice, members["inputRequests"]

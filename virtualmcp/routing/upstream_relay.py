@@ -22,7 +22,6 @@ from virtualmcp.errors import (
 )
 from virtualmcp.listed_entries import Kind
 from virtualmcp.raw_members import Members, NotAnObject
-from virtualmcp.result_mapping import ResultMapping
 from virtualmcp.routing import (
     connect_prompts,
     fan_out,
@@ -281,7 +280,7 @@ def _result(request: ClientRequest, target: Target, outcome: Outcome, head: Resu
     raw = clean_json(outcome.result, secrets_of(request.holder.user_id, facts))
     if request.method == conversion.READ and request.era is Era.MODERN and _is_empty(raw):
         return upstream_failures.not_found(request, target.asked)
-    mapping = ResultMapping("" if request.server.transparent else facts.key)
+    mapping = request.server.mapping(facts)
     if request.method == conversion.CALL:
         raw = raw if head.plain else mapping.call_result(raw)
     elif request.method == conversion.PROMPT:
