@@ -15,6 +15,9 @@ The programs are in ``tests/journeys/clients`` and ``tests/npm/clients``:
     {"do": "begin", "name", "arguments"}     begun: a call that runs on
     {"do": "abort"}                          aborted: it was cancelled
     {"do": "asked"}                          asked: heard (questions to person, model and folders)
+    {"do": "watch", "uris"}                  watching: uris (those that will be told of)
+    {"do": "unwatch", "uris"}                unwatched
+    {"do": "noticed"}                        noticed: changes ("tools", "updated file:///x", ...)
     {"do": "expire"}                         expired (the next request must refresh first)
     {"do": "tokens"}                         tokens: access, refresh
     {"do": "quit"}                           quit

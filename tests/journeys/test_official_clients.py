@@ -1,7 +1,6 @@
 """The whole journey with the official clients of both generations, over real sockets."""
 
 import json
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -9,16 +8,35 @@ import pytest
 
 from tests.journeys.official_client import official_client
 from tests.journeys.world import Person, World, within
-from tests.virtualmcp.answering_client import ROOTS, SAMPLE, form
+from tests.virtualmcp.answering_client import ROOTS, SAMPLE, form, question
 
 MODERN, LEGACY = "2026-07-28", "2025-11-25"
 PROGRAMS = [
     pytest.param("python-2", "auto", MODERN, id="python 2, stateless"),
     pytest.param("python-2", "legacy", LEGACY, id="python 2, stateful"),
     pytest.param("python-1", "legacy", LEGACY, id="python 1"),
-    pytest.param("typescript-2", "auto", MODERN, id="typescript 2", marks=pytest.mark.npm),
+    pytest.param(
+        "typescript-2", "auto", MODERN, id="typescript 2, stateless", marks=pytest.mark.npm
+    ),
+    pytest.param(
+        "typescript-2", "legacy", LEGACY, id="typescript 2, stateful", marks=pytest.mark.npm
+    ),
     pytest.param("typescript-1", "legacy", LEGACY, id="typescript 1", marks=pytest.mark.npm),
 ]
+
+# What an upstream comes to offer, and the notice that says so.
+KINDS = {
+    "tools": {"name": "new", "inputSchema": {"type": "object"}},
+    "prompts": {"name": "new"},
+    "resources": {"uri": "file:///notes/new", "name": "new"},
+}
+PAGE = question(
+    "elicitation/create",
+    mode="url",
+    message="Sign in?",
+    elicitationId="page-1",
+    url="https://accounts.example/sign-in",
+)
 
 
 def status_with(endpoint: str, token: str) -> int:
@@ -76,7 +94,7 @@ def test_an_official_client_goes_from_401_to_tools_refreshes_and_is_shut_out_whe
         assert len(client.authorizations) >= 2
 
 
-@pytest.mark.parametrize(("program", "mode", "revision"), PROGRAMS[:3])
+@pytest.mark.parametrize(("program", "mode", "revision"), PROGRAMS)
 def test_an_official_client_uses_several_upstreams_behind_one_address(
     world: World, person: Person, program: str, mode: str, revision: str
 ) -> None:
@@ -100,7 +118,7 @@ def test_an_official_client_answers_questions_and_cancels_whatever_the_upstreams
     world: World, person: Person, program: str, mode: str, revision: str
 ) -> None:
     endpoint = world.gateway.endpoint("asking")
-    asking = {"rounds": [[form("Who?"), SAMPLE], [ROOTS]]}
+    asking = {"rounds": [[form("Who?"), SAMPLE], [ROOTS, PAGE]]}
     with official_client(program, endpoint, person.authorize, mode=mode) as client:
         client.do("connect")
         client.do("tools")
@@ -110,6 +128,7 @@ def test_an_official_client_answers_questions_and_cancels_whatever_the_upstreams
                 client.do("call", name=f"{tool}interview", arguments=asking)["text"]
             )
             assert {"action": "accept", "content": {"answer": "Ada"}} in answered
+            assert {"action": "accept"} in answered
             assert [one["roots"][0]["uri"] for one in answered if "roots" in one] == [
                 "file:///work"
             ]
@@ -124,12 +143,12 @@ def test_an_official_client_answers_questions_and_cancels_whatever_the_upstreams
             client.do("abort")
             assert up.wait(lambda one, n=ended: one.events.count("cancelled:hang") > n, 15)
         heard = client.do("asked")["heard"]
-        assert sorted(heard) == sorted(
-            ["[Modern] Who?", "[Legacy] Who?", *["sampling", "roots"] * 2]
-        )
+        of_each = ["[{}] Who?", "[{}] Sign in?", "sampling", "roots"]
+        asked = [one.format(up) for up in ("Modern", "Legacy") for one in of_each]
+        assert sorted(heard) == sorted(asked)
 
 
-@pytest.mark.parametrize(("program", "mode", "revision"), PROGRAMS[:3])
+@pytest.mark.parametrize(("program", "mode", "revision"), PROGRAMS)
 def test_an_official_client_hears_of_changes_at_upstreams_of_both_eras(
     world: World, person: Person, program: str, mode: str, revision: str
 ) -> None:
@@ -139,23 +158,23 @@ def test_an_official_client_hears_of_changes_at_upstreams_of_both_eras(
         assert client.do("connect")["revision"] == revision
         client.do("tools")
         assert client.do("watch", uris=uris)["uris"] == uris
-        updated = [f"updated {uri}" for uri in uris]
 
-        def noticed(*wanted: str) -> bool:
+        def heard(*kinds: str) -> int:
             for upstream in (world.modern, world.legacy):
                 upstream.announce("notifications/resources/updated", {"uri": "file:///notes/1"})
-                upstream.announce("notifications/tools/list_changed")
-            return set(wanted) <= set(client.do("noticed")["changes"])
+                for kind in KINDS:
+                    upstream.announce(f"notifications/{kind}/list_changed")
+            changes = client.do("noticed")["changes"]
+            return min(changes.count(kind) for kind in kinds)
 
-        within(20, lambda: noticed(*updated))
+        within(20, lambda: heard(*(f"updated {uri}" for uri in uris)) > 0)
         for upstream in (world.modern, world.legacy):
-            before = list(upstream.tools)
-            changes = client.do("noticed")["changes"].count("tools")
-            upstream.tools.append({"name": "new", "inputSchema": {"type": "object"}})
-            within(20, lambda: noticed("tools") and _tools(client) > changes)  # noqa: B023
-            upstream.tools[:] = before
-
-
-def _tools(client: Any) -> int:
-    """Return how often the client heard that the tools changed."""
-    return int(client.do("noticed")["changes"].count("tools"))
+            for kind, added in KINDS.items():
+                entries = getattr(upstream, kind)
+                before, told = list(entries), heard(kind)
+                entries.append(added)
+                within(20, lambda: heard(kind) > told)  # noqa: B023
+                entries[:] = before
+        client.do("unwatch", uris=uris)
+        # The last of those who listened is gone: the upstream need not tell any more.
+        assert world.legacy.wait(lambda up: "file:///notes/1" not in up.subscribed, 20)

@@ -127,6 +127,12 @@ class Commands:
             await self.session.subscribe_resource(uri)  # type: ignore[arg-type]
         return {"event": "watching", "uris": uris}
 
+    async def unwatch(self, uris: list[str]) -> dict[str, Any]:
+        """Give the subscriptions back."""
+        for uri in uris:
+            await self.session.unsubscribe_resource(uri)  # type: ignore[arg-type]
+        return {"event": "unwatched"}
+
     async def noticed(self) -> dict[str, Any]:
         """Tell what changed so far."""
         return {"event": "noticed", "changes": self.changes}

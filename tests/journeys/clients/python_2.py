@@ -21,7 +21,7 @@ from tests.journeys.clients.line_protocol import (
     report,
     say,
 )
-from tests.journeys.clients.replies import callbacks, noticing
+from tests.journeys.clients.replies import callbacks, change_of, noticing
 
 
 class Memory:
@@ -131,14 +131,27 @@ class Commands:
         return {"event": "watching", "uris": uris}
 
     async def _listen(self, uris: list[str], ready: "asyncio.Future[list[str]]") -> None:
-        listening = self.client.listen(tools_list_changed=True, resource_subscriptions=uris)
+        listening = self.client.listen(
+            tools_list_changed=True,
+            prompts_list_changed=True,
+            resources_list_changed=True,
+            resource_subscriptions=uris,
+        )
         async with listening as subscription:
             honoured: Any = subscription.honored
             ready.set_result(list(honoured.resource_subscriptions or ()))
             async for event in subscription:
-                named = type(event).__name__
-                uri = getattr(event, "uri", "")
-                self.changes.append("tools" if named == "ToolsListChanged" else f"updated {uri}")
+                self.changes.append(change_of(event))
+
+    async def unwatch(self, uris: list[str]) -> dict[str, Any]:
+        """Give the subscriptions back, in the manner of the revision."""
+        if self.listening is not None:
+            self.listening.cancel()
+            await asyncio.gather(self.listening, return_exceptions=True)
+            return {"event": "unwatched"}
+        for uri in uris:
+            await self.client.unsubscribe_resource(uri)
+        return {"event": "unwatched"}
 
     async def noticed(self) -> dict[str, Any]:
         """Tell what changed so far."""

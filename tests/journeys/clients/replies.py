@@ -8,6 +8,8 @@ def callbacks(types: Any, heard: list[str]) -> dict[str, Any]:
 
     async def elicit(context: Any, params: Any) -> Any:
         heard.append(params.message)
+        if params.mode == "url":  # A page is opened; what is entered there stays there.
+            return types.ElicitResult(action="accept")
         return types.ElicitResult(action="accept", content={"answer": "Ada"})
 
     async def sample(context: Any, params: Any) -> Any:
@@ -26,15 +28,30 @@ def callbacks(types: Any, heard: list[str]) -> dict[str, Any]:
     }
 
 
+LIST_CHANGES = {
+    "ToolListChangedNotification": "tools",
+    "PromptListChangedNotification": "prompts",
+    "ResourceListChangedNotification": "resources",
+    # The names of the same things on a stream that was opened for them.
+    "ToolsListChanged": "tools",
+    "PromptsListChanged": "prompts",
+    "ResourcesListChanged": "resources",
+}
+
+
+def change_of(notice: Any) -> str:
+    """Return what a notice says changed, "" if it is about something else."""
+    name = type(notice).__name__
+    if name == "ResourceUpdatedNotification":
+        return f"updated {notice.params.uri}"
+    return f"updated {notice.uri}" if name == "ResourceUpdated" else LIST_CHANGES.get(name, "")
+
+
 def noticing(noticed: list[str]) -> Any:
     """Return an SDK's message handler that writes down what changed."""
 
     async def handle(message: Any) -> None:
-        notice = getattr(message, "root", message)
-        name = type(notice).__name__
-        if name == "ToolListChangedNotification":
-            noticed.append("tools")
-        elif name == "ResourceUpdatedNotification":
-            noticed.append(f"updated {notice.params.uri}")
+        if change := change_of(getattr(message, "root", message)):
+            noticed.append(change)
 
     return handle

@@ -5,6 +5,7 @@
 import { createInterface } from "node:readline";
 import process from "node:process";
 
+const STATELESS = "2026-07-28";
 const REDIRECT_URI = "http://127.0.0.1:33418/callback";
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 
@@ -65,10 +66,11 @@ class Provider {
 }
 
 class Commands {
-  constructor(client, provider, heard) {
+  constructor(client, provider, heard, changes) {
     this.client = client;
     this.provider = provider;
     this.heard = heard;
+    this.changes = changes;
   }
   async tools() {
     const names = [];
@@ -89,6 +91,23 @@ class Commands {
   }
   async asked() {
     return { event: "asked", heard: this.heard };
+  }
+  async watch({ uris }) {
+    if (this.client.listens) {
+      const filter = { toolsListChanged: true, promptsListChanged: true, resourcesListChanged: true };
+      this.listening = await this.client.listen({ ...filter, resourceSubscriptions: uris });
+      return { event: "watching", uris: this.listening.honoredFilter.resourceSubscriptions ?? [] };
+    }
+    for (const uri of uris) await this.client.subscribeResource({ uri });
+    return { event: "watching", uris };
+  }
+  async unwatch({ uris }) {
+    if (this.listening) await this.listening.close();
+    else for (const uri of uris) await this.client.unsubscribeResource({ uri });
+    return { event: "unwatched" };
+  }
+  async noticed() {
+    return { event: "noticed", changes: this.changes };
   }
   async begin({ name, arguments: given }) {
     this.aborting = new AbortController();
@@ -139,6 +158,8 @@ function answers(heard) {
   return {
     "elicitation/create": async ({ params }) => {
       heard.push(params.message);
+      // A page is opened; what is entered there stays there.
+      if (params.mode === "url") return { action: "accept" };
       return { action: "accept", content: { answer: "Ada" } };
     },
     "sampling/createMessage": async () => {
@@ -152,15 +173,26 @@ function answers(heard) {
   };
 }
 
+const NOTICES = {
+  "notifications/tools/list_changed": () => "tools",
+  "notifications/prompts/list_changed": () => "prompts",
+  "notifications/resources/list_changed": () => "resources",
+  "notifications/resources/updated": ({ params }) => `updated ${params.uri}`,
+};
+
 export async function run(sdk) {
-  const { Client, Transport, Unauthorized, finish, takesSchema, modes, handle } = sdk;
+  const { Client, Transport, Unauthorized, finish, takesSchema, modes, handle, notice } = sdk;
   const heard = [];
+  const changes = [];
   const [endpoint, mode] = process.argv.slice(2);
   const provider = new Provider();
   const connect = async () => {
     const options = { capabilities: CAPABILITIES, ...modes(mode) };
     const client = new Client({ name: "official", version: "1" }, options);
     for (const [method, answer] of Object.entries(answers(heard))) handle(client, method, answer);
+    for (const [method, named] of Object.entries(NOTICES)) {
+      notice(client, method, (one) => void changes.push(named(one)));
+    }
     client.callToolTakesSchema = takesSchema;
     const transport = new Transport(new URL(endpoint), { authProvider: provider });
     try {
@@ -178,7 +210,8 @@ export async function run(sdk) {
     const { client, transport } = await connect();
     const revision = transport.protocolVersion ?? client.getNegotiatedProtocolVersion?.() ?? "";
     say("connected", { revision, instructions: client.getInstructions() ?? "" });
-    const commands = new Commands(client, provider, heard);
+    client.listens = revision === STATELESS;
+    const commands = new Commands(client, provider, heard, changes);
     for (let command = await hear(); command.do !== "quit"; command = await hear()) {
       const { event, ...more } = await commands[command.do](command);
       say(event, more);

@@ -6,6 +6,10 @@ import {
   CreateMessageRequestSchema,
   ElicitRequestSchema,
   ListRootsRequestSchema,
+  PromptListChangedNotificationSchema,
+  ResourceListChangedNotificationSchema,
+  ResourceUpdatedNotificationSchema,
+  ToolListChangedNotificationSchema,
 } from "@modelcontextprotocol/sdk/types.js";
 import { run } from "./line_protocol.mjs";
 
@@ -13,6 +17,10 @@ const SCHEMAS = {
   "elicitation/create": ElicitRequestSchema,
   "sampling/createMessage": CreateMessageRequestSchema,
   "roots/list": ListRootsRequestSchema,
+  "notifications/tools/list_changed": ToolListChangedNotificationSchema,
+  "notifications/prompts/list_changed": PromptListChangedNotificationSchema,
+  "notifications/resources/list_changed": ResourceListChangedNotificationSchema,
+  "notifications/resources/updated": ResourceUpdatedNotificationSchema,
 };
 
 await run({
@@ -23,4 +31,5 @@ await run({
   takesSchema: true,
   modes: () => ({}),
   handle: (client, method, answer) => client.setRequestHandler(SCHEMAS[method], answer),
+  notice: (client, method, hear) => client.setNotificationHandler(SCHEMAS[method], hear),
 });

@@ -14,4 +14,5 @@ await run({
   takesSchema: false,
   modes: (mode) => ({ versionNegotiation: { mode } }),
   handle: (client, method, answer) => client.setRequestHandler(method, answer),
+  notice: (client, method, hear) => client.setNotificationHandler(method, hear),
 });
