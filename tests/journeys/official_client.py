@@ -31,7 +31,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -48,6 +48,7 @@ PROGRAMS: dict[str, list[str]] = {
     "python-1": [str(OLDER_PYTHON), str(CLIENTS / "python_1.py")],
     "typescript-2": [str(NODE), str(NPM_CLIENTS / "typescript_2.mjs")],
     "typescript-1": [str(NODE), str(NPM_CLIENTS / "typescript_1.mjs")],
+    "mcp-remote": [str(NODE), str(NPM_CLIENTS / "mcp_remote.mjs")],
 }
 
 Authorize = Callable[[str], str]
@@ -104,31 +105,38 @@ class OfficialClient:
 
 @contextmanager
 def official_client(
-    program: str, endpoint: str, authorize: Authorize, *, mode: str = "auto", ca_file: str = ""
+    program: str,
+    endpoint: str,
+    authorize: Authorize,
+    *,
+    mode: str = "auto",
+    ca_file: str = "",
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[OfficialClient]:
     """Run one of ``PROGRAMS`` against ``endpoint`` until the block ends.
 
     ``mode`` is "auto" (probe for the stateless revision) or "legacy" (``initialize``); the
-    older clients know only the latter.
+    older clients know only the latter. ``mcp-remote`` speaks that way to the gateway; the client
+    that starts it is a stateful one.
     """
     interpreter = PROGRAMS[program][0]
     remedy = "bin/test makes it" if program.startswith("python") else "run npm ci in tests/npm"
     assert Path(interpreter).exists(), f"{interpreter} is missing: {remedy}"
-    environment = {
+    inherited = {
         "PATH": os.environ.get("PATH", ""),
         "HOME": os.environ.get("HOME", "/"),
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
     }
     if ca_file:
-        environment |= {"SSL_CERT_FILE": ca_file, "NODE_EXTRA_CA_CERTS": ca_file}
+        inherited |= {"SSL_CERT_FILE": ca_file, "NODE_EXTRA_CA_CERTS": ca_file}
     process = subprocess.Popen(
         [*PROGRAMS[program], endpoint, mode],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment,
+        env={**inherited, **(environment or {})},
         cwd=ROOT,
     )
     client = OfficialClient(process, authorize)

@@ -34,6 +34,7 @@ USER_KEY = "key-of-a-person"
 STOPS = (
     "http://127.0.0.1:33418/",
     "http://127.0.0.1/callback",
+    "http://localhost:",
     STABLE_REDIRECT,
     "https://chatgpt.com/connector/oauth/",
 )

@@ -16,6 +16,11 @@ async function hear() {
   return done ? { do: "quit" } : JSON.parse(value);
 }
 
+export async function askPerson(url) {
+  say("authorize", { url: String(url) });
+  return (await hear()).redirect;
+}
+
 class Provider {
   constructor() {
     this.redirect = "";
@@ -59,8 +64,7 @@ class Provider {
     if (scope === "all" || scope === "client") this.information = undefined;
   }
   async redirectToAuthorization(url) {
-    say("authorize", { url: String(url) });
-    this.redirect = (await hear()).redirect;
+    this.redirect = await askPerson(url);
     if (!this.redirect) throw new Error("NotComingBack: asked to sign in again");
   }
 }
@@ -181,7 +185,7 @@ const NOTICES = {
 };
 
 export async function run(sdk) {
-  const { Client, Transport, Unauthorized, finish, takesSchema, modes, handle, notice } = sdk;
+  const { Client, transportTo, Unauthorized, finish, takesSchema, modes, handle, notice } = sdk;
   const heard = [];
   const changes = [];
   const [endpoint, mode] = process.argv.slice(2);
@@ -194,7 +198,7 @@ export async function run(sdk) {
       notice(client, method, (one) => void changes.push(named(one)));
     }
     client.callToolTakesSchema = takesSchema;
-    const transport = new Transport(new URL(endpoint), { authProvider: provider });
+    const transport = transportTo(new URL(endpoint), provider, mode);
     try {
       await client.connect(transport);
     } catch (error) {

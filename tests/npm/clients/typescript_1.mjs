@@ -25,7 +25,8 @@ const SCHEMAS = {
 
 await run({
   Client,
-  Transport: StreamableHTTPClientTransport,
+  transportTo: (url, provider) =>
+    new StreamableHTTPClientTransport(url, { authProvider: provider }),
   Unauthorized: UnauthorizedError,
   finish: (transport, parameters) => transport.finishAuth(parameters.get("code")),
   takesSchema: true,

@@ -8,7 +8,8 @@ import { run } from "./line_protocol.mjs";
 
 await run({
   Client,
-  Transport: StreamableHTTPClientTransport,
+  transportTo: (url, provider) =>
+    new StreamableHTTPClientTransport(url, { authProvider: provider }),
   Unauthorized: UnauthorizedError,
   finish: (transport, parameters) => transport.finishAuth(parameters),
   takesSchema: false,
