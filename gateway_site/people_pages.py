@@ -1,7 +1,7 @@
 """The page on which people see where they are signed in, and sign out there."""
 
+from allauth.account.adapter import get_adapter
 from django.contrib import messages
-from django.contrib.auth import logout
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -11,6 +11,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
 
 from gateway_site import audit_trail, people_actions, people_sessions
+from gateway_site.identity import arrival
 
 
 @require_http_methods(["GET", "POST"])
@@ -29,9 +30,15 @@ def sessions(request: HttpRequest) -> HttpResponse:
 def _end(request: HttpRequest, user: User, key: str) -> HttpResponse:
     what = request.POST.get("end", "")
     if what == "everything":
+        going_to = arrival.sign_out_address(request) or reverse("account_login")
         people_actions.end_access(user, actor=user)
-        logout(request)
-        return HttpResponseRedirect(reverse("account_login"))
+        get_adapter(request).logout(request)
+        messages.success(
+            request,
+            "You are signed out in every browser, and every assistant has to be let in again. "
+            "The accounts that you connected stay connected.",
+        )
+        return HttpResponseRedirect(going_to)
     if what == "others":
         count = people_sessions.end_all(user, keep=key)
         audit_trail.record("person.session_ended", user=user, details={"sessions": count})

@@ -97,8 +97,8 @@ class IdentityProviderAdmin(_ProviderAdmin):
         if app.provider == "saml":
             saml = f"{settings.PUBLIC_URL}/accounts/saml/{app.provider_id}"
             return format_html(
-                "Reply address <code>{}/acs/</code>, entity ID <code>{}/metadata/</code>",
-                saml,
+                "Reply address (ACS) <code>{0}/acs/</code><br>Entity ID and metadata "
+                "<code>{0}/metadata/</code><br>Single logout <code>{0}/sls/</code>",
                 saml,
             )
         address = reverse("openid_connect_callback", kwargs={"provider_id": app.provider_id})

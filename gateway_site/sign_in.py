@@ -40,6 +40,13 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
         """Return the peer that ``trusted_proxy`` found; headers are not read again here."""
         return request.META.get("REMOTE_ADDR") or "unknown"
 
+    def logout(self, request: HttpRequest) -> None:
+        """Sign out; what a provider was asked on that occasion outlives the session."""
+        asked = request.session.get(arrival.SIGN_OUT_ASKED)
+        super().logout(request)
+        if asked:
+            request.session[arrival.SIGN_OUT_ASKED] = asked
+
     def get_logout_redirect_url(self, request: HttpRequest) -> str:
         """Go on to the provider's own sign-out where that is switched on."""
         return arrival.sign_out_address(request) or str(super().get_logout_redirect_url(request))

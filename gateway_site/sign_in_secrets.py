@@ -7,6 +7,8 @@ from allauth.socialaccount.models import SocialApp
 from django.db import transaction
 
 from gateway_site import identity_grants
+from gateway_site.saml.signing_key import SEALED_KEY as SEALED_SAML_KEY
+from gateway_site.saml.signing_key import owner as saml_key_owner
 from gateway_site.sign_in import MFA_OWNER, SEALED_SECRET, secret_owner
 from upstreams import token_vault
 
@@ -27,11 +29,15 @@ def reseal() -> int:
     """
     count = 0
     for app in SocialApp.objects.select_for_update():
-        sealed = app.settings.get(SEALED_SECRET)
-        if sealed:
-            app.settings[SEALED_SECRET] = _again(sealed, secret_owner(app.provider_id))
-            app.save(update_fields=["settings"])
-            count += 1
+        owners = {
+            SEALED_SECRET: secret_owner(app.provider_id),
+            SEALED_SAML_KEY: saml_key_owner(app.provider_id),
+        }
+        for name, owner in owners.items():
+            if app.settings.get(name):
+                app.settings[name] = _again(app.settings[name], owner)
+                app.save(update_fields=["settings"])
+                count += 1
     for factor in Authenticator.objects.select_for_update():
         for name in ("secret", "seed"):
             if factor.data.get(name):

@@ -8,7 +8,7 @@ than that has done what was asked, however long connecting their accounts then t
 import time
 from hashlib import sha256
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlsplit
 
 from allauth.account.authentication import get_authentication_records
 from django.conf import settings
@@ -28,8 +28,29 @@ _SIGNED_IN_AT = "oauthserver.signed_in_at"
 
 def request_digest(request: HttpRequest) -> str:
     """Return what tells one authorization request from another."""
-    pairs = sorted(parse_qsl(request.META.get("QUERY_STRING", ""), keep_blank_values=True))
+    return _digest_of(request.META.get("QUERY_STRING", ""))
+
+
+def _digest_of(query: str) -> str:
+    pairs = sorted(parse_qsl(query, keep_blank_values=True))
     return sha256(repr(pairs).encode()).hexdigest()
+
+
+def demanded_prompt(request: HttpRequest, going_to: str | None) -> str:
+    """Return what an identity provider is to ask for before a person goes on to a request.
+
+    Args:
+        going_to: the address that the sign-in leads back to.
+
+    Returns:
+        ``login``, ``select_account``, or "" where no client asked for a new sign-in.
+    """
+    query = urlsplit(going_to or "").query
+    if _digest_of(query) not in _demands(request):
+        return ""
+    asked = dict(parse_qsl(query))
+    again = "login" in asked.get("prompt", "").split() or "max_age" in asked
+    return "login" if again else "select_account"
 
 
 def note_sign_in(sender: Any, request: HttpRequest | None, **kwargs: Any) -> None:

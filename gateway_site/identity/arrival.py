@@ -1,6 +1,5 @@
 """What happens when somebody comes back from a provider: admission, groups, signing out there."""
 
-import time
 from typing import Any
 from urllib.parse import urlencode
 
@@ -14,7 +13,7 @@ from django.urls import reverse
 
 from gateway_site import audit_trail
 from gateway_site.fresh_sign_in import PROVED_AT
-from gateway_site.identity import discovery, provider_trial
+from gateway_site.identity import discovery, provider_sessions, provider_trial
 from gateway_site.identity.admission import (
     AGAIN_SINCE,
     Refusal,
@@ -32,6 +31,8 @@ from gateway_site.models import GroupMapping
 from upstreams import token_vault
 
 SIGN_OUT_KEY = "identity.sign_out"
+# In the session of nobody, after a sign-out: what a provider was asked, to know its answer by.
+SIGN_OUT_ASKED = "identity.sign_out_asked"
 _VAULT_OWNER = "identity-sign-out"
 
 
@@ -45,7 +46,8 @@ def _claims_of(sociallogin: Any) -> dict[str, Any]:
     data: dict[str, Any] = sociallogin.account.extra_data
     if isinstance(sociallogin.provider, OpenIdProvider):
         return data
-    return {"id_token": {**data, "sub": sociallogin.account.uid}}
+    at = sociallogin.state.get("asserted", {}).get("at")
+    return {"id_token": {**data, "sub": sociallogin.account.uid, "auth_time": at}}
 
 
 def check(request: HttpRequest, sociallogin: Any) -> None:
@@ -107,16 +109,20 @@ def signed_in(
     app = sociallogin.provider.app
     facts, data = facts_of(app), _claims_of(sociallogin)
     groups = group_claim(facts, data)
-    oidc = isinstance(sociallogin.provider, OpenIdProvider)
-    there = signed_in_there(data.get("id_token", {})) if oidc else time.time()
-    request.session[PROVED_AT] = there or 0
+    request.session[PROVED_AT] = signed_in_there(data.get("id_token", {})) or 0
     set_groups(user, mapped(facts, groups, mapping_of(app)), source=f"oidc:{facts.id}")
     if not groups.complete:
         _note_overage(request, facts, user)
+    asserted = sociallogin.state.get("asserted")
+    if asserted:
+        provider_sessions.remember(
+            request, facts.id, asserted["name_id"], asserted["session_index"] or ""
+        )
     if facts.sign_out_there:
         raw = getattr(sociallogin, "raw_id_token", "")
         sealed = token_vault.seal(raw.encode(), _VAULT_OWNER) if raw else ""
-        request.session[SIGN_OUT_KEY] = {"provider": facts.id, "sealed": sealed}
+        kept = {"provider": facts.id, "sealed": sealed, "asserted": asserted}
+        request.session[SIGN_OUT_KEY] = kept
 
 
 def _note_overage(request: HttpRequest, facts: ProviderFacts, user: User) -> None:
@@ -136,7 +142,8 @@ def _note_overage(request: HttpRequest, facts: ProviderFacts, user: User) -> Non
 def sign_out_address(request: HttpRequest) -> str:
     """Return where to send the browser to end its session at the provider, "" for nowhere.
 
-    OpenID Connect RP-Initiated Logout 1.0; called while the gateway's session still exists.
+    OpenID Connect RP-Initiated Logout 1.0, or SAML's single logout; called while the gateway's
+    session still exists.
     """
     kept = request.session.get(SIGN_OUT_KEY)
     if not isinstance(kept, dict):
@@ -146,6 +153,8 @@ def sign_out_address(request: HttpRequest) -> str:
     app = SocialApp.objects.filter(provider_id=kept.get("provider")).first()
     if app is None or not facts_of(app).sign_out_there:
         return ""
+    if app.provider == "saml":
+        return _saml_sign_out_address(request, app, kept.get("asserted"))
     try:
         endpoint = discovery.metadata_of(facts_of(app).issuer).get("end_session_endpoint")
         hint = token_vault.open_sealed(kept["sealed"], _VAULT_OWNER) if kept.get("sealed") else b""
@@ -160,6 +169,19 @@ def sign_out_address(request: HttpRequest) -> str:
     if hint:
         parameters["id_token_hint"] = hint.decode()
     return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(parameters)}"
+
+
+def _saml_sign_out_address(request: HttpRequest, app: Any, asserted: Any) -> str:
+    from gateway_site import saml_library
+
+    if not saml_library.is_there() or not asserted:
+        return ""
+    from gateway_site.saml import single_logout
+
+    try:
+        return single_logout.address_to_sign_out(request, app.get_provider(request), asserted)
+    except (ProviderFault, token_vault.VaultError):
+        return ""
 
 
 def failed(request: HttpRequest, provider: Any, exception: Any, context: dict[str, Any]) -> None:

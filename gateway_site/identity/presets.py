@@ -22,6 +22,7 @@ class Preset:
         trusts_addresses: it does not say ``email_verified``, and one company controls it.
         email_claims: claims that hold the address, the first that is there counts.
         domain_claim: claim by which the provider itself vouches for the person's domain.
+        knows_prompt_login: it takes ``prompt=login``; another is asked to choose the account.
         notes: habits an administrator has to know.
     """
 
@@ -36,6 +37,7 @@ class Preset:
     trusts_addresses: bool = False
     email_claims: tuple[str, ...] = ("email",)
     domain_claim: str = ""
+    knows_prompt_login: bool = True
     notes: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
 
@@ -100,6 +102,7 @@ _PRESETS = (
         example="",
         groups_claim="",
         domain_claim="hd",
+        knows_prompt_login=False,
         notes=(
             "Anybody with a Google account could sign in: name your domains under Let in only.",
             "Google sends no groups. Use the administration, the file or SCIM for them.",

@@ -19,6 +19,7 @@ from gateway_site.identity import claims
 from gateway_site.identity.admission import AGAIN_SINCE
 from gateway_site.identity.openid_adapter import OpenIdAdapter
 from gateway_site.identity.provider_facts import ProviderFacts, facts_of
+from oauthserver.sign_in_demands import demanded_prompt
 
 
 class OpenIdProvider(OpenIDConnectProvider):  # type: ignore[misc]
@@ -59,7 +60,8 @@ class OpenIdProvider(OpenIDConnectProvider):  # type: ignore[misc]
         """Send the browser to the provider, with a nonce kept in this browser's session.
 
         Who is signed in already has come to prove again who they are: the provider is to ask,
-        and the time from which its answer counts is kept (OpenID Connect Core 3.1.2.1).
+        and the time from which its answer counts is kept (OpenID Connect Core 3.1.2.1). What a
+        client demands of the sign-in (``prompt``, ``max_age``) is passed on.
         """
         nonce = secrets.token_urlsafe(24)
         parameters = {
@@ -70,6 +72,10 @@ class OpenIdProvider(OpenIDConnectProvider):  # type: ignore[misc]
         if request.user.is_authenticated and process == AuthProcess.LOGIN:
             parameters |= {"prompt": "login", "max_age": "0"}
             more[AGAIN_SINCE] = int(time.time())
+        elif prompt := demanded_prompt(request, next_url):
+            parameters |= {"prompt": prompt}
+        if parameters.get("prompt") == "login" and not self.facts.preset.knows_prompt_login:
+            parameters["prompt"] = "select_account"
         answer: HttpResponse = super().redirect(
             request, process, next_url, data, auth_params=parameters, nonce=nonce, **more
         )

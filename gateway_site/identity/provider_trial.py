@@ -66,11 +66,18 @@ def _saml_steps(facts: ProviderFacts) -> list[Step]:
     except ProviderFault as fault:
         return [Step("Metadata", "failed", str(fault))]
     count = len(known.get("x509certMulti", {}).get("signing", ())) or 1
-    return [
+    steps = [
         Step("Metadata", "ok", f"Of {known['entityId']}."),
         Step("Sign-on address", "ok", str(known["singleSignOnService"]["url"])),
         Step("Signing certificates", "ok", f"{count} published."),
     ]
+    logout = known.get("singleLogoutService", {}).get("url")
+    if logout:
+        steps.append(Step("Signing out", "ok", str(logout)))
+    elif facts.sign_out_there:
+        text = "The metadata names no logout address by redirect, so people stay signed in there."
+        steps.append(Step("Signing out", "warn", text))
+    return steps
 
 
 def _keys_step(keys: list[dict[str, Any]]) -> Step:

@@ -5,17 +5,23 @@ algorithms, no sign-in that was not started in this browser (which is also what 
 from being used twice). Metadata is fetched as everything else is and kept for an hour.
 """
 
+import time
 from typing import Any
 
 from allauth.account.models import EmailAddress
+from allauth.socialaccount.providers.base.constants import AuthProcess
 from allauth.socialaccount.providers.saml.provider import SAMLProvider
+from django.conf import settings
 from django.core.cache import cache
-from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
 from gateway_site.identity import outbound
+from gateway_site.identity.admission import AGAIN_SINCE
 from gateway_site.identity.errors import ProviderFault
 from gateway_site.identity.provider_facts import ProviderFacts, facts_of
+from gateway_site.saml import signing_key
+from oauthserver.sign_in_demands import demanded_prompt
+from upstreams import token_vault
 
 METADATA_SECONDS = 3600
 ADVANCED = {
@@ -64,6 +70,7 @@ class SamlProvider(SAMLProvider):  # type: ignore[misc]
             "advanced": ADVANCED,
             "attribute_mapping": ATTRIBUTES,
         }
+        self._asserted: dict[str, Any] = {}
 
     @property
     def facts(self) -> ProviderFacts:
@@ -74,16 +81,58 @@ class SamlProvider(SAMLProvider):  # type: ignore[misc]
         """Return where signing in starts."""
         return str(super().get_login_url(request, **kwargs))
 
-    def redirect(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+    def metadata(self) -> dict[str, Any]:
+        """Return the provider's metadata, and give the library the key to sign with.
+
+        Raises:
+            ProviderFault: it can't be had, or the key does not open.
+        """
+        known = load_metadata(self.app.settings["server_url"])
+        try:
+            private, certificate = signing_key.key_of(self.app.provider_id)
+        except token_vault.VaultError as failure:
+            raise ProviderFault(
+                "The gateway's key for this provider does not open: its encryption key is missing. "
+                "Put that back, or delete the provider and set it up again."
+            ) from failure
+        self.app.settings["advanced"] = {
+            **ADVANCED,
+            "private_key": private,
+            "x509cert": certificate,
+            "authn_request_signed": known.get("security", {}).get("authnRequestsSigned", False),
+        }
+        return known
+
+    def redirect(
+        self,
+        request: HttpRequest,
+        process: str,
+        next_url: Any = None,
+        data: Any = None,
+        **more: Any,
+    ) -> HttpResponse:
         """Send the browser to the provider.
+
+        Who is signed in already, and whose client wants a new sign-in, is to be asked again
+        (``ForceAuthn``); of the former the time from which an answer counts is kept.
 
         Raises:
             ProviderFault: its metadata can't be had.
         """
-        load_metadata(self.app.settings["server_url"])
-        kwargs.pop("auth_params", None)
-        answer: HttpResponse = super().redirect(request, *args, **kwargs)
-        return answer
+        from allauth.socialaccount.providers.saml.utils import build_auth
+
+        self.metadata()
+        more.pop("auth_params", None)
+        again = bool(request.user.is_authenticated and process == AuthProcess.LOGIN)
+        if again:
+            more[AGAIN_SINCE] = int(time.time())
+        auth = build_auth(request, self)
+        forced = again or demanded_prompt(request, next_url) != ""
+        address = auth.login(return_to="", force_authn=forced)
+        self.stash_redirect_state(
+            request, process, next_url, data, state_id=auth.get_last_request_id(), **more
+        )
+        return HttpResponseRedirect(address)
 
     def sociallogin_from_response(self, request: HttpRequest, data: Any) -> Any:
         """Return who signed in, if the signed assertion itself names the request it answers.
@@ -94,12 +143,27 @@ class SamlProvider(SAMLProvider):  # type: ignore[misc]
         Raises:
             ProviderFault: the assertion names none, or another one (SAML Profiles 4.1.4.3).
         """
-        if _requests_in(data) != {data.get_last_response_in_response_to()}:
+        confirmations = _in_assertion(data, "Subject/SubjectConfirmation/SubjectConfirmationData")
+        requests = {node.get("InResponseTo", "") for node in confirmations}
+        if requests != {data.get_last_response_in_response_to()}:
             raise ProviderFault(
                 "The signed assertion does not name the sign-in that it answers "
                 "(InResponseTo of SubjectConfirmationData)."
             )
+        self._asserted = {
+            "at": _signed_in_at(data),
+            "name_id": data.get_nameid(),
+            "format": data.get_nameid_format(),
+            "name_qualifier": data.get_nameid_nq(),
+            "sp_name_qualifier": data.get_nameid_spnq(),
+            "session_index": data.get_session_index(),
+        }
         return super().sociallogin_from_response(request, data)
+
+    def unstash_redirect_state(self, request: HttpRequest, state_id: str) -> dict[str, Any]:
+        """Return what was kept of the sign-in, with when and as whom it was, by the assertion."""
+        kept: dict[str, Any] = super().unstash_redirect_state(request, state_id)
+        return {**kept, "asserted": self._asserted}
 
     def extract_email_addresses(self, data: Any) -> list[EmailAddress]:
         """Return the address; it counts as verified only if the provider is trusted with that."""
@@ -113,18 +177,32 @@ class SamlProvider(SAMLProvider):  # type: ignore[misc]
         return attributes | ({"email": address} if address else {})
 
 
-def _requests_in(answer: Any) -> set[str]:
-    """Return what the confirmations in the assertion that was checked answer, "" for nothing."""
+def _in_assertion(answer: Any, place: str) -> list[Any]:
+    """Return the elements at a place of the assertion whose signature was checked."""
     from onelogin.saml2.constants import OneLogin_Saml2_Constants
     from onelogin.saml2.xml_utils import OneLogin_Saml2_XML
 
-    found = OneLogin_Saml2_XML.to_etree(answer.get_last_response_xml()).xpath(
-        "/samlp:Response/saml:Assertion[@ID=$id]/saml:Subject/saml:SubjectConfirmation"
-        "/saml:SubjectConfirmationData",
+    found: list[Any] = OneLogin_Saml2_XML.to_etree(answer.get_last_response_xml()).xpath(
+        "/samlp:Response/saml:Assertion[@ID=$id]"
+        + "".join(f"/saml:{step}" for step in place.split("/")),
         id=answer.get_last_assertion_id(),
         namespaces=OneLogin_Saml2_Constants.NSMAP,
     )
-    return {node.get("InResponseTo", "") for node in found}
+    return found
+
+
+def _signed_in_at(answer: Any) -> int | None:
+    """Return when the person signed in there (``AuthnInstant``, SAML Core 2.7.2)."""
+    from onelogin.saml2.utils import OneLogin_Saml2_Utils
+
+    instants = [node.get("AuthnInstant", "") for node in _in_assertion(answer, "AuthnStatement")]
+    return max(map(OneLogin_Saml2_Utils.parse_SAML_to_time, filter(None, instants)), default=None)
+
+
+def under_public_address(request: HttpRequest) -> None:
+    """Have every address the library composes or compares begin with ``PUBLIC_URL``."""
+    request.META["HTTP_HOST"] = settings.PUBLIC_HOST
+    request.META["wsgi.url_scheme"] = "https" if settings.SERVED_OVER_TLS else "http"
 
 
 def load_metadata(address: str, *, fresh: bool = False) -> dict[str, Any]:
@@ -150,18 +228,23 @@ def load_metadata(address: str, *, fresh: bool = False) -> dict[str, Any]:
                 f"The metadata at {address} lacks an entity ID, a sign-on address by redirect or "
                 "a signing certificate."
             )
+        _add_logout_reply_address(text, idp)
         cache.set(key, known, METADATA_SECONDS)
     return known
 
 
-def addresses(slug: str) -> dict[str, str]:
-    """Return what the provider's administrator needs: entity ID and reply address."""
-    from django.conf import settings
+def _add_logout_reply_address(text: bytes, idp: dict[str, Any]) -> None:
+    """Note where answers to a logout go if not to where requests do (SAML Metadata 2.2.2)."""
+    from onelogin.saml2.constants import OneLogin_Saml2_Constants
+    from onelogin.saml2.xml_utils import OneLogin_Saml2_XML
 
-    return {
-        "entity_id": settings.PUBLIC_URL + reverse("saml_metadata", args=[slug]),
-        "reply": settings.PUBLIC_URL + reverse("saml_acs", args=[slug]),
-    }
+    found = OneLogin_Saml2_XML.query(
+        OneLogin_Saml2_XML.to_etree(text),
+        "//md:IDPSSODescriptor/md:SingleLogoutService"
+        f"[@Binding='{OneLogin_Saml2_Constants.BINDING_HTTP_REDIRECT}']/@ResponseLocation",
+    )
+    if found and idp.get("singleLogoutService"):
+        idp["singleLogoutService"]["responseUrl"] = str(found[0])
 
 
 provider_classes = [SamlProvider]

@@ -1,4 +1,4 @@
-"""Addresses of SAML providers: /accounts/saml/<id>/. Single logout is not offered."""
+"""Addresses of SAML providers: /accounts/saml/<id>/."""
 
 from django.urls import path
 
@@ -12,8 +12,7 @@ urlpatterns = [
         views.FinishView.as_view(),
         name="saml_finish_acs",
     ),
-    # The library names it in what it composes; nothing there answers.
-    path("saml/<slug:organization_slug>/sls/", views.no_single_logout, name="saml_sls"),
+    path("saml/<slug:organization_slug>/sls/", views.LogoutView.as_view(), name="saml_sls"),
     path(
         "saml/<slug:organization_slug>/metadata/",
         views.MetadataView.as_view(),

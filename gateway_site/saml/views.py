@@ -4,21 +4,17 @@ from typing import Any
 
 from allauth.account.internal.decorators import login_not_required
 from allauth.socialaccount.providers.saml import views as library
-from django.conf import settings
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
 from django.utils.decorators import method_decorator
+from django.views import View
 from django.views.decorators.csrf import csrf_exempt
 
 from gateway_site.identity.errors import ProviderFault
 from gateway_site.identity.views import failed_at
-from gateway_site.saml.provider import load_metadata
-
-
-def _under_public_address(request: HttpRequest) -> None:
-    """Have every address the library composes or compares begin with ``PUBLIC_URL``."""
-    request.META["HTTP_HOST"] = settings.PUBLIC_HOST
-    request.META["wsgi.url_scheme"] = "https" if settings.SERVED_OVER_TLS else "http"
+from gateway_site.saml import single_logout
+from gateway_site.saml.provider import under_public_address
 
 
 class _Guarded:
@@ -26,7 +22,7 @@ class _Guarded:
 
     def dispatch(self, request: HttpRequest, organization_slug: str, **kwargs: Any) -> HttpResponse:
         """Answer, and turn what is wrong with the provider into the page that says so."""
-        _under_public_address(request)
+        under_public_address(request)
         try:
             answer: HttpResponse = super().dispatch(  # type: ignore[misc]
                 request, organization_slug=organization_slug, **kwargs
@@ -72,20 +68,38 @@ class FinishView(_Guarded, library.FinishACSView):  # type: ignore[misc]
     def get_provider(self, organization_slug: str) -> Any:
         """Return the provider, with its metadata at hand."""
         provider = super().get_provider(organization_slug)
-        load_metadata(provider.app.settings["server_url"])
+        provider.metadata()
         return provider
 
 
 @method_decorator(login_not_required, name="dispatch")
 class MetadataView(_Guarded, library.MetadataView):  # type: ignore[misc]
-    """Describe this gateway to a SAML provider."""
+    """Describe this gateway to a SAML provider, with the certificate of what it signs."""
+
+    def get_provider(self, organization_slug: str) -> Any:
+        """Return the provider, with its metadata at hand."""
+        provider = super().get_provider(organization_slug)
+        provider.metadata()
+        return provider
 
 
-@login_not_required  # type: ignore[untyped-decorator]
-def no_single_logout(request: HttpRequest, organization_slug: str) -> HttpResponse:
-    """Single logout is not offered.
+@method_decorator(csrf_exempt, name="dispatch")
+@method_decorator(login_not_required, name="dispatch")
+class LogoutView(library.SAMLViewMixin, View):  # type: ignore[misc]
+    """Take a provider's logout messages, by redirect (GET) or by form (POST, from another site)."""
 
-    Raises:
-        Http404: always.
-    """
-    raise Http404
+    http_method_names = ["get", "post"]
+
+    def dispatch(self, request: HttpRequest, organization_slug: str, **kwargs: Any) -> HttpResponse:
+        """Sign out, or say why not."""
+        under_public_address(request)
+        provider = self.get_provider(organization_slug)
+        if request.method not in ("GET", "POST"):
+            return self.http_method_not_allowed(request)
+        try:
+            provider.metadata()
+            return single_logout.receive(request, provider)
+        except ProviderFault as fault:
+            single_logout.note_refusal(provider.app, fault)
+            context = {"provider_name": provider.app.name}
+            return render(request, "socialaccount/sign_out_refused.html", context, status=400)

@@ -65,6 +65,11 @@ class SamlProvider:
     asserts_request: bool = True
     destination: str = ""
     comment: str = ""
+    session: str = "session-1"
+    asked: list[str] = field(default_factory=list)
+    signed_in_before: float = 0
+    offers_logout: bool = True
+    wants_signed_requests: bool = False
     url: str = ""
 
     @contextlib.contextmanager
@@ -77,11 +82,19 @@ class SamlProvider:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer with the metadata."""
         certificate = "".join(key_pair("idp")[1].splitlines()[1:-1])
+        wants = 'WantAuthnRequestsSigned="true"' if self.wants_signed_requests else ""
+        logout = (
+            f"""<SingleLogoutService
+ Binding="urn:oasis:names:tc:SAML:2.0:bindings:HTTP-Redirect" Location="{self.url}/slo"
+ ResponseLocation="{self.url}/slo-done"/>"""
+            if self.offers_logout
+            else ""
+        )
         body = f"""<EntityDescriptor xmlns="urn:oasis:names:tc:SAML:2.0:metadata"
- entityID="{self.url}/idp"><IDPSSODescriptor
+ entityID="{self.url}/idp"><IDPSSODescriptor {wants}
  protocolSupportEnumeration="urn:oasis:names:tc:SAML:2.0:protocol"><KeyDescriptor use="signing">
 <KeyInfo xmlns="http://www.w3.org/2000/09/xmldsig#"><X509Data><X509Certificate>{certificate}
-</X509Certificate></X509Data></KeyInfo></KeyDescriptor><SingleSignOnService
+</X509Certificate></X509Data></KeyInfo></KeyDescriptor>{logout}<SingleSignOnService
  Binding="urn:oasis:names:tc:SAML:2.0:bindings:HTTP-Redirect" Location="{self.url}/sso"/>
 </IDPSSODescriptor></EntityDescriptor>""".encode()
         headers = [(b"content-type", b"application/samlmetadata+xml")]
@@ -93,6 +106,7 @@ class SamlProvider:
         query = parse_qs(urlsplit(address).query)
         raw = zlib.decompress(base64.b64decode(query["SAMLRequest"][0]), -15)
         request = etree.fromstring(raw)
+        self.asked.append(raw.decode())
         reply = request.get("AssertionConsumerServiceURL")
         entity = request.findtext("{urn:oasis:names:tc:SAML:2.0:assertion}Issuer")
         return {"SAMLResponse": self._response(request.get("ID"), reply, entity)}
@@ -121,7 +135,8 @@ class SamlProvider:
 </saml:SubjectConfirmation></saml:Subject><saml:Conditions NotBefore="{at(-1)}"
  NotOnOrAfter="{at(5)}"><saml:AudienceRestriction><saml:Audience>{self.audience or entity}
 </saml:Audience></saml:AudienceRestriction></saml:Conditions><saml:AuthnStatement
- AuthnInstant="{at(0)}"><saml:AuthnContext><saml:AuthnContextClassRef>
+ AuthnInstant="{at(-self.signed_in_before)}" SessionIndex="{self.session}">
+<saml:AuthnContext><saml:AuthnContextClassRef>
 urn:oasis:names:tc:SAML:2.0:ac:classes:Password</saml:AuthnContextClassRef></saml:AuthnContext>
 </saml:AuthnStatement><saml:AttributeStatement>{attributes}</saml:AttributeStatement>
 </saml:Assertion>""".replace(f"{self.audience or entity}\n", self.audience or entity)

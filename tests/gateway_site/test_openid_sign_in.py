@@ -11,6 +11,7 @@ from django.contrib.auth.models import User
 from gateway_site import people_actions
 from gateway_site.identity import discovery
 from gateway_site.models import AuditEvent
+from tests.consent.people_and_servers import authorize_address, oauth_client, server, upstream
 from tests.fakes.openid_provider import OpenIdProvider
 from tests.gateway_site.arriving import arrive, browser, change, configured, leave, signed_in
 
@@ -359,3 +360,24 @@ def test_signing_out_ends_the_session_there_too_where_that_is_wanted(provider, c
     discovery.cache.clear()
     arrive(client, provider)
     assert client.post("/accounts/logout/").headers["Location"] == "/"
+
+
+@pytest.mark.parametrize(
+    ("preset", "demand", "wanted"),
+    [
+        ("generic", "prompt=login", "login"),
+        ("generic", "max_age=0", "login"),
+        ("generic", "prompt=select_account", "select_account"),
+        ("google", "prompt=login", "select_account"),
+        ("generic", "", None),
+    ],
+)
+def test_what_a_client_demands_of_the_sign_in_goes_to_the_provider(preset, demand, wanted):
+    server("tools", (upstream("tools"), True))
+    address = f"{authorize_address(oauth_client(), 'tools')}&{demand}"
+    with OpenIdProvider(claims={"email": "grace@contoso.com"}).serve() as provider:
+        configured(provider, preset=preset, only_known_people=True)
+        client = browser()
+        assert client.get(address).status_code == 302
+        provider.answer_to(leave(client, going_to=address).headers["Location"])
+        assert provider.asked[-1].get("prompt") == wanted

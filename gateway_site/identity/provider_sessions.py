@@ -1,0 +1,54 @@
+"""Which sign-in at a provider a browser session stands on, so that the provider can end it.
+
+Kept with the note of the session, so a provider's word reaches a session whose cookie its request
+does not carry: from its server, in a frame, or from another browser of the same person.
+"""
+
+from collections.abc import Collection
+
+from allauth.usersessions.models import UserSession
+from django.db import transaction
+from django.http import HttpRequest
+
+
+def remember(request: HttpRequest, provider: str, subject: str, sid: str = "") -> None:
+    """Write down what the session of a request that has just signed in stands on.
+
+    Args:
+        provider: the provider's id here.
+        subject: what it calls the person in a sign-out: ``sub``, or SAML's NameID.
+        sid: what it calls its session: ``sid``, or SAML's SessionIndex; "" if it says none.
+    """
+    # The library drops notes of sessions in which nobody is stored yet when somebody arrives.
+    request.session.save()
+    UserSession.objects.create_from_request(request)
+    data = {"provider": provider, "subject": subject, "sid": sid}
+    UserSession.objects.filter(session_key=request.session.session_key).update(data=data)
+
+
+@transaction.atomic
+def end(provider: str, *, subject: str = "", sids: Collection[str] = ()) -> dict[int, int]:
+    """End the sessions that stand on these sign-ins; a subject or sids have to be named.
+
+    Args:
+        subject: only this person's, "" for whoever's the sids are.
+        sids: only these sessions of the provider; empty for all of the subject's.
+
+    Returns:
+        How many were ended, by the id of their person.
+
+    Raises:
+        ValueError: neither is named.
+    """
+    if not subject and not sids:
+        raise ValueError("Name a subject or sids.")
+    rows = UserSession.objects.filter(data__provider=provider)
+    if subject:
+        rows = rows.filter(data__subject=subject)
+    if sids:
+        rows = rows.filter(data__sid__in=list(sids))
+    ended: dict[int, int] = {}
+    for row in rows:
+        row.end()
+        ended[row.user_id] = ended.get(row.user_id, 0) + 1
+    return ended
