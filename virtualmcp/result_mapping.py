@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from virtualmcp import app_domains, raw_members, resource_uris
+from virtualmcp import app_domains, icons, raw_members, resource_uris
 from virtualmcp.listed_entries import Kind
 from virtualmcp.raw_members import Members, NotAnObject
 
@@ -28,15 +28,19 @@ class ResultMapping:
 
     ``key`` is the upstream's, or ``""`` in a transparent Virtual MCP, where URIs stay and only
     ``_meta.ui.domain`` changes. ``app_address`` is the URL for which such a domain is made anew;
-    without one it is left out. ``web`` collects the https URIs met: they keep their form, so who
+    without one it is left out. ``icon_address`` gives the gateway's address of an icon; without it
+    icons stay. ``web`` collects the https URIs met: they keep their form, so who
     mentioned them must be remembered.
     """
 
-    __slots__ = ("_app_address", "key", "web")
+    __slots__ = ("_app_address", "_icon_address", "key", "web")
 
-    def __init__(self, key: str, app_address: str = "") -> None:
+    def __init__(
+        self, key: str, app_address: str = "", icon_address: icons.Address | None = None
+    ) -> None:
         self.key = key
         self._app_address = app_address
+        self._icon_address = icon_address
         self.web: list[str] = []
 
     # Lists --------------------------------------------------------------------------------
@@ -46,6 +50,7 @@ class ResultMapping:
             return raw
         members = raw_members.read(raw)
         changed = self._set(members, "_meta", self._meta)
+        changed |= self._set(members, "icons", self._icons)
         if name:
             members["name"] = raw_members.raw(name)
             changed = True
@@ -105,7 +110,7 @@ class ResultMapping:
 
     # Parts --------------------------------------------------------------------------------
     def _concerned(self, raw: bytes, *, uris: bool) -> bool:
-        if _DOMAIN_SIGN in raw:
+        if _DOMAIN_SIGN in raw or (self._icon_address is not None and icons.SIGN in raw):
             return True
         return bool(self.key) and (uris or any(sign in raw for sign in _META_SIGNS))
 
@@ -124,6 +129,10 @@ class ResultMapping:
             self.web.append(uri)
             return None
         return raw_members.raw(public)
+
+    def _icons(self, value: msgspec.Raw) -> msgspec.Raw | None:
+        address = self._icon_address
+        return None if address is None else icons.of_the_gateway(value, address)
 
     def _meta(self, value: msgspec.Raw) -> msgspec.Raw | None:
         changes: dict[str, _Change] = dict.fromkeys(_META_URIS, self._uri)
@@ -163,6 +172,7 @@ class ResultMapping:
         changed = self._set(members, "_meta", self._meta)
         if kind == "resource_link":
             changed |= self._set(members, "uri", self._uri)
+            changed |= self._set(members, "icons", self._icons)
         elif kind == "resource":
             inner: dict[str, _Change] = {"uri": self._uri, "_meta": self._meta}
             changed |= self._set(members, "resource", lambda raw: self._object(raw, inner))

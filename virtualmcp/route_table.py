@@ -6,6 +6,7 @@ with, so one answer never mixes two configurations.
 """
 
 import asyncio
+import functools
 import hashlib
 import time
 from collections import Counter, OrderedDict
@@ -18,7 +19,7 @@ from channels.db import database_sync_to_async
 from django.conf import settings
 
 from upstreams.upstream_facts import UpstreamFacts
-from virtualmcp import definitions
+from virtualmcp import definitions, icon_addresses
 from virtualmcp.definitions import Known, Pinned, Review, Standing
 from virtualmcp.models import PublicName, UpstreamChoice, VirtualMcp
 from virtualmcp.result_mapping import ResultMapping
@@ -120,7 +121,10 @@ class VirtualMcpFacts:
 
     def mapping(self, upstream: UpstreamFacts) -> ResultMapping:
         """Return the mapping of names and URIs for one answer of an upstream."""
-        return ResultMapping("" if self.transparent else upstream.key, self.app_address)
+        if self.transparent:
+            return ResultMapping("", self.app_address)
+        icon = functools.partial(icon_addresses.public, upstream.id)
+        return ResultMapping(upstream.key, self.app_address, icon)
 
     def choice_by_key(self, key: str) -> ChoiceFacts | None:
         """Return the choice whose upstream has this key."""

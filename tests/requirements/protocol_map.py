@@ -289,7 +289,12 @@ MAP: dict[str, tuple[str, ...]] = {
     "b18": _in("virtualmcp/test_step_up", "the_administrators_word_goes_before_the_upstreams")
     + _in("virtualmcp/test_definitions", "a_change_of_anything_a_model_or_host_reads_counts"),
     "b19": _in("virtualmcp/test_calls", "an_upstreams_not_found_has_the_code_of_the_clients_era"),
-    "b20": _in("virtualmcp/test_icons", "only_icons_a_host_may_load_are_passed_on"),
+    "b20": _in(
+        "virtualmcp/test_icons",
+        "only_icons_a_host_may_load_are_passed_on",
+        "an_icon_is_fetched_once_without_credentials_and_served_harmlessly",
+        "what_is_no_picture_is_not_served_and_not_asked_for_again",
+    ),
     "b21": _in("upstreams/test_mcp_client_legacy", "exactly_what_the_client_can_do_is_declared"),
     "b22": _in(
         "upstreams/test_mcp_client_questions",
@@ -684,7 +689,11 @@ MAP: dict[str, tuple[str, ...]] = {
         "instructions_begin_with_the_administrators_and_name_each_upstream",
         "capabilities_are_the_union_and_nothing_that_is_not_served",
     )
-    + _in("virtualmcp/test_icons", "only_icons_a_host_may_load_are_passed_on")
+    + _in(
+        "virtualmcp/test_icons",
+        "behind_a_shared_url_icons_are_of_the_gateways_own_origin",
+        "only_addresses_that_the_gateway_made_are_fetched",
+    )
     + _in("virtualmcp/test_calls", "between_stateful_sides_an_aggregate_says_who_asks"),
 }
 
