@@ -36,6 +36,7 @@ KINDS: dict[str, str] = {
     "client.enabled": "Switched a client on",
     "client.disabled": "Switched a client off",
     "client.deleted": "Deleted a client",
+    "client.forgotten": "Forgot a client that nobody used",
     "client.service_account_made": "Made a service account",
     "client.service_account_changed": "Changed a service account",
     "client.service_account_deleted": "Deleted a service account",

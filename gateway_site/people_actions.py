@@ -21,7 +21,9 @@ from gateway_site.identity.provider_facts import check_settings
 from gateway_site.models import GroupMapping, SiteProfile
 from gateway_site.page_context import forget_profile
 from gateway_site.sign_in import SEALED_SECRET, secret_owner
-from oauthserver.actions import revoke_tokens
+from oauthserver import held_rows, service_accounts
+from oauthserver.actions import end_tokens, revoke_tokens
+from oauthserver.models import ServiceAccount
 from upstreams import token_vault
 
 
@@ -155,10 +157,20 @@ def keep_address(user: User) -> None:
 
 @transaction.atomic
 def delete_person(user: User, *, actor: Any, by: str = "") -> None:
-    """Delete an account with its sessions, tokens and upstream accounts."""
+    """Delete an account with its sessions, tokens and upstream accounts.
+
+    The account of a service account goes with its client.
+    """
     name = user.username
-    people_sessions.end_all(user)
-    user.delete()
+    service = ServiceAccount.objects.select_related("client", "user").filter(user=user).first()
+    if service is not None:
+        service_accounts.delete(service, actor=actor)
+    else:
+        held_rows.take(user)
+        people_sessions.end_all(user)
+        # A request under way is waited for: what it brings must not stand in the way.
+        end_tokens(user=user)
+        user.delete()
     audit_trail.record("person.deleted", user=actor, target=name, details=_by(by))
 
 

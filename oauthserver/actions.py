@@ -14,10 +14,10 @@ from oauth2_provider.models import (
     get_refresh_token_model,
 )
 
-from oauthserver import redirect_uris, token_families
+from oauthserver import held_rows, redirect_uris, token_families
 from oauthserver.client_facts import GRANT_TYPES, SECRET_METHODS, ClientFacts
-from oauthserver.errors import ProtocolError
-from oauthserver.models import OAuthClient
+from oauthserver.errors import LocalRefusal, ProtocolError
+from oauthserver.models import OAuthClient, ServiceAccount
 from oauthserver.signals import audit
 from oauthserver.token_values import (
     digest,
@@ -149,7 +149,11 @@ def renew_client_secret(client: OAuthClient, *, actor: Any) -> str:
 def approve_client(client: OAuthClient) -> OAuthClient:
     """Note that a person approved the client; the first approval keeps it (``expiry``).
 
-    A client known only by its metadata document gets its row here. Call inside a transaction.
+    A client known only by its metadata document gets its row here. Call inside a transaction;
+    the client stays as it is until its end.
+
+    Raises:
+        LocalRefusal: it was removed, switched off or refused a moment ago.
     """
     if client.pk is None:
         stored = OAuthClient.objects.filter(client_id=client.client_id).first()
@@ -161,11 +165,24 @@ def approve_client(client: OAuthClient) -> OAuthClient:
                 # Somebody else's first approval of the same client was a moment faster.
                 stored = OAuthClient.objects.get(client_id=client.client_id)
         client = stored or client
+    held: OAuthClient | None = (
+        OAuthClient.objects.select_for_update(no_key=True).filter(pk=client.pk).first()
+    )
+    if held is None or not held.is_usable(None):
+        raise LocalRefusal(
+            "invalid_client",
+            "This client was removed or switched off a moment ago. Ask your administrator.",
+        )
+    held.last_used_at = timezone.now()
+    held.approved_at = held.approved_at or held.last_used_at
+    held.save(update_fields=["approved_at", "last_used_at"])
+    return held
+
+
+def note_approval(client: OAuthClient) -> None:
+    """Note that the company vouched for a person through the client, which approves it too."""
     now = timezone.now()
-    client.approved_at = client.approved_at or now
-    client.last_used_at = now
-    client.save(update_fields=["approved_at", "last_used_at"])
-    return client
+    OAuthClient.objects.filter(pk=client.pk, approved_at=None).update(approved_at=now)
 
 
 def set_client_enabled(client: OAuthClient, enabled: bool, *, actor: Any) -> None:
@@ -218,11 +235,22 @@ def revoke_tokens(
 
 
 def delete_client(client: OAuthClient, *, actor: Any) -> None:
-    """Delete a client with all its tokens; it has to register again."""
+    """Delete a client with all its tokens; it has to register again.
+
+    A service account goes with its client, and so does the account in whose name it acted.
+    """
     with transaction.atomic():
+        account = ServiceAccount.objects.select_related("user").filter(client=client).first()
+        if account is not None:
+            held_rows.take(account.user)
+        held_rows.take(client)
         end_tokens(application=client)
-        tell("client.deleted", client, actor)
+        kind = "client.deleted" if account is None else "client.service_account_deleted"
+        people = {} if account is None else {"account": account.user.get_username()}
+        tell(kind, client, actor, **people)
         client.delete()
+        if account is not None:
+            account.user.delete()
 
 
 def end_tokens(*, resource: str = "", **chosen: Any) -> int:
@@ -235,10 +263,10 @@ def end_tokens(*, resource: str = "", **chosen: Any) -> int:
         refresh_tokens = refresh_tokens.filter(resource=[resource])
         access_tokens = access_tokens.filter(resource=[resource])
         grants = grants.filter(resource=[resource])
-    # Codes first: a redemption under way holds its code's row, and is waited for. What it, or
-    # a rotation under way, then brings is found below; a refresh token that is not lacks its
-    # access token and refreshes nothing.
+    # Codes first: a redemption under way holds its code's row, and is waited for; what it
+    # brings is found below.
     grants.delete()
+    held_rows.hold_live(refresh_tokens)
     now = timezone.now()
     ended = refresh_tokens.update(revoked=now, updated=now)
     deleted, by_model = access_tokens.delete()

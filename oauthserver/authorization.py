@@ -29,6 +29,7 @@ from oauthserver import (
     audience,
     authorization_codes,
     client_directory,
+    held_rows,
     openid,
     redirect_uris,
     scopes,
@@ -277,13 +278,16 @@ class AuthorizationRequestView(TemplateResponseMixin, View):
         approval: str,
     ) -> str:
         with transaction.atomic():
+            person = held_rows.shared_person(int(request.user.pk or 0))
+            if person is None:
+                raise LocalRefusal("access_denied", "Your account was closed a moment ago.")
             client = approve_client(details.client)
             details = replace(details, client=client)
             self.allowed(request, details)
             assert details.resource is not None
             return authorization_codes.issue(
                 client=client,
-                user=request.user,
+                user=person,
                 # Empty when the request left it out: the token request may leave it out too.
                 redirect_uri=asked.redirect_uri,
                 scopes=details.scopes,

@@ -9,7 +9,8 @@ from oauthserver.errors import InvalidClient, LocalRefusal
 from oauthserver.models import OAuthClient
 
 SEEN_EVERY = timedelta(hours=1)
-_UNKNOWN = (
+UNKNOWN = "The client is unknown. Remove the connection and add it again."
+_UNKNOWN_TO_PEOPLE = (
     "The gateway does not know this client. Remove the connection in your client and add it "
     "again; if it stays, ask your administrator."
 )
@@ -29,7 +30,7 @@ def for_authorization(client_id: str, *, may_fetch: bool) -> OAuthClient:
         LocalRefusal: unknown, switched off, or its document cannot be had. One message for
             all of it, so that nobody learns what answers inside the network (security.md #46).
     """
-    refusal = LocalRefusal("invalid_client", _UNKNOWN)
+    refusal = LocalRefusal("invalid_client", _UNKNOWN_TO_PEOPLE)
     client = _stored(client_id)
     if client is None:
         if not may_fetch or not documents.is_document_url(client_id):
@@ -53,7 +54,7 @@ def for_token_endpoint(client_id: str) -> OAuthClient:
     """
     client = _stored(client_id)
     if client is None or not client.is_usable(None):
-        raise InvalidClient("The client is unknown. Remove the connection and add it again.")
+        raise InvalidClient(UNKNOWN)
     _is_current(client)
     return client
 

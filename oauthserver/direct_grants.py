@@ -1,6 +1,8 @@
 """Grants in which no person takes part: a vouched-for person, and a service account.
 
-Both give an access token for exactly one resource and no refresh token.
+Both give an access token for exactly one resource and no refresh token. Whether they may is
+decided in the transaction that stores the token, about rows that stay as they are until then:
+whoever switches machine access or a client off, or closes an account, is never overtaken.
 """
 
 from dataclasses import dataclass
@@ -11,10 +13,20 @@ from django.db import transaction
 from django.utils import timezone
 from oauth2_provider.models import get_access_token_model, set_token_value
 
-from oauthserver import audience, identity_assertions, scopes, service_accounts
+from oauthserver import (
+    audience,
+    client_directory,
+    held_rows,
+    identity_assertions,
+    scopes,
+    service_accounts,
+)
+from oauthserver.actions import note_approval
 from oauthserver.audience import Resource
-from oauthserver.errors import ProtocolError
+from oauthserver.client_admission import admission
+from oauthserver.errors import InvalidClient, ProtocolError
 from oauthserver.form_body import FormBody
+from oauthserver.identity_assertions import Vouched
 from oauthserver.models import OAuthClient
 from oauthserver.signals import audit
 from oauthserver.token_policy import ACCESS_SECONDS
@@ -46,9 +58,20 @@ def answer(client: OAuthClient, form: FormBody, grant_type: str) -> dict[str, An
         ProtocolError: with the code of RFC 6749 5.2, RFC 7523 or RFC 8707.
     """
     if grant_type == CLIENT_CREDENTIALS:
-        given = _for_service(client, form)
-    else:
-        given = _for_person(client, form)
+        with transaction.atomic():
+            return _token(client, _for_service(client, form))
+    # Its signature is checked first: keys must not be fetched while rows are held.
+    assertion = form.get("assertion")
+    if not assertion:
+        raise ProtocolError("invalid_request", "The parameter 'assertion' is missing.")
+    vouched = identity_assertions.check(client, assertion, form.resources)
+    with transaction.atomic():
+        members = _token(client, _for_person(client, form, vouched))
+    note_approval(client)
+    return members
+
+
+def _token(client: OAuthClient, given: _Given) -> dict[str, Any]:
     token = new_access_token()
     row = get_access_token_model()(
         user=given.user,
@@ -58,16 +81,15 @@ def answer(client: OAuthClient, form: FormBody, grant_type: str) -> dict[str, An
         resource=[given.resource.uri],
     )
     set_token_value(row, token)
-    with transaction.atomic():
-        row.save()
-        audit.send(
-            sender=OAuthClient,
-            kind="token.issued",
-            user=given.user,
-            target=client.client_id,
-            details={"resource": given.resource.uri, "scope": row.scope, **given.details},
-            address="",
-        )
+    row.save()
+    audit.send(
+        sender=OAuthClient,
+        kind="token.issued",
+        user=given.user,
+        target=client.client_id,
+        details={"resource": given.resource.uri, "scope": row.scope, **given.details},
+        address="",
+    )
     return {
         "access_token": token,
         "token_type": "Bearer",
@@ -76,26 +98,38 @@ def answer(client: OAuthClient, form: FormBody, grant_type: str) -> dict[str, An
     }
 
 
-def _for_person(client: OAuthClient, form: FormBody) -> _Given:
-    assertion = form.get("assertion")
-    if not assertion:
-        raise ProtocolError("invalid_request", "The parameter 'assertion' is missing.")
-    vouched = identity_assertions.check(client, assertion, form.resources)
+def _for_person(client: OAuthClient, form: FormBody, vouched: Vouched) -> _Given:
+    policy = held_rows.shared_policy()
+    person = held_rows.shared_person(vouched.person.pk)
+    if person is None or not audience.may_use(person, vouched.resource):
+        raise ProtocolError("invalid_grant", identity_assertions.NOT_KNOWN)
+    held = held_rows.shared_client(client)
+    if held is None:
+        raise InvalidClient(client_directory.UNKNOWN)
+    verdict = admission(held, policy)
+    if not verdict.admitted:
+        raise ProtocolError("unauthorized_client", verdict.reason)
     asked = set(form.get("scope").split() or vouched.scopes)
     # What neither the issuer nor the client names is not given (d18).
     both = asked & set(vouched.scopes)
     given = scopes.granted(both, vouched.resource.further_scopes)
     details = {"grant": "identity assertion", "issuer": vouched.issuer}
-    return _Given(vouched.person, vouched.resource, given, details)
+    return _Given(person, vouched.resource, given, details)
 
 
 def _for_service(client: OAuthClient, form: FormBody) -> _Given:
-    account = service_accounts.account_of(client)
+    if not held_rows.shared_policy().machine_access:
+        raise ProtocolError("unauthorized_client", "Machine access is switched off here.")
+    known = service_accounts.account_of(client)
+    person = held_rows.shared_person(known.user_id) if known else None
+    held = held_rows.shared_client(client)
+    # Read again: what it may use, or that it is gone, may have been decided while waiting.
+    account = service_accounts.account_of(held) if held and person else None
     if account is None:
         raise ProtocolError("unauthorized_client", "This client has no service account.")
     resource = _chosen(account.resources, form.resources)
     given = scopes.granted(form.get("scope").split(), resource.further_scopes)
-    return _Given(account.user, resource, given, {"grant": "client credentials"})
+    return _Given(person, resource, given, {"grant": "client credentials"})
 
 
 def _chosen(allowed: list[str], asked: list[str]) -> Resource:

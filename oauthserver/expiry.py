@@ -9,6 +9,7 @@ A client that was refused or switched off stays for good too.
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.db.models.functions import Coalesce
 from django.utils import timezone
@@ -19,6 +20,7 @@ from oauth2_provider.models import (
     get_refresh_token_model,
 )
 
+from oauthserver import actions
 from oauthserver.models import (
     ClientPolicy,
     IssuedCode,
@@ -57,19 +59,13 @@ def remove_expired() -> dict[str, int]:
         "ID tokens": get_id_token_model().objects.filter(expires__lt=now, access_token=None),
         **_unused_clients(now),
     }
-    return {kind: _delete(rows) for kind, rows in chosen.items()}
+    removed = {kind: _delete(rows) for kind, rows in chosen.items()}
+    return removed | {"clients out of use": _forget_clients(now)}
 
 
 def _unused_clients(now: datetime) -> dict[str, QuerySet[Any]]:
     reviews = OAuthClient.Review
-    # An administrator's no has to be remembered: who is forgotten may come back as if new.
-    came_itself = (
-        OAuthClient.objects.filter(enabled=True)
-        .exclude(registration_source=OAuthClient.RegistrationSource.MANUAL)
-        .exclude(review=reviews.REFUSED)
-        .annotate(last_seen=Coalesce("last_used_at", "created"))
-    )
-    unapproved = came_itself.filter(approved_at=None)
+    unapproved = _came_itself().filter(approved_at=None)
     found = {
         "unapproved clients": unapproved.filter(
             review=reviews.NONE, last_seen__lt=now - UNAPPROVED_CLIENT
@@ -82,12 +78,38 @@ def _unused_clients(now: datetime) -> dict[str, QuerySet[Any]]:
     surplus = waiting.values_list("last_seen", flat=True)[MOST_UNAPPROVED : MOST_UNAPPROVED + 1]
     for newest in surplus:
         found["surplus clients"] = unapproved.filter(review=reviews.NONE, last_seen__lte=newest)
+    return found
+
+
+def _forget_clients(now: datetime) -> int:
+    """Forget clients that people approved and that are out of use, if the policy wants that."""
     days = ClientPolicy.current().forget_after_days
-    if days:
-        alive = get_refresh_token_model().objects.filter(revoked=None, application=OuterRef("pk"))
-        found["clients out of use"] = came_itself.filter(
-            ~Exists(alive), last_seen__lt=now - timedelta(days=days)
-        ).exclude(approved_at=None)
+    if not days:
+        return 0
+    alive = get_refresh_token_model().objects.filter(revoked=None, application=OuterRef("pk"))
+    rows = (
+        _came_itself()
+        .filter(~Exists(alive), last_seen__lt=now - timedelta(days=days))
+        .exclude(approved_at=None)
+    )
+    forgotten = 0
+    for client in rows[:BATCH]:
+        with transaction.atomic():
+            # The conditions once more: it may have come back into use since it was listed.
+            if rows.filter(pk=client.pk).delete()[0]:
+                actions.tell("client.forgotten", client, unused_days=days)
+                forgotten += 1
+    return forgotten
+
+
+def _came_itself() -> QuerySet[OAuthClient]:
+    # An administrator's no has to be remembered: who is forgotten may come back as if new.
+    found: QuerySet[OAuthClient] = (
+        OAuthClient.objects.filter(enabled=True)
+        .exclude(registration_source=OAuthClient.RegistrationSource.MANUAL)
+        .exclude(review=OAuthClient.Review.REFUSED)
+        .annotate(last_seen=Coalesce("last_used_at", "created"))
+    )
     return found
 
 

@@ -24,6 +24,8 @@ GRANT_TYPE = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 PROFILE = "urn:ietf:params:oauth:grant-profile:id-jag"
 TYPE = "oauth-id-jag+jwt"
 MAX_LIFETIME_SECONDS = 3600
+# One text for who is not known here and who may not: it says nothing about people.
+NOT_KNOWN = "The person is not known here or may not use this resource. Sign in once first."
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,7 @@ def check(client: OAuthClient, assertion: str, resources: list[str]) -> Vouched:
     resource = _resource(claims, resources)
     person = _person(issuer, claims)
     if person is None or not audience.may_use(person, resource):
-        # One text for who is not known here and who may not: it says nothing about people.
-        text = "The person is not known here or may not use this resource. Sign in once first."
-        raise ProtocolError("invalid_grant", text)
+        raise ProtocolError("invalid_grant", NOT_KNOWN)
     scope = claims.get("scope", "")
     scopes = tuple(scope.split()) if isinstance(scope, str) else ()
     return Vouched(person, resource, scopes, issuer.issuer)

@@ -12,7 +12,7 @@ from django.contrib.auth import get_user_model
 from django.db import transaction
 
 from oauthserver import audience
-from oauthserver.actions import end_tokens, tell
+from oauthserver.actions import delete_client, end_tokens, tell
 from oauthserver.client_facts import checked_jwks, checked_jwks_uri
 from oauthserver.errors import ProtocolError
 from oauthserver.models import ClientPolicy, OAuthClient, ServiceAccount
@@ -114,13 +114,7 @@ def change(
 
 def delete(account: ServiceAccount, *, actor: Any) -> None:
     """Remove an account with its client and tokens."""
-    client, user = account.client, account.user
-    with transaction.atomic():
-        end_tokens(application=client)
-        tell("client.service_account_deleted", client, actor)
-        account.delete()
-        client.delete()
-        user.delete()
+    delete_client(account.client, actor=actor)
 
 
 def check(resources: list[str], jwks: dict[str, Any] | None, jwks_uri: str) -> None:

@@ -7,7 +7,7 @@ from django.db import transaction
 from oauth2_provider.models import get_access_token_model, get_refresh_token_model
 from oauthlib.oauth2.rfc6749 import errors
 
-from oauthserver import audience, bearer_tokens
+from oauthserver import audience, bearer_tokens, held_rows
 from oauthserver.models import IssuedCode
 from oauthserver.signals import audit, changed
 
@@ -28,6 +28,8 @@ def check_person(user: Any, resources: list[str]) -> None:
 def end_family(family: uuid.UUID | None) -> None:
     """Revoke every refresh token of a family and delete its access tokens."""
     if family is not None:
+        members = get_refresh_token_model().objects.filter(token_family=family)
+        held_rows.hold_live(members)
         get_refresh_token_model().revoke_family(family)
     tell_everyone()
 

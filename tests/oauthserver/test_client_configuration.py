@@ -173,7 +173,7 @@ def test_only_what_nobody_uses_expires_and_each_use_starts_the_time_anew(api: Cl
 
 
 def test_an_unused_client_is_forgotten_only_when_an_administrator_says_so(
-    api: Client, session: Any
+    api: Client, session: Any, told: list[dict[str, Any]]
 ) -> None:
     long_ago = timezone.now() - timedelta(days=400)
     unused = OAuthClient.objects.get(client_id=register(api)["client_id"])
@@ -185,6 +185,8 @@ def test_an_unused_client_is_forgotten_only_when_an_administrator_says_so(
     # The other one holds a live refresh token.
     assert not OAuthClient.objects.filter(pk=unused.pk).exists()
     assert OAuthClient.objects.filter(client_id=session.client_id).exists()
+    forgotten = [event["target"] for event in told if event["kind"] == "client.forgotten"]
+    assert forgotten == [unused.client_id]
 
 
 def test_a_client_that_was_refused_or_switched_off_is_never_forgotten(

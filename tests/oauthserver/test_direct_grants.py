@@ -4,6 +4,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,10 +12,18 @@ from allauth.socialaccount.models import SocialAccount
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.test import Client
+from django.utils import timezone
 from jwcrypto import jwk, jws
 from oauth2_provider.models import AccessToken, RefreshToken
 
-from oauthserver import actions, audience, bearer_tokens, service_accounts, trusted_issuers
+from oauthserver import (
+    actions,
+    audience,
+    bearer_tokens,
+    expiry,
+    service_accounts,
+    trusted_issuers,
+)
 from oauthserver.client_assertions import ASSERTION_TYPE
 from oauthserver.client_review import set_policy
 from oauthserver.errors import ProtocolError
@@ -382,6 +391,34 @@ def test_what_is_taken_away_ends_at_once(
     assert sign_on().status_code == 401
     service_accounts.delete(account, actor=None)
     assert not User.objects.filter(username__startswith="service-").exists()
+
+
+def test_deleting_its_client_leaves_no_account_behind(
+    account: ServiceAccount, sign_on: Callable[..., Any], told: list[dict[str, Any]]
+) -> None:
+    sign_on(resource=RESOURCE)
+    actions.delete_client(account.client, actor=None)
+    assert not User.objects.filter(pk=account.user_id).exists()
+    assert not OAuthClient.objects.exists()
+    assert not AccessToken.objects.exists()
+    assert told[-1]["kind"] == "client.service_account_deleted"
+    assert told[-1]["details"]["account"] == account.user.username
+    # The name is free again: nothing of the first one is left.
+    name = account.client.client_id
+    keys = public(PROGRAM)
+    service_accounts.create("Report", resources=[RESOURCE], jwks=keys, client_id=name, actor=None)
+
+
+def test_a_client_through_which_the_company_vouched_is_not_forgotten_after_a_day(
+    company: Company,
+) -> None:
+    rows = OAuthClient.objects.filter(pk=company.client.pk)
+    rows.update(registration_source="dcr", approved_at=None)
+    assert company.ask().status_code == 200
+    rows.update(created=timezone.now() - timedelta(days=3))
+    rows.update(last_used_at=timezone.now() - timedelta(days=3))
+    expiry.remove_expired()
+    assert company.ask().status_code == 200
 
 
 def test_it_cannot_sign_in_or_take_part_in_the_other_flows(
