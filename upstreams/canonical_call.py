@@ -82,7 +82,7 @@ class QuestionOrigin:
 
     ``question_id`` is the raw id of the upstream's request, ``request_id`` that of our call,
     ``session_id`` and ``revision`` those of the session, ``last_event_id`` where the stream can be
-    resumed (``None`` where it can't).
+    resumed (``None`` where it can't), ``upstream_id`` whose all of that is.
     """
 
     question_id: bytes
@@ -90,6 +90,25 @@ class QuestionOrigin:
     session_id: bytes = field(repr=False)
     revision: str
     last_event_id: bytes | None
+    upstream_id: int = 0
+
+
+@dataclass(slots=True, frozen=True)
+class RoundOrigin:
+    """Which round of a stateless upstream's questions one belongs to: what another process needs
+    in order to end the round when this one dies (protocol.md 2.4.2).
+
+    ``result`` is the raw ``input_required`` result, ``key`` the question's in it, ``questions``
+    how many there are, ``upstream_id`` who asks.
+    """
+
+    key: str
+    result: bytes = field(repr=False)
+    questions: int
+    upstream_id: int
+
+
+Origin = QuestionOrigin | RoundOrigin
 
 
 class CallSink(Protocol):
@@ -103,11 +122,9 @@ class CallSink(Protocol):
         """Pass on a notification: ``params`` is its raw object, with *our* progress token
         already replaced by the client's own."""
 
-    async def ask(
-        self, method: str, params: bytes, origin: QuestionOrigin | None = None
-    ) -> Outcome:
-        """Put a question to the client and wait for the answer; ``origin`` is where a stateful
-        upstream asked it.
+    async def ask(self, method: str, params: bytes, origin: Origin | None = None) -> Outcome:
+        """Put a question to the client and wait for the answer; ``origin`` is where the upstream
+        asked it.
 
         Raises:
             QuestionNotPossible: this client cannot be asked.
@@ -125,8 +142,6 @@ class SilentSink:
     async def notify(self, method: str, params: bytes) -> None:
         """Drop the notification."""
 
-    async def ask(
-        self, method: str, params: bytes, origin: QuestionOrigin | None = None
-    ) -> Outcome:
+    async def ask(self, method: str, params: bytes, origin: Origin | None = None) -> Outcome:
         """Refuse every question."""
         raise QuestionNotPossible(method)

@@ -233,6 +233,7 @@ class LegacyCall:
             self._session.id,
             self._session.revision,
             self._awaited.last_event_id,
+            self._facts.id,
         )
         gate = gate_for(self._facts)
         self._thinking += 1

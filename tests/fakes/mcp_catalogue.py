@@ -12,8 +12,8 @@ Tools and their arguments:
     ask(question)              elicitation: legacy asks on its stream, modern ends input_required
     interview(rounds, …)       asks the questions of each round at once, in either era, and answers
                                with all answers; records "started:", "asked:" and
-                               "finished:interview". Stateful: ``hang`` waits at the end for ever,
-                               ``pause`` so many seconds
+                               "finished:interview". ``pause`` waits at the end, where
+                               stateless notes "answered:interview"; stateful ``hang`` for ever
     refuse(code, message, status)   a JSON-RPC error
     fail(text)                 an isError result
     blob(size)                 a text of ``size`` characters
@@ -324,6 +324,9 @@ async def interview(call: ToolCall) -> Any:
         given += [responses[key] for key in sorted(responses)]
     done = sum(len(questions) for questions in rounds)
     if len(given) >= done:
+        if call.arguments.get("pause"):
+            call.upstream.note("answered:interview")
+            await asyncio.sleep(float(call.arguments["pause"]))
         call.upstream.note("finished:interview")
         return said(json.dumps(given, sort_keys=True))
     if not given:

@@ -216,6 +216,102 @@ def test_a_stream_whose_process_was_killed_ends_with_an_error_and_is_not_made_ag
         assert again.heard(TOOLS)
 
 
+@dataclass
+class Cut:
+    """A stateful client whose call was asked something by a process that is then killed."""
+
+    client: Answering
+    stream: StreamReader
+
+    @property
+    def questions(self) -> list[dict[str, Any]]:
+        """What it was asked so far."""
+        return [one for one in self.stream.messages if "id" in one and "method" in one]
+
+    def was_asked(self, questions: int) -> None:
+        assert self.stream.wait(lambda _: len(self.questions) >= questions), self.stream.messages
+
+    def answer(self, question: dict[str, Any], http: httpx.Client) -> None:
+        self.client.elsewhere = [http]
+        assert self.client.respond(question).status_code == 202
+
+    def come_back(self, http: httpx.Client) -> StreamReader:
+        """Resume the stream as the client does, from the last event it has."""
+        self.client.client.http = http
+        return get_stream(self.client.client, last_event_id=self.stream.events[-1][0])
+
+
+def _cut(nodes: Nodes, upstream: str, base: str, **arguments: Any) -> Cut:
+    client = nodes.client("legacy", upstream, base)
+    params = {"name": "interview", "arguments": arguments}
+    return Cut(client, post_stream(client.client, "tools/call", params, id="cut"))
+
+
+def test_a_stateful_client_that_comes_back_gets_its_result_or_hears_what_became_of_its_call(
+    nodes: Nodes,
+) -> None:
+    """All four are asked by a process that is killed then; they come back to another one."""
+    first, second = nodes.http(nodes.first.listening), nodes.http(nodes.second.listening)
+    ups = nodes.upstreams
+    began = {key: len(up.events) for key, up in ups.items()}
+    posted = {key: len(_posted(up)) for key, up in ups.items()}
+    rounds = [[form("One?"), SAMPLE], [ROOTS]]
+    with contextlib.ExitStack() as stack:
+        third = stack.enter_context(another_node(nodes.first))
+        asked = {
+            "modern": _cut(nodes, "modern", third.listening, rounds=rounds),
+            "resumable": _cut(nodes, "resumable", third.listening, rounds=rounds),
+            "legacy": _cut(nodes, "legacy", third.listening, rounds=[[form("One?")]]),
+            "sent": _cut(nodes, "modern", third.listening, rounds=[[form("One?")]], pause=30),
+        }
+        for cut in asked.values():
+            stack.enter_context(cut.stream)
+        for key, cut in asked.items():
+            cut.was_asked(2 if key in ("modern", "resumable") else 1)
+        # One of two answers comes in time; and one call is under way again, with its answer.
+        for key in ("modern", "resumable", "sent"):
+            asked[key].answer(asked[key].questions[0], second)
+        assert ups["resumable"].wait(lambda up: len(_posted(up)) > posted["resumable"])
+        assert ups["modern"].wait(lambda up: "answered:interview" in up.events[began["modern"] :])
+        assert third.process is not None
+        third.process.kill()
+        third.process.wait(10)
+        for cut in asked.values():
+            assert cut.stream.wait(lambda reader: reader.ended)
+        # The other answer is given before anybody has taken the call over.
+        for key in ("modern", "resumable"):
+            asked[key].answer(asked[key].questions[1], second)
+        back = {key: stack.enter_context(cut.come_back(first)) for key, cut in asked.items()}
+        for key in ("modern", "resumable"):
+            cut, resumed = asked[key], back[key]
+            assert resumed.wait(lambda r: "roots/list" in r.methods, 30), (key, resumed.messages)
+            cut.answer(resumed.messages[0], second)
+        for key, resumed in back.items():
+            assert resumed.wait(lambda reader: reader.ended, 40), (key, resumed.messages)
+
+    last = {key: resumed.messages[-1] for key, resumed in back.items()}
+    assert {one["id"] for one in last.values()} == {"cut"}
+    for key in ("modern", "resumable"):
+        kinds = [REPLIES[method] for method in ("elicitation/create", "sampling/createMessage")]
+        assert given(last[key]) == [*kinds, REPLIES["roots/list"]], key
+        assert len(back[key].messages) == 2, back[key].messages
+    # Where the upstream can't be come back to, nothing is posted, and it is told to stop.
+    assert "was not passed on and the call was cancelled" in last["legacy"]["error"]["message"]
+    assert len(_posted(ups["legacy"])) == posted["legacy"]
+    # What was under way is never made again.
+    assert "look before you repeat" in last["sent"]["error"]["message"]
+
+    events = {key: up.events[began[key] :] for key, up in ups.items()}
+    assert events["modern"].count("started:interview") == 2
+    assert events["modern"].count("answered:interview") == 1
+    assert events["modern"].count("finished:interview") == 1
+    assert events["resumable"].count("started:interview") == 1
+    assert events["resumable"].count("finished:interview") == 1
+    ids = [one["id"] for one in _posted(ups["resumable"])[posted["resumable"] :]]
+    assert len(ids) == len(set(ids)) == 3
+    assert "finished:interview" not in events["legacy"]
+
+
 def test_when_the_process_that_holds_calls_is_killed_each_ends_as_promised(nodes: Nodes) -> None:
     first, second = nodes.first.listening, nodes.second.listening
     began = {key: len(up.events) for key, up in nodes.upstreams.items()}
@@ -265,7 +361,7 @@ def test_when_the_process_that_holds_calls_is_killed_each_ends_as_promised(nodes
     lost = retried("legacy")
     assert "was not passed on" in lost["error"]["message"]
     assert retried("legacy")["error"] == lost["error"]
-    # A stateful client's answer to a dead process is taken and leads to nothing.
+    # The answer of a stateful client that does not come back for its stream leads to nothing.
     for key, one in stateful.items():
         one.elsewhere = [nodes.http(first)]
         assert one.respond(asked[key]).status_code == 202

@@ -607,6 +607,10 @@ MAP: dict[str, tuple[str, ...]] = {
     ),
     "2.4.2": _in(
         "virtualmcp/test_questions_across_eras", "round_follows_round_and_the_tool_runs_once"
+    )
+    + _in(
+        "journeys/test_questions_over_nodes",
+        "a_stateful_client_that_comes_back_gets_its_result_or_hears_what_became_of_its_call",
     ),
     "2.4.3": _in(
         "virtualmcp/test_questions_across_eras",
@@ -618,6 +622,7 @@ MAP: dict[str, tuple[str, ...]] = {
         "journeys/test_questions_over_nodes",
         "questions_and_cancellation_work_whichever_node_each_request_meets",
         "when_the_process_that_holds_calls_is_killed_each_ends_as_promised",
+        "a_stateful_client_that_comes_back_gets_its_result_or_hears_what_became_of_its_call",
     ),
     "2.5": _in(
         "virtualmcp/test_sealed_state",

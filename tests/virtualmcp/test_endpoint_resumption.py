@@ -273,7 +273,7 @@ def test_no_question_is_taken_back_where_nobody_reads(why, monkeypatch):
         session = SimpleNamespace(digest="a session", facts=facts)
         exchange = SimpleNamespace(send=None, accepts=SimpleNamespace(events=True, json=True))
         stream = response_stream.AnswerStream(exchange, SimpleNamespace(), session)
-        stream._questions = client_questions.ClientQuestions(session, write)
+        stream._questions = client_questions.ClientQuestions(session, write, lambda: None)
         params = b'{"message":"?","requestedSchema":{"type":"object","properties":{}}}'
         running = asyncio.ensure_future(stream.carry(stream.ask("elicitation/create", params)))
         await asyncio.wait_for(asked.wait(), 10)

@@ -15,6 +15,7 @@ from upstreams.revisions import Era
 if TYPE_CHECKING:
     from oauthserver.bearer_tokens import TokenHolder
     from virtualmcp.route_table import VirtualMcpFacts
+    from virtualmcp.routing.orphaned_calls import Orphan
 
 
 class ClientRequest(msgspec.Struct, frozen=True, eq=False):
@@ -33,6 +34,7 @@ class ClientRequest(msgspec.Struct, frozen=True, eq=False):
         param_headers: ``Mcp-Param-*`` headers as they came; names are compared without case.
         members: the first level of ``params`` where it has been read already.
         name: the tool, prompt or resource called, where that has been read already.
+        orphan: what is left of this call where the process that made it has died.
     """
 
     server: "VirtualMcpFacts"
@@ -46,6 +48,7 @@ class ClientRequest(msgspec.Struct, frozen=True, eq=False):
     param_headers: Mapping[str, str] = {}
     members: Mapping[str, msgspec.Raw] | None = None
     name: str | None = None
+    orphan: "Orphan | None" = None
 
 
 class WireError(msgspec.Struct, frozen=True):

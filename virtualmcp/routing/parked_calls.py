@@ -19,7 +19,13 @@ from typing import Any, Final
 from django.db import Error as DatabaseFailure
 
 from upstreams import upstream_era
-from upstreams.canonical_call import CallSink, Outcome, QuestionNotPossible, QuestionOrigin
+from upstreams.canonical_call import (
+    CallSink,
+    Origin,
+    Outcome,
+    QuestionNotPossible,
+    QuestionOrigin,
+)
 from upstreams.json_rpc import error_object
 from upstreams.revisions import Era
 from upstreams.token_vault import VaultError
@@ -113,15 +119,13 @@ class ParkedCall:
             message = parked_mail.encode(Notice(method, params))
             await node_mail.send(self._waiting[-1], message)
 
-    async def ask(
-        self, method: str, params: bytes, origin: QuestionOrigin | None = None
-    ) -> Outcome:
+    async def ask(self, method: str, params: bytes, origin: Origin | None = None) -> Outcome:
         """Open a question; returns the answer that a retry brings.
 
         Raises:
             QuestionNotPossible: too many are parked.
         """
-        if origin is None:
+        if not isinstance(origin, QuestionOrigin):
             raise QuestionNotPossible("the call cannot be held")
         expected = self._expected.get(origin.question_id)
         if expected is not None:

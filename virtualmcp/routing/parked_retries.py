@@ -21,7 +21,7 @@ from upstreams.canonical_call import CallSink, CanonicalCall, Outcome, QuestionN
 from upstreams.errors import UpstreamError
 from upstreams.legacy_takeover import HeldCall, HeldQuestion
 from virtualmcp import raw_members
-from virtualmcp.errors import INTERNAL_ERROR, ParamsInvalid
+from virtualmcp.errors import ParamsInvalid
 from virtualmcp.raw_members import NotAnObject
 from virtualmcp.routing import (
     node_mail,
@@ -31,7 +31,7 @@ from virtualmcp.routing import (
     upstream_failures,
 )
 from virtualmcp.routing.call_target import Target
-from virtualmcp.routing.client_request import Answer, ClientRequest, WireError
+from virtualmcp.routing.client_request import Answer, ClientRequest
 from virtualmcp.routing.parked_calls import Asked, ParkedCall
 from virtualmcp.routing.parked_mail import Answers, Ended, Held, Left
 
@@ -205,14 +205,7 @@ async def _end(retry: Retry, held: Held | None) -> Answer:
         except UpstreamError as error:
             logger.info("a lost call to %s could not be cancelled: %s", facts.key, error.detail)
     passed_on = held is not None and await _any_answered(retry.call_id, held)
-    text = f"The gateway process that held this call to {facts.title} ended. " + (
-        "Your answer had been passed on; whether the call was carried out is not known: look "
-        "before you repeat it."
-        if passed_on
-        else "Your answer was not passed on and the call was cancelled. Make the request anew."
-    )
-    data = raw_members.write({"upstream": facts.key, "reason": "holder_lost"})
-    answer = Answer(error=WireError(INTERNAL_ERROR, text, data))
+    answer = upstream_failures.holder_lost(facts, passed_on=passed_on)
     note = parked_mail.encode(parked_mail.ended(answer))
     await shared_notes.put(parked_mail.outcome_key(retry.call_id), note, parked_mail.PARK_SECONDS)
     await shared_notes.end_lease(parked_mail.lease_key(retry.call_id), shared_notes.PROCESS)

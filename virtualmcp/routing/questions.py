@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from upstreams.canonical_call import CallSink, QuestionNotPossible
+from upstreams.canonical_call import CallSink, QuestionNotPossible, RoundOrigin
+from upstreams.upstream_facts import UpstreamFacts
 from virtualmcp import raw_members
 from virtualmcp.eras.conversion import signed
 from virtualmcp.errors import ParamsInvalid
@@ -173,8 +174,17 @@ def _question(raw: msgspec.Raw, mapping: ResultMapping, asker: str) -> msgspec.R
     return raw_members.raw(members)
 
 
-async def asked(result: bytes, params: Members, sink: CallSink, round_number: int) -> Members:
+async def asked(
+    result: bytes,
+    params: Members,
+    sink: CallSink,
+    round_number: int,
+    facts: UpstreamFacts | None = None,
+) -> Members:
     """Put the questions of a result to a stateful client; returns the params of the next round.
+
+    With ``facts``, whose questions they are, another process can go on with the round when this
+    one dies.
 
     Raises:
         QuestionUnanswered: the client can't be asked, refused, or did not answer in time.
@@ -191,7 +201,16 @@ async def asked(result: bytes, params: Members, sink: CallSink, round_number: in
     if not questions:
         await asyncio.sleep(min(_FIRST_PAUSE * 2**round_number, _LONGEST_PAUSE))
         return following
-    answers = await _together([_put(question, sink) for question in questions.values()])
+    answers = await _together(
+        [
+            _put(
+                question,
+                sink,
+                None if facts is None else RoundOrigin(key, result, len(questions), facts.id),
+            )
+            for key, question in questions.items()
+        ]
+    )
     following["inputResponses"] = raw_members.raw(dict(zip(questions, answers, strict=True)))
     return following
 
@@ -207,11 +226,11 @@ async def _together(asking: list[Coroutine[Any, Any, msgspec.Raw]]) -> list[msgs
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _put(question: msgspec.Raw, sink: CallSink) -> msgspec.Raw:
+async def _put(question: msgspec.Raw, sink: CallSink, origin: RoundOrigin | None) -> msgspec.Raw:
     members = raw_members.read(question)
     method = raw_members.text(members.get("method")) or ""
     try:
-        outcome = await sink.ask(method, bytes(members.get("params", b"{}")))
+        outcome = await sink.ask(method, bytes(members.get("params", b"{}")), origin)
     except CapabilityMissing:
         raise
     except QuestionNotPossible as impossible:

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable
 
-from upstreams.canonical_call import CallSink, Outcome, QuestionOrigin
+from upstreams.canonical_call import CallSink, Origin, Outcome
 from upstreams.change_interest import LIST_METHODS, UPDATED
 from virtualmcp.raw_members import NotAnObject
 from virtualmcp.result_mapping import ResultMapping
@@ -40,9 +40,7 @@ class RelaySink:
             return
         await self._sink.notify(method, params)
 
-    async def ask(
-        self, method: str, params: bytes, origin: QuestionOrigin | None = None
-    ) -> Outcome:
+    async def ask(self, method: str, params: bytes, origin: Origin | None = None) -> Outcome:
         """Put a question to the client; in an aggregate it says who asks.
 
         Raises:

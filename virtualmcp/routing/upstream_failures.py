@@ -75,6 +75,19 @@ def unusable(facts: UpstreamFacts, what: str) -> Answer:
     return Answer(error=WireError(INTERNAL_ERROR, message, data))
 
 
+def holder_lost(facts: UpstreamFacts, *, passed_on: bool) -> Answer:
+    """Return the answer for a call that was lost with the process that held it; ``passed_on``:
+    the upstream had got an answer of the person's by then."""
+    text = f"The gateway process that held this call to {facts.title} ended. " + (
+        "Your answer had been passed on; whether the call was carried out is not known: look "
+        "before you repeat it."
+        if passed_on
+        else "Your answer was not passed on and the call was cancelled. Make the request anew."
+    )
+    data = raw_members.write({"upstream": facts.key, "reason": "holder_lost"})
+    return Answer(error=WireError(INTERNAL_ERROR, text, data))
+
+
 def capability_missing(
     request: ClientRequest, facts: UpstreamFacts, required: dict[str, object]
 ) -> Answer:

@@ -26,6 +26,7 @@ from virtualmcp.routing import (
     connect_prompts,
     fan_out,
     long_tasks,
+    orphaned_calls,
     parameter_headers,
     parked_calls,
     parked_retries,
@@ -76,6 +77,8 @@ async def relay(
         except RequestRefused as refused:
             return upstream_failures.refusal(refused)
         params, declined = raw_members.write(retry.members), retry.declined
+    if request.orphan is not None:
+        return await _orphaned(request, sink, target, headers, call)
     if parked_calls.may_be_asked(request, facts):
         parked = ParkedCall(request, functools.partial(questions.held, request, call))
         return await parked.first_round(
@@ -110,6 +113,18 @@ async def _retry(
         answers,
         sink,
     )
+
+
+async def _orphaned(
+    request: ClientRequest, sink: CallSink, target: Target, headers: Headers, call: CallMade
+) -> Answer:
+    """Go on with a call whose process died."""
+
+    def made(inner: CallSink, send: parked_retries.Send) -> Coroutine[Any, Any, Answer]:
+        return _made(request, inner, target, target.params, headers, call, send=send)
+
+    canonical = _canonical(request, target, target.params, headers)
+    return await orphaned_calls.answer(request, target, canonical, made, sink)
 
 
 async def _made(
@@ -188,7 +203,9 @@ async def _rounds(
             raw = clean_json(outcome.result, secrets_of(request.holder.user_id, facts))
             return Answer(result=questions.relayed(request, raw, call, target.choice))
         following: Members = raw_members.read(params)
-        params = raw_members.write(await questions.asked(outcome.result, following, sink, number))
+        params = raw_members.write(
+            await questions.asked(outcome.result, following, sink, number, facts)
+        )
     return upstream_failures.unusable(facts, "did not come to a result that can be passed on.")
 
 

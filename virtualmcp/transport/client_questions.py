@@ -3,13 +3,15 @@
 The question is a request of ours with an id nobody can guess. The id proves by itself that it was
 given to this session, so that a response with another one goes no further and nothing has to be
 looked up (security.md on sessions: an answer counts only in the session, and for the person, that
-was asked). The answer goes by ``node_mail`` to whichever process runs the call.
+was asked). The answer goes by ``node_mail`` to whichever process runs the call; it is written down
+before it is acknowledged, so that it is not lost with that process (``held_calls``).
 """
 
 import asyncio
 import base64
 import hashlib
 import hmac
+import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -17,7 +19,7 @@ from typing import Final
 import msgspec
 
 from upstreams import json_rpc
-from upstreams.canonical_call import Outcome, QuestionNotPossible
+from upstreams.canonical_call import Origin, Outcome, QuestionNotPossible
 from upstreams.json_rpc import NotJsonRpc
 from upstreams.token_vault import derive_key
 from virtualmcp import raw_members
@@ -25,7 +27,10 @@ from virtualmcp.eras import question_fields
 from virtualmcp.eras.era_in import Session
 from virtualmcp.raw_members import NotAnObject
 from virtualmcp.routing import node_mail, shared_notes
+from virtualmcp.transport.held_calls import HeldCall
 from virtualmcp.transport.wire_messages import Message
+
+logger = logging.getLogger(__name__)
 
 # A person may think so long; it does not count against the call's own time (protocol.md 2.3.4).
 QUESTION_SECONDS: Final = 600.0
@@ -34,21 +39,29 @@ _PREFIX: Final = "ask-"
 _RANDOM_BYTES, _PROOF_BYTES = 16, 12
 
 Write = Callable[[bytes], Awaitable[None]]
+Held = Callable[[], HeldCall | None]
 
 
 class ClientQuestions:
-    """The questions of one call that its client has not answered yet."""
+    """The questions of one call that its client has not answered yet.
 
-    __slots__ = ("_open", "_pages", "_session", "_write")
+    ``held`` returns what the call leaves behind for another process, None before its stream
+    has begun.
+    """
 
-    def __init__(self, session: Session, write: Write) -> None:
+    __slots__ = ("_held", "_open", "_pages", "_session", "_write")
+
+    def __init__(self, session: Session, write: Write, held: Held) -> None:
         self._session = session
         self._write = write
+        self._held = held
         self._open: set[str] = set()
         self._pages: set[str] = set()
 
-    async def ask(self, method: str, params: bytes) -> Outcome:
+    async def ask(self, method: str, params: bytes, origin: Origin | None = None) -> Outcome:
         """Ask, and wait for the answer: a result, or the client's JSON-RPC error.
+
+        What a process that died had asked is not asked again.
 
         Raises:
             QuestionNotPossible: this client can't be asked this.
@@ -66,17 +79,53 @@ class ClientQuestions:
             raise QuestionNotPossible("too many questions at once")
         if method == question_fields.ELICIT:
             self._pages |= {_elicitation_id(params)} - {""}
-        question = new_id(self._session.digest)
+        known = self._known(origin)
+        question = known or new_id(self._session.digest)
         async with node_mail.mailbox(_address(self._session.digest, question)) as box:
             self._open.add(question)
             try:
-                await self._write(json_rpc.request(question, method, params))
-                return _outcome(await box.receive(QUESTION_SECONDS))
+                if not known:
+                    await self._write(json_rpc.request(question, method, params))
+                    await self._leave_word(question, origin, method, params)
+                return await self._answer(box, origin, kept=bool(known))
             except (TimeoutError, asyncio.CancelledError):
                 await self._withdraw(question)
                 raise
             finally:
                 self._open.discard(question)
+
+    def _known(self, origin: Origin | None) -> str:
+        held = None if origin is None else self._held()
+        return "" if held is None or origin is None else held.known(origin)
+
+    async def _leave_word(
+        self, question: str, origin: Origin | None, method: str, params: bytes
+    ) -> None:
+        """Let another process know of a question; without, the call is lost with this one."""
+        held = self._held()
+        if held is None or origin is None:
+            return
+        try:
+            await held.asked(question, origin, method, params)
+        except Exception:
+            logger.exception("a question could not be left for another process")
+
+    async def _answer(
+        self, box: node_mail.Mailbox, origin: Origin | None, *, kept: bool
+    ) -> Outcome:
+        """Wait for the answer; ``kept``: it may have come while nobody waited for it.
+
+        Raises:
+            TimeoutError: it did not come, or is another process's to act on.
+        """
+        found = await shared_notes.get(_sent(box.address)) if kept else None
+        answer = found or await box.receive(QUESTION_SECONDS)
+        held = self._held()
+        if held is not None and origin is not None and not await held.may_act(origin):
+            logger.warning("another process has gone on with a call that runs here")
+            await asyncio.sleep(QUESTION_SECONDS)
+            raise TimeoutError
+        return _outcome(answer)
 
     def announced(self, method: str, params: bytes) -> bool:
         """Tell whether a notice says that a page which this call had opened is done (a47)."""
@@ -114,18 +163,25 @@ async def take_answer(message: Message, session: Session) -> bool:
     if not question or not _given_to(session.digest, question):
         return False
     address = _address(session.digest, question)
-    if node_mail.waits_here(address):
-        await node_mail.send(address, message.response)
-        return True
-    # One row for each question at most, however often its answer is sent.
-    if not await shared_notes.set_once(f"sent:{address}", b"", QUESTION_SECONDS):
-        return False
+    try:
+        # One row for each question at most, however often its answer is sent.
+        if not await shared_notes.set_once(_sent(address), message.response, QUESTION_SECONDS):
+            return False
+    except Exception:
+        if not node_mail.waits_here(address):
+            raise
+        logger.exception("an answer is known to this process alone")
     try:
         await node_mail.send(address, message.response)
     except Exception:
-        await shared_notes.remove(f"sent:{address}")
+        await shared_notes.remove(_sent(address))
         raise
     return True
+
+
+def _sent(address: str) -> str:
+    """Return the name of the note of a question's answer."""
+    return f"sent:{address}"
 
 
 def new_id(session_digest: str) -> str:

@@ -17,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from upstreams.revisions import LEGACY_LATEST
 from virtualmcp.routing import shared_notes
 from virtualmcp.transport import event_ids
 from virtualmcp.transport.http_answers import event
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 # How long a call goes on, and what it said is kept, for a client that is away.
 AWAY_SECONDS: Final = 300.0
+RECONNECT_MILLISECONDS: Final = 1_000
 MOST_EVENTS: Final = 256
 MOST_BYTES: Final = 1024 * 1024
 MOST_LOGS: Final = 2_000
@@ -64,12 +66,22 @@ class EventLog:
         """Keep a message; returns it as the event to write."""
         self.number += 1
         data = b"id: %b.%d\n" % (self.token.encode(), self.number) + event(message)
-        self._events.append((self.number, data))
-        self.size += len(data)
-        while len(self._events) > 1 and (len(self._events) > MOST_EVENTS or self.size > MOST_BYTES):
-            self.size -= len(self._events.popleft()[1])
+        self.keep([(self.number, data)])
         self.tell()
         return data
+
+    def keep(self, events: Events) -> None:
+        """Keep events as they were written; too old ones are dropped."""
+        self._events.extend(events)
+        self.size += sum(len(data) for _, data in events)
+        while len(self._events) > 1 and (len(self._events) > MOST_EVENTS or self.size > MOST_BYTES):
+            self.size -= len(self._events.popleft()[1])
+
+    def priming(self, revision: str) -> bytes:
+        """Return what the stream begins with: an id to resume from (a19)."""
+        if revision != LEGACY_LATEST:
+            return b""
+        return b"id: %b.0\nretry: %d\ndata: \n\n" % (self.token.encode(), RECONNECT_MILLISECONDS)
 
     def after(self, number: int) -> Events:
         """Return what followed an event."""
@@ -119,18 +131,33 @@ def begin(session_digest: str, request_id: bytes) -> EventLog:
     return log
 
 
+def restore(session_digest: str, token: str, number: int, events: Events) -> EventLog:
+    """Go on with the log of a process that died; ``number`` is the last event's."""
+    log = EventLog(session_digest, token)
+    log.number = number
+    log.away_since = time.monotonic()
+    log.keep(events)
+    _logs[name_of(token)] = log
+    _make_room()
+    return log
+
+
 def find(session_digest: str, name: str) -> EventLog | None:
     """Return a log of this process by its name, if it belongs to this session."""
     log = _logs.get(name)
     return log if log is not None and log.session_digest == session_digest else None
 
 
+def loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that this process's streams are on, if there were any."""
+    return _loop
+
+
 def forget_session(session_digest: str) -> None:
     """Drop what was said in a session that has ended; from any thread."""
-    loop = _loop
-    if loop is not None:
+    if _loop is not None:
         with contextlib.suppress(RuntimeError):  # the loop has ended, and its streams with it
-            loop.call_soon_threadsafe(_forget, session_digest)
+            _loop.call_soon_threadsafe(_forget, session_digest)
 
 
 def _forget(session_digest: str) -> None:
@@ -157,11 +184,17 @@ def _make_room() -> None:
         size -= _logs.popitem(last=False)[1].size
 
 
-async def keep_for_all(log: EventLog) -> None:
-    """Leave what an absent client has not seen where every process finds it; best effort."""
+def newest(log: EventLog) -> Events:
+    """Return as much of what was said last as processes leave each other."""
     events = log.after(0)
     while len(events) > 1 and sum(len(data) for _, data in events) > MOST_SHARED_BYTES:
         events.pop(0)
+    return events
+
+
+async def keep_for_all(log: EventLog) -> None:
+    """Leave what an absent client has not seen where every process finds it; best effort."""
+    events = newest(log)
     try:
         content = msgspec.msgpack.encode(events)
         if len(content) <= 2 * MOST_SHARED_BYTES:

@@ -2,12 +2,15 @@
 
 import logging
 import time
+from collections.abc import Coroutine
+from typing import Any
 
 from virtualmcp import call_log, rate_limits
 from virtualmcp.eras.era_in import Session
 from virtualmcp.errors import INTERNAL_ERROR
 from virtualmcp.routing import method_table, question_policy
 from virtualmcp.routing.client_request import Answer, ClientRequest, WireError
+from virtualmcp.routing.orphaned_calls import Orphan
 from virtualmcp.transport.calls_in_flight import calls_in_flight
 from virtualmcp.transport.exchange import Exchange
 from virtualmcp.transport.http_answers import error_body, send_json
@@ -29,14 +32,29 @@ _FAULT = Answer(
 
 async def relay(exchange: Exchange, call: Call, session: Session | None) -> None:
     """Answer one request through the router and record how it ended."""
-    holder = exchange.holder
-    if not rate_limits.enter(holder.user_id):
+    if not rate_limits.enter(exchange.holder.user_id):
         await _refuse_too_many(exchange, call)
         return
+    stream = AnswerStream(exchange, call, session)
+    await _counted(exchange, call, _carry(exchange, call, session, stream))
+
+
+async def go_on(
+    exchange: Exchange, call: Call, session: Session, stream: AnswerStream, orphan: Orphan
+) -> None:
+    """Go on with a call whose process died; what it says goes to the stream's log."""
+    if not rate_limits.enter(exchange.holder.user_id):
+        await stream.fail(Answer(error=WireError(INTERNAL_ERROR, _TOO_MANY)))
+        return
+    await _counted(exchange, call, _carry(exchange, call, session, stream, orphan))
+
+
+async def _counted(exchange: Exchange, call: Call, carrying: Coroutine[Any, Any, str]) -> None:
+    holder = exchange.holder
     began = time.perf_counter()
     outcome = "failed"
     try:
-        outcome = await _carry(exchange, call, session)
+        outcome = await carrying
     finally:
         rate_limits.leave(holder.user_id)
         call_log.record(
@@ -50,10 +68,16 @@ async def relay(exchange: Exchange, call: Call, session: Session | None) -> None
         )
 
 
-async def _carry(exchange: Exchange, call: Call, session: Session | None) -> str:
+async def _carry(
+    exchange: Exchange,
+    call: Call,
+    session: Session | None,
+    stream: AnswerStream,
+    orphan: Orphan | None = None,
+) -> str:
     message = call.message
-    stream = AnswerStream(exchange, call, session)
-    answering = method_table.answer(client_request(exchange, call, session), stream)
+    request = client_request(exchange, call, session, orphan)
+    answering = method_table.answer(request, stream)
     if session is not None:
         calls_in_flight.add(session.digest, message.id, stream)
     try:
@@ -68,7 +92,9 @@ async def _carry(exchange: Exchange, call: Call, session: Session | None) -> str
     return _outcome(ended)
 
 
-def client_request(exchange: Exchange, call: Call, session: Session | None) -> ClientRequest:
+def client_request(
+    exchange: Exchange, call: Call, session: Session | None, orphan: Orphan | None = None
+) -> ClientRequest:
     """Put together what the router is asked."""
     message = call.message
     if session is None:
@@ -88,6 +114,7 @@ def client_request(exchange: Exchange, call: Call, session: Session | None) -> C
         call.param_headers,
         message.members,
         call.name or None,
+        orphan,
     )
 
 

@@ -19,16 +19,17 @@ from typing import Any
 
 import msgspec
 
-from upstreams.canonical_call import Outcome, QuestionNotPossible, QuestionOrigin
+from upstreams.canonical_call import Origin, Outcome, QuestionNotPossible
 from upstreams.running_loop import running_loop
 from virtualmcp.eras import era_in
 from virtualmcp.eras.era_in import Session
 from virtualmcp.errors import INTERNAL_ERROR
 from virtualmcp.routing.client_request import Answer
-from virtualmcp.transport import event_log, resumption
+from virtualmcp.transport import event_log, held_calls
 from virtualmcp.transport.client_questions import ClientQuestions
 from virtualmcp.transport.event_log import EventLog
 from virtualmcp.transport.exchange import Exchange
+from virtualmcp.transport.held_calls import HeldCall
 from virtualmcp.transport.http_answers import (
     PIECE_BYTES,
     SSE_HEADERS,
@@ -94,6 +95,7 @@ class AnswerStream:
         "_call",
         "_ended",
         "_exchange",
+        "_held",
         "_last_begun",
         "_last_progress",
         "_last_write",
@@ -124,6 +126,7 @@ class AnswerStream:
         self._writing: asyncio.Lock | None = None
         self._questions: ClientQuestions | None = None
         self._log: EventLog | None = None
+        self._held: HeldCall | None = None
         self._away_since = 0.0
 
     async def carry(self, answering: Coroutine[Any, Any, Answer]) -> Answer | End:
@@ -142,6 +145,8 @@ class AnswerStream:
             if self._ended is None or self._task is None or self._task.uncancel():
                 if self._log is not None:
                     self._log.end()
+                if self._held is not None:
+                    self._held.let_go()
                 raise
         else:
             return answer
@@ -175,9 +180,7 @@ class AnswerStream:
         name = msgspec.json.encode(method)
         await self._write(b'{"jsonrpc":"2.0","method":%b,"params":%b}' % (name, params or b"{}"))
 
-    async def ask(
-        self, method: str, params: bytes, origin: QuestionOrigin | None = None
-    ) -> Outcome:
+    async def ask(self, method: str, params: bytes, origin: Origin | None = None) -> Outcome:
         """Put an upstream's question to a stateful client on this stream (protocol.md 2.4).
 
         Raises:
@@ -187,8 +190,25 @@ class AnswerStream:
         if self._session is None or not self._accepts.events:
             raise QuestionNotPossible("the client cannot be asked on this request")
         if self._questions is None:
-            self._questions = ClientQuestions(self._session, self._write)
-        return await self._questions.ask(method, params)
+            self._questions = ClientQuestions(self._session, self._write, self._held_call)
+        return await self._questions.ask(method, params, origin)
+
+    def _held_call(self) -> HeldCall | None:
+        if self._held is None and self._log is not None:
+            message = self._call.message
+            note = held_calls.begun(message.method, message.params)
+            self._held = HeldCall(self._log, note, lambda: self.last_progress)
+        return self._held
+
+    @property
+    def last_progress(self) -> float:
+        """How far the client was told the call is."""
+        return self._last_progress
+
+    def take_over(self, log: EventLog, held: HeldCall) -> None:
+        """Go on with a call of a process that died: its client reads the log, if it does."""
+        self._log, self._held, self._open = log, held, True
+        self._last_progress, self._away_since = held.note.progress, log.away_since
 
     async def _wanted(self, method: str, params: bytes) -> bool:
         if method == "notifications/progress":
@@ -253,10 +273,9 @@ class AnswerStream:
         """Keep what a stateful client is told from here on; returns how its stream begins."""
         if self._session is None or self._last_begun or self._away_since:
             return b""
-        resumption.ready()
         self._log = event_log.begin(self._session.digest, self._call.message.id)
         self._log.take(self)
-        return resumption.priming(self._log, self._session)
+        return self._log.priming(self._session.revision)
 
     @property
     def _away(self) -> bool:
@@ -285,6 +304,8 @@ class AnswerStream:
             log.end()
             if log.reader is None and self._ended is None:
                 await event_log.keep_for_all(log)
+            if self._held is not None:
+                await self._held.end()
 
     async def _finish(self, answer: Answer) -> None:
         if self._questions is not None:

@@ -1,8 +1,9 @@
 """GET with ``Last-Event-ID``: going on with the answer to a call (protocol.md 2.3.7, a25).
 
 The call may run in this process, or in another one, which then sends what it says by mail; or it
-has ended while its client was away. When nobody knows it any more, its stream ends with an error
-that says so: whether the call was carried out is not known, and it is never made again.
+has ended while its client was away. Where its process died over a question, this one goes on with
+it (``call_takeover``). When nobody knows it any more, its stream ends with an error that says so:
+whether the call was carried out is not known, and it is never made again.
 """
 
 import asyncio
@@ -15,12 +16,11 @@ from typing import Any, Final
 import msgspec
 
 from upstreams.database_calls import in_thread
-from upstreams.revisions import LEGACY_LATEST
 from virtualmcp.eras.era_in import Session
 from virtualmcp.errors import INTERNAL_ERROR
 from virtualmcp.routing import node_mail
 from virtualmcp.signals import changed
-from virtualmcp.transport import event_log
+from virtualmcp.transport import call_takeover, event_log, held_calls
 from virtualmcp.transport.event_ids import Position
 from virtualmcp.transport.event_log import EventLog, Events
 from virtualmcp.transport.exchange import Exchange
@@ -35,7 +35,6 @@ KEEP_ALIVE_SECONDS: Final = 15.0
 OWNER_SECONDS: Final = 4.0
 SIGN_SECONDS: Final = 2.0
 SILENT_SECONDS: Final = 10.0
-RECONNECT_MILLISECONDS: Final = 1_000
 LAST_WORDS_SECONDS: Final = 2.0
 _LOST: Final = (
     "The connection to this call was lost, and the process that ran it has ended or no longer "
@@ -99,9 +98,25 @@ class ResumedStream:
                 await self._write(kept)
                 await self._close()
             else:
-                await self._fetch()
+                await self._from_elsewhere()
         finally:
             self._leaving.cancel()
+
+    async def _from_elsewhere(self) -> None:
+        """Find who has the stream; where its process died, go on with the call if that may be."""
+        name = event_log.name_of(self._position.token)
+        while not self._gone:
+            log = await call_takeover.take_over(self._exchange, self._session, self._position)
+            if log is not None:
+                await self._follow(log)
+                return
+            if await self._fetch():
+                return
+            # A process that died may seem to live for as long as its lease.
+            if not await held_calls.may_be_left(name):
+                await self._say_lost()
+                return
+            await self._send(b": waiting\n\n")
 
     async def _follow(self, log: EventLog) -> None:
         """Write a log of this process, as it grows."""
@@ -118,8 +133,8 @@ class ResumedStream:
         finally:
             log.release(self)
 
-    async def _fetch(self) -> None:
-        """Have another process send its log by mail."""
+    async def _fetch(self) -> bool:
+        """Have another process send its log by mail; False if none does."""
         reply = f"stream:{secrets.token_hex(16)}"
         name = event_log.name_of(self._position.token)
         digest = self._session.digest
@@ -133,14 +148,15 @@ class ResumedStream:
                     await self._write(mail.events)
                     if mail.ended:
                         await self._close()
-                        return
+                        return True
                     if not mail.events:
                         await self._send(b": waiting\n\n")
             except TimeoutError:
-                await self._say_lost()
+                return False
             finally:
                 if self._gone or self._ending:
                     await in_thread(_ask, f"{reply} stop")
+        return True
 
     async def _receive(self, box: node_mail.Mailbox, seconds: float) -> bytes:
         """Return the next mail.
@@ -213,7 +229,7 @@ class ResumedStream:
 
     def drain(self) -> None:
         """End in an orderly way: this process is about to stop."""
-        self._end(b"retry: %d\n\n" % RECONNECT_MILLISECONDS)
+        self._end(b"retry: %d\n\n" % event_log.RECONNECT_MILLISECONDS)
 
     def end_session(self) -> None:
         """End because the session it belongs to has ended."""
@@ -246,18 +262,11 @@ def _ask(key: str) -> None:
 
 # The process that has the stream ---------------------------------------------------------------
 _serving: dict[str, asyncio.Task[None]] = {}
-_loop: asyncio.AbstractEventLoop | None = None
-
-
-def ready() -> None:
-    """Note on which event loop this process's streams are."""
-    global _loop
-    _loop = asyncio.get_running_loop()
 
 
 def hear(key: str) -> None:
     """Another process asks for a stream, or no longer needs it; from any thread."""
-    loop = _loop
+    loop = event_log.loop()
     if key and loop is not None:
         with contextlib.suppress(RuntimeError):  # the loop has ended, and its streams with it
             loop.call_soon_threadsafe(_heard, loop, key)
@@ -299,10 +308,3 @@ async def _serve(log: EventLog, reply: str, number: int) -> None:
         logger.exception("a stream could not be sent to another process")
     finally:
         log.release(reply)
-
-
-def priming(log: EventLog, session: Session) -> bytes:
-    """Return what a call's stream begins with: an id to resume from (a19)."""
-    if session.revision != LEGACY_LATEST:
-        return b""
-    return b"id: %b.0\nretry: %d\ndata: \n\n" % (log.token.encode(), RECONNECT_MILLISECONDS)

@@ -1,0 +1,101 @@
+"""A stateful client comes back for a call whose process died while it was asked something: this
+process goes on with it (protocol.md 2.3.7, 2.4.2, 2.4.4).
+
+The call runs in a task of its own and writes to its stream's log, which goes on where the dead
+process's ended; the client reads that log like any other's. Its open questions are not asked
+again: it has them, or is sent them with what it missed.
+"""
+
+import asyncio
+import logging
+from collections.abc import MutableMapping
+from typing import Any
+
+import msgspec
+
+from upstreams.legacy_takeover import HeldCall as UpstreamCall
+from upstreams.legacy_takeover import HeldQuestion
+from virtualmcp.eras.era_in import Session
+from virtualmcp.routing.orphaned_calls import Orphan
+from virtualmcp.transport import event_log, held_calls, relayed_calls
+from virtualmcp.transport.event_ids import Position
+from virtualmcp.transport.event_log import EventLog
+from virtualmcp.transport.exchange import Exchange
+from virtualmcp.transport.held_calls import Asking, HeldCall, Note
+from virtualmcp.transport.http_answers import Accepts
+from virtualmcp.transport.response_stream import AnswerStream
+from virtualmcp.transport.wire_messages import read_message
+from virtualmcp.transport.wire_validation import Rejection, legacy_call
+
+logger = logging.getLogger(__name__)
+
+_running: set[asyncio.Task[None]] = set()
+
+
+async def take_over(exchange: Exchange, session: Session, position: Position) -> EventLog | None:
+    """Go on with the call of a stream; returns its log, or None when nothing was left of it, or
+    its process lives.
+
+    Raises:
+        django.db.Error, VaultError: that can't be found out.
+    """
+    name = event_log.name_of(position.token)
+    note = await held_calls.left_of(name)
+    if note is None:
+        return None
+    unposted = await held_calls.open_questions(name, note)
+    log = event_log.find(session.digest, name)
+    if log is not None:
+        # The client came twice, and the other request was quicker.
+        return log
+    call = legacy_call(read_message(_request(position, note)), b"")
+    if isinstance(call, Rejection):
+        return None
+    number = max(note.number, position.number)
+    log = event_log.restore(session.digest, position.token, number, note.events)
+    held = HeldCall(log, note, lambda: stream.last_progress)
+    inner = _without_connection(exchange)
+    stream = AnswerStream(inner, call, session)
+    stream.take_over(log, held)
+    await held.hold()
+    orphan = _orphan(note, unposted)
+    task = asyncio.create_task(relayed_calls.go_on(inner, call, session, stream, orphan))
+    _running.add(task)
+    task.add_done_callback(_running.discard)
+    return log
+
+
+def _request(position: Position, note: Note) -> bytes:
+    params = b',"params":' + note.params if note.params else b""
+    method = msgspec.json.encode(note.method)
+    return b'{"jsonrpc":"2.0","id":%b,"method":%b%b}' % (position.request_id, method, params)
+
+
+def _orphan(note: Note, unposted: list[Asking]) -> Orphan:
+    if note.round:
+        return Orphan(note.upstream_id, round=note.round)
+    questions = tuple(HeldQuestion(one.origin, one.method, one.params) for one in unposted)
+    held = UpstreamCall(
+        note.request_id, note.session_id, note.revision, note.last_event_id, questions
+    )
+    return Orphan(note.upstream_id, held=held, passed_on=len(unposted) < len(note.asking))
+
+
+def _without_connection(exchange: Exchange) -> Exchange:
+    """Return the request of a call whose client is not connected to it."""
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        """Nobody reads."""
+
+    return Exchange(
+        receive,
+        send,
+        exchange.headers,
+        (),
+        exchange.server,
+        exchange.holder,
+        Accepts(json=False, events=True),
+    )

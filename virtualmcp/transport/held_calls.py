@@ -1,0 +1,236 @@
+"""What a stateful client's call leaves behind while its client is asked something, so that another
+process can go on with it when this one dies (protocol.md 2.4.2, 2.4.4, S7).
+
+The note is written with the first question and the lease on it renewed until the call ends. Of
+the holder and whoever takes over, one alone may act on an answer: a row that is written once says
+which. A stateless upstream's note is gone before its answers are sent, so that a call whose
+outcome nobody knows is never made again.
+
+A call that asks nothing has no part in this.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from upstreams.canonical_call import Origin, QuestionOrigin, RoundOrigin
+from virtualmcp.routing import parked_mail, shared_notes
+from virtualmcp.routing.lease_keeper import keeper
+from virtualmcp.transport import event_log
+from virtualmcp.transport.event_log import EventLog, Events
+
+logger = logging.getLogger(__name__)
+
+KEEP_SECONDS: Final = parked_mail.PARK_SECONDS
+
+
+class Asking(msgspec.Struct, frozen=True):
+    """A question the client was asked; ``id`` is ours, ``origin`` the upstream's own id or key."""
+
+    id: str
+    origin: bytes
+    method: str
+    params: bytes
+
+
+class Note(msgspec.Struct):
+    """What another process needs.
+
+    ``number`` and ``events`` are of the stream's log. Of a stateless upstream there is ``round``,
+    the ``input_required`` result, and how many rounds there were; of a stateful one the session.
+    """
+
+    method: str
+    params: bytes
+    progress: float
+    number: int
+    events: Events
+    upstream_id: int
+    asking: list[Asking]
+    round: bytes = b""
+    rounds: int = 0
+    request_id: str = ""
+    session_id: bytes = b""
+    revision: str = ""
+    last_event_id: bytes = b""
+
+
+_note = msgspec.msgpack.Decoder(Note)
+# The streams whose calls this process holds.
+_here: set[str] = set()
+
+
+def begun(method: str, params: bytes) -> Note:
+    """Return the note of a call that has not asked anything yet."""
+    return Note(method, params, float("-inf"), 0, [], 0, [])
+
+
+class HeldCall:
+    """One call that asks, of this process.
+
+    Args:
+        log: that of the call's stream.
+        note: what the call is; or, taken over, what the dead process left.
+        progress: returns how far the client was told the call is.
+    """
+
+    def __init__(self, log: EventLog, note: Note, progress: Callable[[], float]) -> None:
+        self._log = log
+        self._progress = progress
+        self._name = event_log.name_of(log.token)
+        self._answered: set[bytes] = set()
+        self._lock = asyncio.Lock()
+        self._version = self._written = 0
+        self.note = note
+
+    def known(self, origin: Origin) -> str:
+        """Return the id under which the client was asked this already, ``""`` if it was not."""
+        key = _key(origin)
+        return next((one.id for one in self.note.asking if one.origin == key), "")
+
+    async def asked(self, question: str, origin: Origin, method: str, params: bytes) -> None:
+        """Leave word of a question that the client was asked just now.
+
+        Raises:
+            django.db.Error, VaultError: it can't be written.
+        """
+        note = self.note
+        note.asking.append(Asking(question, _key(origin), method, params))
+        note.upstream_id = origin.upstream_id
+        if isinstance(origin, RoundOrigin):
+            note.round = origin.result
+        else:
+            note.request_id, note.session_id = origin.request_id, origin.session_id
+            note.revision, note.last_event_id = origin.revision, origin.last_event_id or b""
+        self._version += 1
+        async with self._lock:
+            # Questions that come together are written together.
+            if self._written < self._version:
+                await self._write()
+
+    async def _write(self) -> None:
+        version, note, log = self._version, self.note, self._log
+        note.number, note.events, note.progress = (
+            log.number,
+            event_log.newest(log),
+            self._progress(),
+        )
+        if self._name not in _here:
+            await self.hold()
+        content = msgspec.msgpack.encode(note)
+        await shared_notes.put(_note_key(self._name), content, KEEP_SECONDS)
+        self._written = version
+
+    async def hold(self) -> bool:
+        """Become the one who goes on with the call; False while somebody else is.
+
+        Raises:
+            django.db.Error: the database can't be reached.
+        """
+        lease = _lease(self._name)
+        seconds = parked_mail.LEASE_SECONDS
+        if not await shared_notes.take_lease(lease, shared_notes.PROCESS, seconds):
+            return False
+        _here.add(self._name)
+        keeper().keep(lease)
+        return True
+
+    async def may_act(self, origin: Origin) -> bool:
+        """Tell whether the answer to a question is this process's to act on; asked once for each.
+
+        Of a round, the last answer decides for all.
+
+        Raises:
+            django.db.Error, VaultError: that can't be found out.
+        """
+        key = _key(origin)
+        if not isinstance(origin, RoundOrigin):
+            return await shared_notes.set_once(_claim(self._name, key), b"", 2 * KEEP_SECONDS)
+        self._answered.add(key)
+        if len(self._answered) < origin.questions:
+            return True
+        self._answered.clear()
+        claim = _claim(self._name, b"round %d" % self.note.rounds)
+        if not await shared_notes.set_once(claim, b"", 2 * KEEP_SECONDS):
+            return False
+        self.note.rounds += 1
+        self.note.asking.clear()
+        await shared_notes.remove(_note_key(self._name))
+        return True
+
+    async def end(self) -> None:
+        """The call has ended; best effort."""
+        if self._name not in _here:
+            return
+        self.let_go()
+        try:
+            await shared_notes.remove(_note_key(self._name))
+            await shared_notes.end_lease(_lease(self._name), shared_notes.PROCESS)
+        except Exception:
+            logger.exception("what was left of a call that has ended could not be removed")
+
+    def let_go(self) -> None:
+        """Hold it no more; the lease ends by itself."""
+        _here.discard(self._name)
+        keeper().drop(_lease(self._name))
+
+
+async def left_of(name: str) -> Note | None:
+    """Return what a dead process left of a call, whose lease is then ours; None if there is
+    nothing, or its holder lives.
+
+    Raises:
+        django.db.Error, VaultError: that can't be found out.
+    """
+    if name in _here or await shared_notes.get(_note_key(name)) is None:
+        return None
+    lease = _lease(name)
+    if not await shared_notes.take_lease(lease, shared_notes.PROCESS, parked_mail.LEASE_SECONDS):
+        return None
+    # Before it died, its holder may have come to the point from which there is no way back.
+    content = await shared_notes.get(_note_key(name))
+    note = None if content is None else _note.decode(content)
+    if note is not None and note.round:
+        claimed = await shared_notes.get(_claim(name, b"round %d" % note.rounds))
+        note = note if claimed is None else None
+    if note is None:
+        await shared_notes.end_lease(lease, shared_notes.PROCESS)
+    return note
+
+
+async def may_be_left(name: str) -> bool:
+    """Tell whether a call is held, or was by a process that died.
+
+    Raises:
+        django.db.Error, VaultError: that can't be found out.
+    """
+    return await shared_notes.get(_note_key(name)) is not None
+
+
+async def open_questions(name: str, note: Note) -> list[Asking]:
+    """Return the questions of a stateful upstream that no answer was posted to.
+
+    Raises:
+        django.db.Error, VaultError: that can't be found out.
+    """
+    return [one for one in note.asking if await shared_notes.get(_claim(name, one.origin)) is None]
+
+
+def _key(origin: Origin) -> bytes:
+    return origin.question_id if isinstance(origin, QuestionOrigin) else origin.key.encode()
+
+
+def _note_key(name: str) -> str:
+    return f"stream-call:{name}"
+
+
+def _lease(name: str) -> str:
+    return f"stream-holder:{name}"
+
+
+def _claim(name: str, what: bytes) -> str:
+    return f"stream-claim:{name}:{hashlib.sha256(what).hexdigest()[:32]}"
