@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -129,7 +129,9 @@ def keep_apart(gateway: int, others: list[int]) -> None:
         return
     for pid in process_tree(gateway):
         for thread in Path(f"/proc/{pid}/task").iterdir():
-            os.sched_setaffinity(int(thread.name), cores[:1])
+            # A thread of the start may just have ended.
+            with suppress(ProcessLookupError):
+                os.sched_setaffinity(int(thread.name), cores[:1])
     for pid in (0, *others):
         os.sched_setaffinity(pid, cores[1:])
 
