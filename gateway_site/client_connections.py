@@ -34,6 +34,8 @@ MOST_KEPT_URL_BYTES = 256
 MOST_FRAMING_BYTES = 64 * 1024
 # What a client does not take is held only up to here; the rest waits upstream.
 MOST_UNSENT_BYTES = 32 * 1024
+# A larger body is handed to the kernel beside its head, not copied behind it.
+MOST_JOINED_BYTES = 16 * 1024
 # Connections above the limit are told so; this many may wait for that.
 MOST_REFUSED = 256
 
@@ -224,10 +226,12 @@ class Answer(RequestResponseCycle):  # type: ignore[misc]
             if self.expected_content_length < 0:
                 raise RuntimeError("The body is longer than its Content-Length.")
             data = body
-        if self.head:
-            data, self.head = self.head + data, b""
-        if data:
-            self.transport.write(data)
+        if self.head and len(data) > MOST_JOINED_BYTES:
+            self.transport.writelines((self.head, data))
+            self.head = b""
+        elif self.head or data:
+            self.transport.write(self.head + data)
+            self.head = b""
         if not more_body:
             if self.expected_content_length:
                 raise RuntimeError("The body is shorter than its Content-Length.")

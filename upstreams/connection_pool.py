@@ -17,7 +17,7 @@ from django.conf import settings
 
 from upstreams import egress_guard
 from upstreams.errors import EgressRefused, UpstreamUnreachable
-from upstreams.relay_connection import IDLE, READ_BYTES, RelayConnection
+from upstreams.relay_connection import IDLE, WHOLE_READ_BYTES, RelayConnection
 from upstreams.running_loop import running_loop
 
 CONNECT_SECONDS = 3.0
@@ -161,7 +161,7 @@ class LoopPools:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.buffer = memoryview(bytearray(READ_BYTES))
+        self.buffer = memoryview(bytearray(WHOLE_READ_BYTES))
         self.connections: set[RelayConnection] = set()
         self.closed = False
         self._pools: dict[Origin, OriginPool] = {}

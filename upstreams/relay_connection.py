@@ -17,7 +17,12 @@ import httptools
 MAX_HEAD_BYTES = 32 * 1024
 MAX_HEADERS = 100
 READ_BYTES = 64 * 1024
+# The first read of an answer, and those of a document, take more: most results come in one piece
+# and are not copied together from parts.
+WHOLE_READ_BYTES = 128 * 1024
 HIGH_WATER = 64 * 1024
+# Who reads a document waits for all of it anyway: its reading is not stopped and started again.
+DOCUMENT_HIGH_WATER = 1024 * 1024
 DRAIN_BYTES = 64 * 1024
 MAX_INFORMATIONAL = 8
 # The response headers anybody above this module may see (security.md #194).
@@ -57,6 +62,7 @@ class RelayConnection(asyncio.BufferedProtocol):
     def __init__(self, loop: asyncio.AbstractEventLoop, buffer: memoryview, pool: Any) -> None:
         self._loop = loop
         self._buffer = buffer
+        self._stream_buffer = buffer[:READ_BYTES]
         self._pool = pool
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
@@ -74,6 +80,7 @@ class RelayConnection(asyncio.BufferedProtocol):
         self.headers: dict[bytes, bytes] = {}
         self._parts.clear()
         self._buffered = 0
+        self._high_water = HIGH_WATER
         self._paused = False
         self._error: Exception | None = None
         self._keep_alive = False
@@ -258,7 +265,8 @@ class RelayConnection(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Lend the loop's shared buffer for one read."""
-        return self._buffer
+        streamed = self.phase == BODY and self._high_water == HIGH_WATER
+        return self._stream_buffer if streamed else self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """Parse what was read."""
@@ -350,6 +358,9 @@ class RelayConnection(asyncio.BufferedProtocol):
             return
         self.status = status
         self._keep_alive = self._parser.should_keep_alive()
+        headers = self.headers
+        if b"content-length" in headers and b"json" in headers.get(b"content-type", b""):
+            self._high_water = DOCUMENT_HIGH_WATER
         self.phase = BODY
         self._wake()
 
@@ -362,7 +373,7 @@ class RelayConnection(asyncio.BufferedProtocol):
             return
         self._parts.append(data)
         self._buffered += len(data)
-        if self._buffered >= HIGH_WATER and not self._paused and self._transport is not None:
+        if self._buffered >= self._high_water and not self._paused and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
         self._wake()

@@ -88,7 +88,8 @@ class HeldByTls:
         return 0
 
 
-ANSWER = answer(b"x" * READ_BYTES)[0]
+# A stream of known length: reading it is paused, as that of a document is not.
+ANSWER = answer(b"x" * READ_BYTES, content_type="text/event-stream")[0]
 
 
 class Kept(list):

@@ -97,9 +97,11 @@ def _spliced(raw: bytes, front: list[bytes]) -> bytes:
     """Put members in front of an object's own."""
     if not front:
         return raw
-    rest = raw[raw.index(b"{") + 1 :]
-    comma = b"" if rest.lstrip()[:1] == b"}" else b","
-    return b"{" + b",".join(front) + comma + rest
+    start = raw.index(b"{") + 1
+    empty = raw[start : start + 1] != b'"' and raw[start:].lstrip()[:1] == b"}"
+    comma = b"" if empty else b","
+    # A large result is copied once, not once more for its rest.
+    return b"".join((b"{", b",".join(front), comma, memoryview(raw)[start:]))
 
 
 def to_legacy(raw: bytes, method: str, *, revision: str, modern_upstream: bool) -> bytes:
