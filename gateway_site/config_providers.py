@@ -64,6 +64,7 @@ def _settings(entry: IdentityProviderEntry, stored: dict[str, Any]) -> dict[str,
             allowed_groups=entry.allowed_groups,
             sign_in_domains=entry.sign_in_domains,
             sign_out_there=entry.sign_out_there,
+            sign_out_ends_access=entry.sign_out_ends_access,
         ),
     }
 

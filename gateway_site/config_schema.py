@@ -76,6 +76,7 @@ class IdentityProviderEntry(Entry):
     allowed_groups: list[str] | None = None
     sign_in_domains: list[str] | None = None
     sign_out_there: bool | None = None
+    sign_out_ends_access: bool | None = None
     state: State = State.PRESENT
 
 

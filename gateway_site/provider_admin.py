@@ -52,7 +52,7 @@ class IdentityProviderAdmin(_ProviderAdmin):
     inlines = [GroupMappingInline]
     change_form_template = "admin/gateway_site/provider_form.html"
     list_display = ["name", "provider_id", "server_url", "client_id"]
-    readonly_fields = ["redirect_uri", "about_kinds"]
+    readonly_fields = ["redirect_uri", "sign_out_address", "about_kinds"]
     fieldsets = [
         (
             None,
@@ -75,11 +75,12 @@ class IdentityProviderAdmin(_ProviderAdmin):
         ),
         ("Groups", {"fields": ["groups_claim", "groups_by_name"]}),
         (
+            "Signing out",
+            {"fields": ["sign_out_address", "sign_out_ends_access", "sign_out_there"]},
+        ),
+        (
             "Further settings",
-            {
-                "classes": ["collapse"],
-                "fields": ["trust_addresses", "scopes", "sign_in_domains", "sign_out_there"],
-            },
+            {"classes": ["collapse"], "fields": ["trust_addresses", "scopes", "sign_in_domains"]},
         ),
     ]
 
@@ -103,6 +104,16 @@ class IdentityProviderAdmin(_ProviderAdmin):
             )
         address = reverse("openid_connect_callback", kwargs={"provider_id": app.provider_id})
         return format_html("<code>{}</code>", settings.PUBLIC_URL + address)
+
+    @admin.display(description="Back-channel logout URI to enter at the provider")
+    def sign_out_address(self, app: SocialApp) -> str:
+        """Return where the provider says that somebody signed out there."""
+        if app.provider == "saml":
+            return "Only OpenID Connect providers use one."
+        name = "openid_connect_backchannel_logout"
+        path = reverse(name, kwargs={"provider_id": app.provider_id or "ID"})
+        address = settings.PUBLIC_URL + path
+        return format_html("<code>{}</code>", address)
 
     @admin.display(description="What each kind asks for")
     def about_kinds(self, app: SocialApp) -> str:

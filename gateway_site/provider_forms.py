@@ -19,7 +19,9 @@ _LISTS = {
     "allowed_groups": "allowed_groups",
     "sign_in_domains": "sign_in_domains",
 }
-_SWITCHES = ("only_known_people", "groups_by_name", "sign_out_there")
+# One a line: a provider's groups may have blanks and commas in their names.
+_BY_LINE = ("allowed_groups",)
+_SWITCHES = ("only_known_people", "groups_by_name", "sign_out_there", "sign_out_ends_access")
 
 
 class IdentityProviderForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -97,6 +99,12 @@ class IdentityProviderForm(forms.ModelForm):  # type: ignore[type-arg]
         help_text="Signing out here then ends the session there, and with it those of other "
         "applications where the provider does that.",
     )
+    sign_out_ends_access = forms.BooleanField(
+        label="Signing out there ends clients too",
+        required=False,
+        help_text="When the provider says that somebody signed out there (back-channel logout), "
+        "end the access of their clients as well, not only their browser session here.",
+    )
 
     class Meta:
         model = SocialApp
@@ -110,7 +118,7 @@ class IdentityProviderForm(forms.ModelForm):  # type: ignore[type-arg]
         for name in ("preset", "server_url", "groups_claim"):
             self.fields[name].initial = stored.get(name, "generic" if name == "preset" else "")
         for name, key in _LISTS.items():
-            joint = {"scopes": " ", "allowed_groups": "\n"}.get(name, ", ")
+            joint = " " if name == "scopes" else "\n" if name in _BY_LINE else ", "
             self.fields[name].initial = joint.join(stored.get(key) or ())
         for name in _SWITCHES:
             self.fields[name].initial = stored.get(name, False)
@@ -157,7 +165,7 @@ class IdentityProviderForm(forms.ModelForm):  # type: ignore[type-arg]
         }
         settings |= {name: bool(said.get(name)) for name in _SWITCHES}
         for name, key in _LISTS.items():
-            _put(settings, key, _listed(said.get(name, ""), by_line=name == "allowed_groups"))
+            _put(settings, key, _listed(said.get(name, ""), by_line=name in _BY_LINE))
         _put(settings, "groups_claim", said.get("groups_claim", "").strip())
         trusts = {"yes": True, "no": False}.get(said.get("trust_addresses", ""))
         settings.pop("verified_email", None)

@@ -114,15 +114,21 @@ def signed_in(
     if not groups.complete:
         _note_overage(request, facts, user)
     asserted = sociallogin.state.get("asserted")
-    if asserted:
-        provider_sessions.remember(
-            request, facts.id, asserted["name_id"], asserted["session_index"] or ""
-        )
+    subject, sid = _named_session(data["id_token"], asserted)
+    provider_sessions.remember(request, facts.id, subject, sid)
     if facts.sign_out_there:
         raw = getattr(sociallogin, "raw_id_token", "")
         sealed = token_vault.seal(raw.encode(), _VAULT_OWNER) if raw else ""
         kept = {"provider": facts.id, "sealed": sealed, "asserted": asserted}
         request.session[SIGN_OUT_KEY] = kept
+
+
+def _named_session(said: dict[str, Any], asserted: dict[str, Any] | None) -> tuple[str, str]:
+    """Return what the provider calls the person and its session when it signs them out."""
+    if asserted:
+        return asserted["name_id"], asserted["session_index"] or ""
+    sid = said.get("sid")
+    return str(said.get("sub", "")), sid if isinstance(sid, str) else ""
 
 
 def _note_overage(request: HttpRequest, facts: ProviderFacts, user: User) -> None:

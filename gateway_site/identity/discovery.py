@@ -1,7 +1,8 @@
 """A provider's metadata and keys, fetched where they are published and kept for a while."""
 
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from django.core.cache import cache
@@ -16,6 +17,7 @@ WELL_KNOWN = "/.well-known/openid-configuration"
 METADATA_SECONDS = 600
 KEYS_SECONDS = 3600
 ASK_AGAIN_SECONDS = 10.0
+Read = TypeVar("Read")
 REQUIRED = ("issuer", "authorization_endpoint", "token_endpoint", "jwks_uri")
 
 
@@ -82,10 +84,21 @@ def verified_claims(metadata: dict[str, Any], token: str, expected: Expected) ->
     Raises:
         ProviderFault: the token is not valid, or the keys can't be had.
     """
+    return with_current_keys(metadata, lambda keys: verified(token, keys, expected))
+
+
+def with_current_keys(
+    metadata: dict[str, Any], read: Callable[[list[dict[str, Any]]], Read]
+) -> Read:
+    """Read a token with the provider's keys, asking for new ones if they do not fit.
+
+    Raises:
+        ProviderFault: the token is not valid, or the keys can't be had.
+    """
     try:
-        return verified(token, keys_of(metadata), expected)
+        return read(keys_of(metadata))
     except KeyUnknown:
-        return verified(token, keys_of(metadata, fresh=True), expected)
+        return read(keys_of(metadata, fresh=True))
 
 
 def _is_safe(address: str) -> bool:

@@ -44,7 +44,8 @@ class Expected:
 
     issuer: str
     client_id: str
-    nonce: str
+    # None where the token answers no authorization request: after a refresh (Core 12.2).
+    nonce: str | None
     access_token: str = ""
 
 
@@ -58,10 +59,13 @@ def verified(token: str, keys: list[dict[str, Any]], expected: Expected) -> dict
         KeyUnknown: none of the keys fits; newer ones may.
         TokenRefused: says why.
     """
-    header, claims = _opened(token, keys)
-    _check_parties(claims, expected)
+    header, claims = opened(token, keys)
+    check_parties(claims, expected.issuer, expected.client_id)
     _check_times(claims)
-    if not hmac.compare_digest(str(claims.get("nonce", "")).encode(), expected.nonce.encode()):
+    nonce = str(claims.get("nonce", ""))
+    if expected.nonce is not None and not hmac.compare_digest(
+        nonce.encode(), expected.nonce.encode()
+    ):
         raise TokenRefused("The ID token's nonce is not that of this sign-in.")
     if expected.access_token and "at_hash" in claims:
         _check_access_token(header["alg"], str(claims["at_hash"]), expected.access_token)
@@ -70,8 +74,13 @@ def verified(token: str, keys: list[dict[str, Any]], expected: Expected) -> dict
     return claims
 
 
-def _opened(token: str, keys: list[dict[str, Any]]) -> tuple[dict[str, str], dict[str, Any]]:
-    """Return header and claims after checking the signature."""
+def opened(token: str, keys: list[dict[str, Any]]) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return ``alg`` and ``typ`` of the header, and the claims, after checking the signature.
+
+    Raises:
+        KeyUnknown: none of the keys fits; newer ones may.
+        TokenRefused: says why.
+    """
     if len(token) > LONGEST or token.count(".") != 2:
         raise TokenRefused("The ID token is not a signed JWT.")
     try:
@@ -98,7 +107,7 @@ def _opened(token: str, keys: list[dict[str, Any]]) -> tuple[dict[str, str], dic
         raise TokenRefused("The ID token's claims are not JSON.") from failure
     if not isinstance(claims, dict):
         raise TokenRefused("The ID token's claims are not an object.")
-    return {"alg": algorithm}, claims
+    return {"alg": algorithm, "typ": str(header.get("typ") or "")}, claims
 
 
 def _decoded(part: str) -> bytes:
@@ -133,16 +142,21 @@ def _payload(token: str, key: JWK, algorithm: str) -> bytes | None:
     return bytes(signed.payload)
 
 
-def _check_parties(claims: dict[str, Any], expected: Expected) -> None:
-    if claims.get("iss") != expected.issuer:
+def check_parties(claims: dict[str, Any], issuer: str, client_id: str) -> None:
+    """Check who made a token and for whom (Core 3.1.3.7, items 2 to 5).
+
+    Raises:
+        TokenRefused: says why.
+    """
+    if claims.get("iss") != issuer:
         raise TokenRefused(f"The ID token is from {str(claims.get('iss'))[:200]}, not the issuer.")
     audience = claims.get("aud")
     audiences = [audience] if isinstance(audience, str) else audience
-    if not isinstance(audiences, list) or expected.client_id not in audiences:
+    if not isinstance(audiences, list) or client_id not in audiences:
         raise TokenRefused("The ID token is for another client.")
-    if len(audiences) > 1 and claims.get("azp") != expected.client_id:
+    if len(audiences) > 1 and claims.get("azp") != client_id:
         raise TokenRefused("The ID token is for several clients and was not issued to this one.")
-    if claims.get("azp", expected.client_id) != expected.client_id:
+    if claims.get("azp", client_id) != client_id:
         raise TokenRefused("The ID token was issued to another client.")
 
 

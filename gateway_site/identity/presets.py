@@ -120,10 +120,14 @@ _PRESETS = (
         notes=(
             "Auth0 sends roles only by an Action on Login: api.idToken.setCustomClaim("
             "'https://mcp-gateway/groups', event.authorization.roles).",
+            "Back-channel logout (Enterprise plan): the application's Settings, OpenID Connect "
+            "Back-Channel Logout.",
         ),
         sources=(
             "https://auth0.com/docs/secure/tokens/json-web-tokens/create-custom-claims",
             "https://auth0.com/docs/authenticate/login/logout/log-users-out-of-auth0",
+            "https://auth0.com/docs/authenticate/login/logout/back-channel-logout/"
+            "configure-back-channel-logout",
         ),
     ),
     Preset(
@@ -136,6 +140,8 @@ _PRESETS = (
             "Add a Group Membership mapper named groups to the client. With Full group path on, a "
             "group is called /staff.",
             "Realm roles are in realm_access.roles once their mapper adds them to the ID token.",
+            "Back-channel logout: the client's Settings, Backchannel logout URL, with session "
+            "required.",
         ),
         sources=("https://www.keycloak.org/docs/latest/server_admin/",),
     ),

@@ -16,7 +16,11 @@ _SHARED_TENANTS = ("/common/", "/organizations/", "/consumers/")
 
 @dataclass(frozen=True, slots=True)
 class ProviderFacts:
-    """What an administrator decided about one OpenID provider."""
+    """What an administrator decided about one OpenID provider.
+
+    Attributes:
+        sign_out_ends_access: signing out there ends people's clients here too, not only browsers.
+    """
 
     id: str
     name: str
@@ -32,6 +36,7 @@ class ProviderFacts:
     only_known_people: bool
     trust_addresses: bool
     sign_out_there: bool
+    sign_out_ends_access: bool
     fetch_userinfo: bool
 
 
@@ -54,6 +59,7 @@ def facts_of(app: Any) -> ProviderFacts:
         only_known_people=stored.get("only_known_people") is True,
         trust_addresses=stored.get("verified_email", preset.trusts_addresses) is True,
         sign_out_there=stored.get("sign_out_there") is True,
+        sign_out_ends_access=stored.get("sign_out_ends_access") is True,
         fetch_userinfo=stored.get("fetch_userinfo", preset.fetch_userinfo) is True,
     )
 

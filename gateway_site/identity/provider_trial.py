@@ -107,7 +107,19 @@ def _settings_steps(facts: ProviderFacts, document: dict[str, Any]) -> list[Step
         steps.append(Step("Signing out", "warn", text))
     if not steps:
         steps.append(Step("Settings", "ok", "Scopes, PKCE and signatures fit."))
-    return steps
+    return [*steps, _logout_step(document)]
+
+
+def _logout_step(document: dict[str, Any]) -> Step:
+    if document.get("backchannel_logout_supported") is not True:
+        text = "The provider does not announce that it says who signed out there."
+        return Step("Back-channel logout", "skipped", text)
+    if document.get("backchannel_logout_session_supported") is not True:
+        text = (
+            "Announced, without sessions: signing out there ends all of a person's browsers here."
+        )
+        return Step("Back-channel logout", "ok", text)
+    return Step("Back-channel logout", "ok", "Announced: enter the address of this page there.")
 
 
 def show_steps(request: HttpRequest, app: Any) -> HttpResponse:

@@ -79,6 +79,7 @@ def test_everything_on_the_form_is_kept(administrator):
         "groups_claim": "realm_access.roles",
         "groups_by_name": "on",
         "sign_out_there": "on",
+        "sign_out_ends_access": "on",
         "trust_addresses": "no",
         "scopes": "openid email roles",
         "group_mappings-TOTAL_FORMS": "1",
@@ -98,6 +99,7 @@ def test_everything_on_the_form_is_kept(administrator):
         "groups_claim": "realm_access.roles",
         "groups_by_name": True,
         "sign_out_there": True,
+        "sign_out_ends_access": True,
         "only_known_people": False,
         "verified_email": False,
         "scope": ["openid", "email", "roles"],
@@ -106,6 +108,7 @@ def test_everything_on_the_form_is_kept(administrator):
     assert (mapping.claim_value, mapping.group) == ("/leads", leads)
     assert AuditEvent.objects.filter(kind="identity_provider.mapping_changed").count() == 1
     page = administrator.get(f"{PLACE}{app.pk}/change/").content.decode()
+    assert "/accounts/oidc/contoso/backchannel-logout/" in page
     for shown in ("contoso.com, contoso.de", "/staff\n/leads", "openid email roles"):
         assert shown in page
 
@@ -115,8 +118,13 @@ def check(administrator, app, step="check"):
 
 
 def test_a_check_says_that_all_is_well(administrator, provider):
+    provider.metadata_changes = {
+        "backchannel_logout_supported": True,
+        "backchannel_logout_session_supported": True,
+    }
     found = rows(check(administrator, configured(provider)))
     assert {state for state, _ in found.values()} == {"ok"}
+    assert "the address of this page" in found["Back-channel logout"][1]
     assert found["Keys"] == ("ok", "1 usable.")
 
 

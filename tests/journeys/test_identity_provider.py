@@ -1,0 +1,188 @@
+"""The company's sign-in with an identity provider that nobody of this project wrote.
+
+The provider is panva's ``oidc-provider`` as a process, the gateway another one; an administrator
+has configured it as the generic kind, by the file.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from tests.fakes.asgi_server import serve
+from tests.fakes.browser import Browser, walk_consent
+from tests.fakes.mcp_upstream import FakeUpstream
+from tests.journeys.identity_provider import (
+    CLIENT_ID,
+    CLIENT_SECRET,
+    IdentityProvider,
+    identity_provider,
+    sign_in_there,
+)
+from tests.journeys.wire_client import WireClient
+from tests.journeys.world import within
+from tests.running_gateway import RunningGateway, running_gateway
+
+pytestmark = [pytest.mark.npm, pytest.mark.timeout(240)]
+# What a loaded machine may take for what is promised within seconds.
+PATIENCE = 20.0
+
+
+@dataclass
+class Company:
+    """The gateway with the company's provider."""
+
+    gateway: RunningGateway
+    provider: IdentityProvider
+
+    def browser(self) -> Browser:
+        """Somebody's browser, which stops where a client takes over."""
+        return Browser(stops=("http://127.0.0.1/callback",))
+
+    def arrive(self, browser: Browser, login: str) -> str:
+        """Sign in by the provider's button; returns the text of the page where that ends."""
+        browser.open(f"{self.gateway.url}/accounts/login/")
+        browser.press("Continue with Company")
+        return sign_in_there(browser, login).text
+
+    def client_of(self, browser: Browser) -> WireClient:
+        """Connect an MCP client for who is signed in in a browser."""
+        client = WireClient(self.gateway.endpoint("team"))
+        client.discover()
+        client.register()
+        client.exchange(walk_consent(browser, client.authorize_url(), "", ""))
+        return client
+
+
+def settings(provider: IdentityProvider, upstream: str) -> dict[str, object]:
+    return {
+        "groups": ["Engineers"],
+        "identity_providers": [
+            {
+                "id": "company",
+                "name": "Company",
+                "preset": "generic",
+                "server_url": provider.url,
+                "client_id": CLIENT_ID,
+                "client_secret": "env:COMPANY_SECRET",
+                "scopes": ["openid", "profile", "email", "groups"],
+                "group_mapping": {"engineering": "Engineers"},
+                "sign_out_there": True,
+            }
+        ],
+        "upstreams": [{"key": "tools", "title": "Tools", "url": upstream, "credential": "none"}],
+        "virtual_mcps": [
+            {
+                "slug": "team",
+                "title": "Team",
+                "audience": "groups",
+                "groups": ["Engineers"],
+                "upstreams": ["tools"],
+            }
+        ],
+    }
+
+
+@pytest.fixture(scope="module")
+def company() -> Iterator[Company]:
+    with identity_provider() as provider, serve(FakeUpstream()) as upstream:
+        configuration = settings(provider, f"{upstream}/mcp")
+        secret = {"COMPANY_SECRET": CLIENT_SECRET}
+        with running_gateway(configuration, environment=secret) as gateway:
+            provider.know_gateway(gateway.url)
+            yield Company(gateway, provider)
+
+
+def signed_in(company: Company, browser: Browser) -> bool:
+    """Tell whether a page that needs somebody signed in opens."""
+    return "/accounts/login" not in browser.open(f"{company.gateway.url}/connections/").url
+
+
+def test_people_come_in_by_discovery_and_pkce_with_the_groups_the_provider_names(company) -> None:
+    company.provider.person("grace", "engineering", "all staff")
+    company.provider.person("heidi", "sales")
+    browser = company.browser()
+    company.arrive(browser, "grace")
+    assert signed_in(company, browser)
+    client = company.client_of(browser)
+    assert client.names()
+    other = company.browser()
+    company.arrive(other, "heidi")
+    assert signed_in(company, other)
+    barred = WireClient(company.gateway.endpoint("team"))
+    barred.discover()
+    barred.register()
+    page = other.open(barred.authorize_url())
+    assert not page.find_button("Authorize"), page.text
+    assert company.provider.errors() == []
+
+
+def test_somebody_disabled_there_does_not_come_in(company) -> None:
+    company.provider.person("ivan", "engineering", disabled=True)
+    browser = company.browser()
+    company.arrive(browser, "ivan")
+    assert not signed_in(company, browser)
+    company.provider.person("ivan", "engineering")
+    company.arrive(browser, "ivan")
+    assert signed_in(company, browser)
+
+
+def test_a_new_key_at_the_provider_is_fetched_when_it_is_first_used(company) -> None:
+    company.provider.person("judy", "engineering")
+    first = company.browser()
+    company.arrive(first, "judy")
+    assert signed_in(company, first)
+    company.provider.do("rotate", drop=True)
+    # At most every ten seconds an unknown key makes the gateway ask.
+    within(PATIENCE, lambda: arrives(company, "judy"))
+
+
+def arrives(company: Company, login: str) -> bool:
+    browser = company.browser()
+    company.arrive(browser, login)
+    return signed_in(company, browser)
+
+
+def test_signing_out_here_signs_out_there(company) -> None:
+    company.provider.person("mallory", "engineering")
+    browser = company.browser()
+    company.arrive(browser, "mallory")
+    browser.open(f"{company.gateway.url}/accounts/logout/")
+    page = browser.press("Sign out")
+    assert page.url.startswith(f"{company.provider.url}/session/end"), page.url
+    page = browser.press("Yes, sign me out")
+    assert page.url.startswith(f"{company.gateway.url}/accounts/login/"), page.text
+    browser.press("Continue with Company")
+    assert browser.page is not None and browser.page.find_button("Sign-in")
+
+
+def test_signing_out_there_ends_the_session_here(company) -> None:
+    company.provider.person("niaj", "engineering")
+    browser, elsewhere = company.browser(), company.browser()
+    company.arrive(browser, "niaj")
+    company.arrive(elsewhere, "niaj")
+    client = company.client_of(browser)
+    browser.open(f"{company.provider.url}/session/end")
+    browser.press("Yes, sign me out")
+    assert company.provider.errors() == []
+    assert not signed_in(company, browser)
+    assert signed_in(company, elsewhere), "another session there was ended"
+    assert client.names(), "clients were to stay"
+
+
+def test_signing_out_there_ends_clients_too_where_the_administrator_wants_that(company) -> None:
+    company.provider.person("olivia", "engineering")
+    company.gateway.apply({"identity_providers": [{"id": "company", "sign_out_ends_access": True}]})
+    try:
+        browser = company.browser()
+        company.arrive(browser, "olivia")
+        client = company.client_of(browser)
+        browser.open(f"{company.provider.url}/session/end")
+        browser.press("Yes, sign me out")
+        assert company.provider.errors() == []
+        within(PATIENCE, lambda: client.rpc("tools/list").status == 401)
+        assert client.refresh().status_code == 400
+    finally:
+        company.gateway.apply(
+            {"identity_providers": [{"id": "company", "sign_out_ends_access": False}]}
+        )
