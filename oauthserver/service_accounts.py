@@ -90,7 +90,6 @@ def change(
     Raises:
         ProtocolError: as ``create``.
     """
-    check(resources, jwks, jwks_uri)
     client = account.client
     lost = set(account.resources) - set(resources)
     other_keys = (client.jwks, client.jwks_uri) != (jwks, jwks_uri)
@@ -98,7 +97,9 @@ def change(
     if set(account.resources) != set(resources):
         changed.append("resources")
     if not changed:
+        # What was chosen once may be switched off or gone by now; then it opens nothing.
         return []
+    check(resources, jwks, jwks_uri)
     with transaction.atomic():
         account.resources = resources
         account.save(update_fields=["resources"])
