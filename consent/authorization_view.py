@@ -67,7 +67,7 @@ class ConsentView(AuthorizationRequestView):
             return context | {
                 "checklist": self._checklist(request, details.resource),
                 "agreed_at": earlier.given_at if earlier else None,
-                "news": agreement.news(earlier, details.client) if earlier else [],
+                "news": _news(earlier, details) if earlier else [],
                 "tool_count": agreement.offered(details.resource.slug, details.client)["tools"][
                     "count"
                 ],
@@ -121,6 +121,15 @@ def _tool_groups(details: AuthorizationDetails) -> dict[str, Any]:
         "asks_to_change": asks_to_change,
         "tools_apart": True,
     }
+
+
+def _news(earlier: ConsentRecord, details: AuthorizationDetails) -> list[str]:
+    """Say what the person did not agree to the last time; what is asked for more comes first."""
+    assert details.resource is not None
+    more = [scope for scope in details.scopes if scope not in earlier.scopes.split()]
+    told = scopes.descriptions(more, details.resource.further_scopes)
+    asked = [f"It asks for more: {sentence[0].lower()}{sentence[1:]}." for sentence in told]
+    return asked + agreement.news(earlier, details.client)
 
 
 def _earlier_yes(request: HttpRequest, details: AuthorizationDetails) -> ConsentRecord | None:

@@ -12,7 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from upstreams.revisions import META_SERVER_INFO, Era
-from virtualmcp import definitions, hidden_text, icons, raw_members, resource_uris
+from virtualmcp import (
+    definitions,
+    hidden_text,
+    icons,
+    raw_members,
+    resource_uris,
+    security_schemes,
+)
 from virtualmcp.definitions import SUBJECTS
 from virtualmcp.eras.conversion import tool_for
 from virtualmcp.listed_entries import Kind, ListContent, Listed
@@ -131,7 +138,7 @@ def _merge(
                     if not server.transparent:
                         continue
                 name = names.get(owned, name)
-            written = _written(mapping, kind, entry, name, content, era)
+            written = _written(mapping, kind, entry, name, content, era, choice)
             if written is None or not _first(seen, kind, name):
                 continue
             entries.append(written)
@@ -156,15 +163,37 @@ def _offered(
 
 
 def _written(
-    mapping: ResultMapping, kind: Kind, entry: Listed, name: str, content: ListContent, era: Era
+    mapping: ResultMapping,
+    kind: Kind,
+    entry: Listed,
+    name: str,
+    content: ListContent,
+    era: Era,
+    choice: ChoiceFacts,
 ) -> bytes | None:
     renamed = name if name != entry.identity else ""
     try:
         seen, _ = hidden_text.cleaned(entry.raw, definitions.TOLD)
         raw = mapping.entry(kind, icons.loadable(seen), renamed)
-        return tool_for(era, raw, modern_upstream=content.modern) if kind is Kind.TOOLS else raw
+        if kind is not Kind.TOOLS:
+            return raw
+        if choice.reading is not None:
+            raw = security_schemes.with_schemes(raw, reads=_reads(choice, entry))
+        return tool_for(era, raw, modern_upstream=content.modern)
     except NotAnObject:
         return None
+
+
+def _reads(choice: ChoiceFacts, entry: Listed) -> bool:
+    """Tell whether a tool only reads; the upstream's hint counts before it is learned as well.
+
+    Hosts keep the first list for weeks, and at the first list nothing is known yet.
+    """
+    if choice.reading is None or entry.identity in choice.reading:
+        return True
+    hinted = raw_members.value(entry.raw).get("annotations") or {}
+    unsaid = entry.identity not in choice.changing
+    return unsaid and isinstance(hinted, dict) and hinted.get("readOnlyHint") is True
 
 
 def _first(seen: set[str], kind: Kind, identity: str) -> bool:

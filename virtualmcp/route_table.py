@@ -58,6 +58,8 @@ class ChoiceFacts:
     may_list_roots: bool = False
     # Tools that only read, where the others need ``mcp:tools.write``; None where all are alike.
     reading: frozenset[str] | None = None
+    # Tools of which the administrator says that they change something.
+    changing: frozenset[str] = frozenset()
 
     def shows(self, tool: str) -> bool:
         """Tell whether the administrator offers this tool."""
@@ -356,6 +358,7 @@ def _choice(row: UpstreamChoice, reading: dict[int, frozenset[str]] | None) -> C
         may_sample=row.may_sample,
         may_list_roots=row.may_list_roots,
         reading=None if reading is None else reading.get(row.upstream_id, frozenset()),
+        changing=frozenset(name for name in row.write_tools if isinstance(name, str)),
     )
 
 

@@ -142,6 +142,7 @@ def _configuration(addresses: dict[str, str]) -> dict[str, Any]:
         "partly": ["modern", "dead", "legacy"],
         "growing": ["modern"],
         "asking": ["modern", "legacy"],
+        "stepping": ["modern"],
     }
     return {
         "upstreams": [
@@ -159,6 +160,7 @@ def _configuration(addresses: dict[str, str]) -> dict[str, Any]:
                 "slug": slug,
                 "title": slug.replace("-", " ").title(),
                 "audience": "everyone",
+                "step_up": slug == "stepping",
                 "upstreams": [_choice(slug, key) for key in keys],
             }
             for slug, keys in servers.items()

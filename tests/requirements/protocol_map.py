@@ -327,9 +327,16 @@ MAP: dict[str, tuple[str, ...]] = {
         "virtualmcp/test_step_up",
         "a_tool_that_may_change_something_is_refused_with_one_complete_challenge",
     ),
-    "c8": _in(
-        "virtualmcp/test_step_up",
-        "a_tool_that_may_change_something_is_refused_with_one_complete_challenge",
+    "c8": (
+        *_in(
+            "virtualmcp/test_step_up",
+            "a_tool_that_may_change_something_is_refused_with_one_complete_challenge",
+        ),
+        *_in(
+            "journeys/test_step_up",
+            "a_client_is_refused_authorizes_for_more_and_calls",
+            "chatgpt_reads_the_challenge_in_the_result_and_goes_on",
+        ),
     ),
     "c9": _in("virtualmcp/test_step_up", "the_wider_token_calls_and_lists_are_the_same_for_both"),
     "c10": _in("oauthserver/test_discovery", "a_resource_describes_itself"),

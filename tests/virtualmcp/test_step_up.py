@@ -70,6 +70,41 @@ def test_the_wider_token_calls_and_lists_are_the_same_for_both(board):
     assert board.modern("tools/call", CALL).status_code == 200
 
 
+def test_a_list_says_from_the_first_which_scopes_a_tool_needs(board):
+    def told():
+        listed = board.modern("tools/list").json()["result"]["tools"]
+        return {tool["name"]: tool["securitySchemes"][0]["scopes"] for tool in listed}
+
+    first = told()
+    assert first["echo"] == ["mcp:tools"]
+    assert first["exact"] == ["mcp:tools", "mcp:tools.write"]
+    say_of(write=["echo"], read=["exact"])
+    assert told()["echo"] == ["mcp:tools", "mcp:tools.write"]
+    assert told()["exact"] == ["mcp:tools"]
+
+
+def test_what_an_upstream_says_of_its_own_tokens_stays_where_no_step_up_is_asked_for(
+    ada, make_virtual_mcp, make_token, wire
+):
+    with FakeUpstream().serve() as upstream:
+        make_virtual_mcp("board", {"fake": upstream.url})
+        listed = wire("board", make_token(ada, "board")).modern("tools/list").json()
+    tools = {tool["name"]: tool for tool in listed["result"]["tools"]}
+    assert tools["echo"]["securitySchemes"] == [{"type": "noauth"}]
+    assert "securitySchemes" not in tools["exact"]
+
+
+@pytest.mark.parametrize("meta", [{"openai": 1}, {"vendor/openai/subject": 1}])
+def test_only_a_client_that_speaks_the_dialect_is_answered_in_it(board, meta):
+    board.initialize()
+    board.tell("notifications/initialized")
+    refused = board.legacy("tools/call", {**CALL, "_meta": meta})
+    assert refused.status_code == 403
+    told = board.legacy("tools/call", {**CALL, "_meta": {"openai/subject": "v1/x"}})
+    assert told.status_code == 200
+    assert messages(told)[0]["result"]["_meta"]["mcp/www_authenticate"]
+
+
 def test_the_administrators_word_goes_before_the_upstreams(board):
     say_of(read=["exact"])
     assert board.modern("tools/call", CALL).status_code == 200

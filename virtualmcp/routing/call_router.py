@@ -6,7 +6,6 @@ at; the parameters go out as they came.
 
 import msgspec
 
-from oauthserver.scopes import WRITE_SCOPE
 from upstreams.canonical_call import CallSink
 from upstreams.revisions import Era
 from virtualmcp import raw_members
@@ -18,6 +17,7 @@ from virtualmcp.routing import (
     name_routes,
     parameter_headers,
     resource_routes,
+    step_up,
     upstream_failures,
 )
 from virtualmcp.routing.call_target import Target
@@ -46,26 +46,15 @@ async def call_tool(request: ClientRequest, sink: CallSink) -> Answer:
     """Answer tools/call."""
     try:
         target, tools = await _named(request, Kind.TOOLS)
-        _check_scope(request, target)
+        step_up.check(request, target)
         headers: parameter_headers.Headers = ()
         if tools is None or request.param_headers or tools.mirrors:
             headers = await parameter_headers.of_call(request, target, tools)
+    except ScopeInsufficient as refused:
+        return step_up.in_result(request, refused) or upstream_failures.refusal(refused)
     except RequestRefused as refused:
         return upstream_failures.refusal(refused)
     return await relay(request, sink, target, headers)
-
-
-def _check_scope(request: ClientRequest, target: Target) -> None:
-    """Refuse a tool that may change something to a client that may only read."""
-    reading, held = target.choice.reading, request.holder.scopes
-    if reading is None or target.name in reading or WRITE_SCOPE in held:
-        return
-    raise ScopeInsufficient(
-        f"The tool {target.asked[:128]!r} may change something, which this client was not "
-        "allowed to do so far. Authorize again with the scope of the challenge.",
-        # Scopes of the authorization server itself are never named in a challenge (c10).
-        " ".join([*sorted(scope for scope in held if scope.startswith("mcp:")), WRITE_SCOPE]),
-    )
 
 
 async def get_prompt(request: ClientRequest, sink: CallSink) -> Answer:
