@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from upstreams import change_interest, json_rpc
 from upstreams.call_answer import AwaitedAnswer
 from upstreams.canonical_call import CanonicalCall, ClientFacts, SilentSink
-from upstreams.change_interest import LIST_METHODS, UPDATED, Interest
+from upstreams.change_interest import LIST_METHODS, TASK_CHANGED, UPDATED, Interest
 from upstreams.errors import UpstreamAnswerInvalid
 from upstreams.event_stream import EventStream, EventTooLarge
 from upstreams.json_rpc import Message, NotJsonRpc
@@ -34,6 +34,12 @@ FIRST_BYTE_SECONDS: Final = 10.0
 LONGEST_SECONDS: Final = 24 * 3600.0
 ACKNOWLEDGE_SECONDS: Final = 10.0
 MOST_EVENT_BYTES: Final = 256 * 1024
+# What each kind of notice is about.
+_NOTICES: Final[Mapping[str, Callable[[bytes], str]]] = {
+    **dict.fromkeys(LIST_METHODS, lambda _: ""),
+    UPDATED: change_interest.uri_in,
+    TASK_CHANGED: change_interest.task_in,
+}
 
 
 class ModernListening:
@@ -43,6 +49,7 @@ class ModernListening:
         interest: what to ask for, in the upstream's terms.
         acknowledged: called once, with what the upstream agreed to.
         heard: called with method and raw params of each notice that was agreed to.
+        most_event_bytes: the largest message; a notice about a task holds its result.
     """
 
     def __init__(
@@ -52,7 +59,10 @@ class ModernListening:
         interest: Interest,
         acknowledged: Callable[[Interest], None],
         heard: Heard,
+        *,
+        most_event_bytes: int = MOST_EVENT_BYTES,
     ) -> None:
+        self._most_event_bytes = most_event_bytes
         self._facts = facts
         self._client = client
         self._interest = interest
@@ -98,7 +108,7 @@ class ModernListening:
         raise ListeningRefused(self._facts.title, code)
 
     async def _read(self, answer: RelayExchange) -> None:
-        events, pace = EventStream(MOST_EVENT_BYTES), Pace()
+        events, pace = EventStream(self._most_event_bytes), Pace()
         while data := await answer.chunk():
             found = events.feed(data)
             await pace.keep(len(found))
@@ -121,10 +131,9 @@ class ModernListening:
             return False
         if message.method == ACKNOWLEDGED:
             self._acknowledge(message)
-        elif self._agreed is not None and message.method in (UPDATED, *LIST_METHODS):
+        elif self._agreed is not None and message.method in _NOTICES:
             params = bytes(message.params)
-            uri = change_interest.uri_in(params) if message.method == UPDATED else ""
-            if self._agreed.covers(message.method, uri):
+            if self._agreed.covers(message.method, _NOTICES[message.method](params)):
                 self._heard(message.method, params)
         return message.method == CANCELLED
 

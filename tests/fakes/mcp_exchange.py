@@ -8,7 +8,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.fakes import mcp_catalogue
+from tests.fakes import mcp_catalogue, task_tools
 from tests.fakes.mcp_catalogue import ToolCall, WireFault
 from tests.fakes.resumable_streams import StreamLog
 
@@ -359,6 +359,9 @@ class Exchange:
         agreed = [uri for uri in uris if uri not in self.upstream.refused_uris]
         if agreed:
             wanted["resourceSubscriptions"] = agreed
+        tasks = [task for task in wanted.pop("taskIds", []) if task_tools.knows(task)]
+        if tasks:
+            wanted["taskIds"] = tasks
         params = {"_meta": {META + "subscriptionId": self.id}, "notifications": wanted}
         method = "notifications/subscriptions/acknowledged"
         await self.pump(

@@ -88,6 +88,11 @@ class Task:
 _tasks: dict[str, Task] = {}
 
 
+def knows(task_id: str) -> bool:
+    """Tell whether there is such a task."""
+    return task_id in _tasks
+
+
 async def start(call: Any) -> Any:
     """Make a task, or say that this tool needs one."""
     from tests.fakes.mcp_catalogue import WireFault

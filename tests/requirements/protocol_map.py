@@ -226,6 +226,10 @@ MAP: dict[str, tuple[str, ...]] = {
         "a_task_is_its_makers_alone",
         "a_client_without_the_extension_gets_the_missing_capability",
         "a_task_is_made_looked_at_and_ended_under_a_sealed_id",
+    )
+    + _in(
+        "virtualmcp/test_endpoint_tasks",
+        "a_client_that_did_not_declare_tasks_is_told_what_it_lacks",
     ),
     # (b) MCP client to the upstream
     "b1": _in("upstreams/test_mcp_client_modern", "the_headers_repeat_the_body"),
@@ -585,6 +589,12 @@ MAP: dict[str, tuple[str, ...]] = {
         "questions_of_a_task_are_answered_by_update_under_the_upstreams_own_keys",
         "a_tool_of_a_stateful_server_that_needs_a_task_is_one_long_call",
         "the_extension_is_promised_to_stateless_clients_only",
+    )
+    + _in(
+        "virtualmcp/test_endpoint_tasks",
+        "what_becomes_of_tasks_is_told_under_the_clients_ids_and_names",
+        "only_a_clients_own_tasks_are_honoured",
+        "after_a_break_each_task_is_looked_at_once",
     ),
     "2.3.9": _in(
         "virtualmcp/test_calls",

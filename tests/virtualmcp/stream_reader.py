@@ -126,10 +126,15 @@ def until(what: Callable[[], bool], timeout: float = 10.0) -> bool:
 
 
 def listen(
-    client: WireClient, notifications: Any, *, id: Any = "listen-1", **headers: str
+    client: WireClient,
+    notifications: Any,
+    *,
+    id: Any = "listen-1",
+    meta: Any = None,
+    **headers: str,
 ) -> StreamReader:
     """Open subscriptions/listen of a stateless client."""
-    params = {"notifications": notifications, "_meta": modern_meta()}
+    params = {"notifications": notifications, "_meta": meta or modern_meta()}
     message = {"jsonrpc": "2.0", "id": id, "method": "subscriptions/listen", "params": params}
     mirrored = modern_headers("subscriptions/listen", params)
     names = {name.replace("-", "_"): value for name, value in mirrored.items()}

@@ -9,6 +9,8 @@ from virtualmcp.raw_members import NotAnObject
 from virtualmcp.routing.client_request import ClientRequest
 
 TASKS = "io.modelcontextprotocol/tasks"
+# What a client has to declare that asks about tasks, as data of error -32021.
+LACKS_TASKS = b'{"requiredCapabilities":{"extensions":{"%s":{}}}}' % TASKS.encode()
 # The only methods that may end with a question (a43).
 QUESTION_METHODS = frozenset({"tools/call", "prompts/get", "resources/read"})
 

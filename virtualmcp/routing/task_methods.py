@@ -10,17 +10,15 @@ from virtualmcp.errors import ParamsInvalid, RequestRefused
 from virtualmcp.raw_members import NotAnObject
 from virtualmcp.routing import sealed_tasks, upstream_failures
 from virtualmcp.routing.call_target import Target
-from virtualmcp.routing.client_abilities import TASKS, takes_tasks
+from virtualmcp.routing.client_abilities import LACKS_TASKS, takes_tasks
 from virtualmcp.routing.client_request import Answer, ClientRequest
 from virtualmcp.routing.upstream_relay import relay
-
-_LACKING = b'{"requiredCapabilities":{"extensions":{"%s":{}}}}' % TASKS.encode()
 
 
 async def about_task(request: ClientRequest, sink: CallSink) -> Answer:
     """Answer ``tasks/get``, ``tasks/update`` or ``tasks/cancel``."""
     if not takes_tasks(request):
-        return upstream_failures.lacks_capability(_LACKING)
+        return upstream_failures.lacks_capability(LACKS_TASKS)
     try:
         asked = _task_id(request)
         upstream_id, own = sealed_tasks.opened(request, asked)

@@ -5,7 +5,8 @@ import msgspec
 from upstreams.canonical_call import Outcome
 from virtualmcp import raw_members
 from virtualmcp.eras.conversion import signed
-from virtualmcp.raw_members import NotAnObject
+from virtualmcp.raw_members import Members, NotAnObject
+from virtualmcp.route_table import ChoiceFacts
 from virtualmcp.routing import questions, resource_routes, sealed_tasks
 from virtualmcp.routing.call_target import Target
 from virtualmcp.routing.client_request import ClientRequest
@@ -20,11 +21,10 @@ def mapped(request: ClientRequest, target: Target, outcome: Outcome) -> bytes:
 
     Raises:
         NotAnObject: it is no task, or not readable.
+        CapabilityMissing, QuestionUnanswered: it asks what the client can't be asked.
     """
     facts = target.choice.upstream
-    members = raw_members.read(
-        clean_json(outcome.result, secrets_of(request.holder.user_id, facts))
-    )
+    members = _read(request, target.choice, outcome.result)
     if "taskId" in members:
         own = raw_members.text(members["taskId"])
         if not own or len(own) > sealed_tasks.LONGEST_OWN:
@@ -35,16 +35,34 @@ def mapped(request: ClientRequest, target: Target, outcome: Outcome) -> bytes:
         members["taskId"] = raw_members.raw(public)
     elif request.method not in METHODS:
         raise NotAnObject("a task without an id")
-    if "result" in members:
-        mapping = request.server.mapping(facts)
-        members["result"] = msgspec.Raw(mapping.call_result(bytes(members["result"])))
-        resource_routes.note_returned(request, mapping.web, facts.id)
-    if "inputRequests" in members:
-        members["inputRequests"] = questions.mapped(
-            request, target.choice, members["inputRequests"]
-        )
     if request.method in METHODS:
         # The draft's examples have another type here; its prose demands this one (6.3).
         members["resultType"] = msgspec.Raw(b'"complete"')
     members["_meta"] = signed(members.get("_meta"), raw_server_info(request.server))
     return raw_members.write(members)
+
+
+def notice(request: ClientRequest, choice: ChoiceFacts, public: str, params: bytes) -> bytes:
+    """Return the params of ``notifications/tasks``: all that is to be known of a task.
+
+    Raises:
+        NotAnObject, CapabilityMissing, QuestionUnanswered: as ``mapped``.
+    """
+    members = _read(request, choice, params)
+    members["taskId"] = raw_members.raw(public)
+    for name in ("resultType", "_meta"):
+        # The former is a result's; in the latter stand the upstream's subscription and signature.
+        members.pop(name, None)
+    return raw_members.write(members)
+
+
+def _read(request: ClientRequest, choice: ChoiceFacts, raw: bytes) -> Members:
+    facts = choice.upstream
+    members = raw_members.read(clean_json(raw, secrets_of(request.holder.user_id, facts)))
+    if "result" in members:
+        mapping = request.server.mapping(facts)
+        members["result"] = msgspec.Raw(mapping.call_result(bytes(members["result"])))
+        resource_routes.note_returned(request, mapping.web, facts.id)
+    if "inputRequests" in members:
+        members["inputRequests"] = questions.mapped(request, choice, members["inputRequests"])
+    return members

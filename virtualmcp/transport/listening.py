@@ -20,10 +20,12 @@ from virtualmcp import raw_members
 from virtualmcp.eras.era_in import Session
 from virtualmcp.errors import INTERNAL_ERROR, INVALID_PARAMS
 from virtualmcp.raw_members import NotAnObject
-from virtualmcp.routing import question_policy
+from virtualmcp.routing import question_policy, upstream_failures
 from virtualmcp.routing.change_listener import ChangeListener
+from virtualmcp.routing.client_abilities import LACKS_TASKS, takes_tasks
 from virtualmcp.routing.client_request import ClientRequest
 from virtualmcp.routing.opening import opening
+from virtualmcp.routing.task_listener import TaskListener
 from virtualmcp.server_identity import raw_server_info
 from virtualmcp.transport import event_ids, open_streams, session_notices
 from virtualmcp.transport.event_ids import EventIdUnknown, Position
@@ -44,6 +46,7 @@ logger = logging.getLogger(__name__)
 # How long a client waits for upstreams to agree; what they agree to later is not honoured.
 AGREE_SECONDS: Final = 2.0
 MOST_RESOURCES: Final = 100
+MOST_TASKS: Final = 100
 LONGEST_URI: Final = 8_192
 RETRY_AFTER: Final[Header] = (b"retry-after", b"10")
 _TOO_MANY = {
@@ -69,6 +72,13 @@ async def listen(exchange: Exchange, call: Call) -> None:
     request = ClientRequest(
         exchange.server, exchange.holder, call.era, "subscriptions/listen", client=client
     )
+    if wanted.tasks and not takes_tasks(request):
+        lacking = upstream_failures.lacks_capability(LACKS_TASKS).error
+        assert lacking is not None
+        await exchange.reject(
+            Rejection(lacking.http_status, lacking.code, lacking.message, lacking.data, message.id)
+        )
+        return
     info = raw_server_info(exchange.server)
     stream = NoticeStream(exchange, request_id=message.id, server_info=info)
     try:
@@ -81,6 +91,8 @@ async def listen(exchange: Exchange, call: Call) -> None:
     finally:
         if stream.listener is not None:
             stream.listener.close()
+        if stream.tasks is not None:
+            stream.tasks.close()
         open_streams.leave(stream)
 
 
@@ -91,10 +103,13 @@ async def _listen(
     possible = _told_of(wanted, found.capabilities)
     listener = ChangeListener(request, possible.lists, stream.tell)
     stream.listener = listener
-    honoured = await listener.open(possible.uris, AGREE_SECONDS)
+    stream.tasks = TaskListener(request, stream.tell)
+    honoured, tasks = await asyncio.gather(
+        listener.open(possible.uris, AGREE_SECONDS), stream.tasks.open(wanted.tasks, AGREE_SECONDS)
+    )
     for uri in possible.uris - honoured:
         listener.unwant(uri)
-    await stream.run(_acknowledgement(stream, Interest(possible.lists, honoured)))
+    await stream.run(_acknowledgement(stream, Interest(possible.lists, honoured, tasks)))
 
 
 def _told_of(wanted: Interest, capabilities: Mapping[str, Any]) -> Interest:
@@ -124,6 +139,8 @@ def _filter(message: Message) -> Interest:
     wanted = change_interest.from_filter(found)
     if len(wanted.uris) > MOST_RESOURCES:
         raise ValueError(f"At most {MOST_RESOURCES} resources can be subscribed to on one stream.")
+    if len(wanted.tasks) > MOST_TASKS:
+        raise ValueError(f"At most {MOST_TASKS} tasks can be listened to on one stream.")
     if any(len(uri) > LONGEST_URI for uri in wanted.uris):
         raise ValueError(f"A URI may have at most {LONGEST_URI} characters.")
     return wanted

@@ -15,6 +15,7 @@ from typing import Any, Final
 from virtualmcp.eras.era_in import Session
 from virtualmcp.raw_members import NotAnObject
 from virtualmcp.routing.change_listener import ChangeListener, with_subscription
+from virtualmcp.routing.task_listener import TaskListener
 from virtualmcp.transport.exchange import Exchange
 from virtualmcp.transport.http_answers import SSE_HEADERS, event, result_body
 
@@ -63,6 +64,7 @@ class NoticeStream:
         "listener",
         "request_id",
         "session_digest",
+        "tasks",
         "token_digest",
         "user_id",
         "writing_since",
@@ -95,6 +97,7 @@ class NoticeStream:
         self._ending: StreamEnd | None = None
         self._event_number = 0
         self.listener: ChangeListener | None = None
+        self.tasks: TaskListener | None = None
         self.event_token = ""
         self.user_id = exchange.holder.user_id
         self.token_digest = exchange.holder.token_digest
@@ -149,14 +152,15 @@ class NoticeStream:
         return b'{"resultType":"complete","_meta":{%b}}' % meta
 
     # What is said -----------------------------------------------------------------------------
-    def tell(self, method: str, params: bytes) -> None:
-        """Say that something changed; never waits."""
+    def tell(self, method: str, params: bytes, about: str = "") -> None:
+        """Say that something changed; never waits. Of equal news, or news ``about`` the same,
+        only the last is said."""
         try:
             params = with_subscription(params, SUBSCRIPTION_ID, self.request_id or None)
         except NotAnObject:
             return
         message = b'{"jsonrpc":"2.0","method":"%b","params":%b}' % (method.encode(), params)
-        self._put(f"{method} {_uri_of(params)}", message)
+        self._put(f"{method} {about or _uri_of(params)}", message)
 
     def _put(self, key: str, message: bytes) -> None:
         known = self._pending.pop(key, None)
@@ -230,8 +234,11 @@ class NoticeStream:
         over = self._session is not None and self._session.expires_at <= time.time()
         if current is None or over:
             self._end(StreamEnd.SESSION if over else StreamEnd.ACCESS)
-        elif changed and self.listener is not None:
-            self.listener.begin_update(current.server, current.holder)
+        elif changed:
+            if self.listener is not None:
+                self.listener.begin_update(current.server, current.holder)
+            if self.tasks is not None:
+                self.tasks.update(current.server)
 
 
 def _uri_of(params: bytes) -> str:
