@@ -10,7 +10,7 @@ from gateway_site.housekeeping import keep_house
 from upstreams import change_streams, mcp_client, token_refresh, token_upkeep
 from upstreams.health_watch import watch_health
 from virtualmcp.call_log import call_log
-from virtualmcp.routing import parked_calls
+from virtualmcp.routing import parked_calls, shared_listening
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +48,8 @@ class BackgroundWork:
         self._loop = weakref.ref(loop)
         self.started = True
         call_log.start()
+        # The change feed, which the processes need for it, runs now.
+        change_streams.share_with(shared_listening.SharedStream)
         self._tasks = [loop.create_task(self._keep_running(job)) for job in self._jobs]
 
     async def stop(self) -> None:
@@ -58,7 +60,9 @@ class BackgroundWork:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await token_refresh.finish_running(FINISH_SECONDS)
+        change_streams.share_with(None)
         change_streams.close_all()
+        await shared_listening.close()
         try:
             await parked_calls.close_all()
             await asyncio.wait_for(mcp_client.close_all(), timeout=5)

@@ -49,6 +49,7 @@ def connect_caches() -> None:
     from upstreams import call_gate, credentials, mcp_client
     from virtualmcp import change_hearing, notice_feed, published_lists
     from virtualmcp.eras import era_in
+    from virtualmcp.routing import shared_listening
     from virtualmcp.transport import (
         calls_in_flight,
         event_log,
@@ -82,6 +83,7 @@ def connect_caches() -> None:
         change_feed.on_change(kind, functools.partial(open_streams.hear, kind))
     change_feed.on_change("subscription", session_notices.hear)
     change_feed.on_change("notice", notice_feed.hear)
+    change_feed.on_change(shared_listening.KIND, shared_listening.hear)
     change_feed.on_change(resumption.ASKED, resumption.hear)
     change_feed.on_change("session", event_log.forget_session)
 

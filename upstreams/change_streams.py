@@ -6,7 +6,8 @@
     part.close()                            # the last one to leave ends the stream
 
 A stateless upstream is sent one ``subscriptions/listen`` with everything that anybody here wants;
-when that changes, the new one is acknowledged before the old one is closed. A stateful upstream
+when that changes, the new one is acknowledged before the old one is closed. Of several processes
+one listens for all, where they can agree on which (``share_with``). A stateful upstream
 has one stream in each pooled session, so that the credential, the person and what the client
 declared are part of the key there (protocol.md 2.3.6, D9).
 
@@ -15,10 +16,11 @@ meanwhile is made up for by one notice of each kind.
 """
 
 import asyncio
+import hashlib
 import logging
 import random
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from upstreams import change_interest, credentials, legacy_listening, mcp_client, modern_listening
 from upstreams.call_answer import SessionGone
@@ -53,11 +55,33 @@ class TooManyStreams(Exception):
     """This process listens to as many upstream streams as it may."""
 
 
+class Sharing(Protocol):
+    """How the processes agree on which of them listens with a credential, for all of them."""
+
+    async def lead(self) -> bool:
+        """Become or stay the one who listens; False while another process is."""
+
+    async def follow(self) -> None:
+        """Hear by the other process; returns when there is none any more."""
+
+    def end(self) -> None:
+        """Nobody in this process listens any more."""
+
+
+# Called with the stream's name, what is wanted here, and what has the stream begin anew.
+Share = Callable[[str, SharedInterest, Callable[[], None]], Sharing]
+
+
 class ChangeStream:
     """What is listened to with one credential at one upstream."""
 
     def __init__(
-        self, key: _Key, facts: UpstreamFacts, credential_id: str, client: ClientFacts
+        self,
+        key: _Key,
+        facts: UpstreamFacts,
+        credential_id: str,
+        client: ClientFacts,
+        share: Share | None,
     ) -> None:
         self.key = key
         self.facts = facts
@@ -68,14 +92,15 @@ class ChangeStream:
         self._task: asyncio.Task[None] | None = None
         # Whether the credential was renewed since the upstream last took one.
         self._renewed = False
+        self._sharing = None if share is None else share(_name(key), self.shared, self.reopen)
 
     def _tell_of_lists(self) -> None:
         for lists_changed in _when_lists_change:
             lists_changed(self.facts.id, self.credential_id)
 
-    def _heard_in_session(self, method: str, params: bytes) -> None:
+    def _heard_for_all(self, method: str, params: bytes) -> None:
         self.shared.deliver(method, params)
-        for heard in _when_heard_in_session:
+        for heard in _when_heard_for_all:
             heard(self.facts.id, self.credential_id, method, params)
 
     def join(self, user_id: int, interest: Interest, heard: Heard) -> Subscription:
@@ -99,6 +124,8 @@ class ChangeStream:
         if streams.get(self.key) is self:
             del streams[self.key]
         stop(self._task)
+        if self._sharing is not None:
+            self._sharing.end()
 
     def reopen(self) -> None:
         """Begin anew, as when the credential has another value; from any thread."""
@@ -116,6 +143,9 @@ class ChangeStream:
         while True:
             pause = 0.0
             try:
+                if self._sharing is not None and not await self._sharing.lead():
+                    await self._sharing.follow()
+                    continue
                 await self._listen()
                 failures = 0
             except (CredentialRefused, NeedsConnection, SetupFailed, ListeningRefused) as refused:
@@ -168,12 +198,13 @@ class ChangeStream:
         era, _ = await mcp_client.era_of(facts, credential)
         if era is Era.MODERN:
             capabilities = change_interest.capabilities_in(opened)
+            heard = self.shared.deliver if self._sharing is None else self._heard_for_all
             await modern_listening.follow(
-                self.shared, facts, credential, self._client, capabilities
+                self.shared, facts, credential, self._client, capabilities, heard
             )
         else:
             await legacy_listening.follow(
-                self.shared, facts, credential, self._client, principal, self._heard_in_session
+                self.shared, facts, credential, self._client, principal, self._heard_for_all
             )
 
     async def _credential(self, user_id: int) -> Credential:
@@ -190,8 +221,9 @@ def _back_off(failures: int) -> float:
     return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, keeps no secret
 
 
+_share: Share | None = None
 _when_lists_change: list[Callable[[int, str], None]] = []
-_when_heard_in_session: list[Callable[[int, str, str, bytes], None]] = []
+_when_heard_for_all: list[Callable[[int, str, str, bytes], None]] = []
 _streams: dict[asyncio.AbstractEventLoop, dict[_Key, ChangeStream]] = {}
 
 
@@ -227,7 +259,8 @@ async def subscribe(
     if stream is None:
         if len(streams) >= MOST_STREAMS:
             raise TooManyStreams
-        stream = streams[key] = ChangeStream(key, facts, credential.id, client)
+        share = _share if key == (*address_of(facts), credential.id) else None
+        stream = streams[key] = ChangeStream(key, facts, credential.id, client, share)
     return stream.join(user_id, interest, heard)
 
 
@@ -254,17 +287,28 @@ def address_of(facts: UpstreamFacts) -> _Key:
     return (facts.id, facts.url, facts.era, facts.private_network, *placed)
 
 
+def _name(key: _Key) -> str:
+    """Return how all processes call a stream."""
+    return hashlib.sha256(repr(key).encode()).hexdigest()[:40]
+
+
+def share_with(share: Share | None) -> None:
+    """Have streams to stateless upstreams that open from now on be one for all processes."""
+    global _share
+    _share = share
+
+
 def when_lists_change(call: Callable[[int, str], None]) -> None:
     """Have ``call(upstream id, credential id)`` made before listeners hear of changed lists."""
     if call not in _when_lists_change:
         _when_lists_change.append(call)
 
 
-def when_heard_in_session(call: Callable[[int, str, str, bytes], None]) -> None:
-    """Have ``call(upstream id, credential id, method, params)`` made for each notice that a
-    stateful upstream told a session of this process alone."""
-    if call not in _when_heard_in_session:
-        _when_heard_in_session.append(call)
+def when_heard_for_all(call: Callable[[int, str, str, bytes], None]) -> None:
+    """Have ``call(upstream id, credential id, method, params)`` made for each notice that other
+    processes hear of only by this one."""
+    if call not in _when_heard_for_all:
+        _when_heard_for_all.append(call)
 
 
 def deliver(upstream_id: int, credential_id: str, method: str, params: bytes) -> None:

@@ -177,6 +177,7 @@ async def follow(
     credential: "Credential",
     client: ClientFacts,
     capabilities: Mapping[str, Any],
+    heard: Heard,
 ) -> None:
     """Listen for what everybody wants together until the upstream ends the stream.
 
@@ -194,7 +195,7 @@ async def follow(
                 current = None
                 shared.settle(wanted, possible)
             elif possible != asked:
-                following, agreed = await _opened(shared, facts, credential, client, possible)
+                following, agreed = await _opened(facts, credential, client, possible, heard)
                 stop(current)
                 current = following
                 shared.settle(wanted, agreed)
@@ -208,11 +209,11 @@ async def follow(
 
 
 async def _opened(
-    shared: SharedInterest,
     facts: UpstreamFacts,
     credential: "Credential",
     client: ClientFacts,
     interest: Interest,
+    heard: Heard,
 ) -> "tuple[asyncio.Task[None], Interest]":
     """Open one stream; returns it once it is acknowledged, with what was agreed to.
 
@@ -221,7 +222,7 @@ async def _opened(
     """
     loop = asyncio.get_running_loop()
     agreed: asyncio.Future[Interest] = loop.create_future()
-    request = ModernListening(facts, client, interest, agreed.set_result, shared.deliver)
+    request = ModernListening(facts, client, interest, agreed.set_result, heard)
     task = loop.create_task(request.run(credential))
     try:
         await asyncio.wait(

@@ -73,6 +73,10 @@ class SharedInterest:
     ``missed``: something may have happened while nobody listened; it is made up for by one
     notice of each kind as soon as the stream stands again. ``lists_changed`` is called before
     anybody hears of a changed list.
+
+    ``others``: what other processes want of this stream, where it is the one for all of them.
+    ``told`` is then called with what was asked for and agreed to; ``gaps`` counts the times that
+    were made up for.
     """
 
     def __init__(self, lists_changed: Callable[[], None]) -> None:
@@ -80,6 +84,9 @@ class SharedInterest:
         self.parts: set[Subscription] = set()
         self.honoured = Interest()
         self.missed = False
+        self.others: dict[str, Interest] = {}
+        self.told: Callable[[Interest, Interest], None] | None = None
+        self.gaps = 0
         self._answered = Interest()
         self._news = asyncio.Event()
         self._wishes = asyncio.Event()
@@ -91,7 +98,13 @@ class SharedInterest:
     def wanted(self) -> Interest:
         """Return what everybody wants together; later wishes are heard by ``ended_or_wished``."""
         self._wishes.clear()
-        return change_interest.union(part.interest for part in self.parts)
+        own = (part.interest for part in self.parts)
+        return change_interest.union((*own, *self.others.values()))
+
+    @property
+    def all_answered(self) -> bool:
+        """Whether the upstream has answered for all that the listeners here want."""
+        return all(part.interest <= self._answered for part in self.parts)
 
     async def until_answered(self, part: Subscription) -> None:
         """Wait until the upstream has answered for all that a listener wants."""
@@ -105,7 +118,10 @@ class SharedInterest:
         news.set()
         if self.missed and honoured:
             self.missed = False
+            self.gaps += 1
             self._make_up(honoured)
+        if self.told is not None:
+            self.told(asked, honoured)
 
     def miss(self) -> None:
         """Something may have happened unheard although the stream stands."""
@@ -138,6 +154,10 @@ class SharedInterest:
         for part in list(self.parts):
             for uri in part.interest.uris:
                 part.heard(UPDATED, json_rpc.object_of({"uri": uri}))
+
+    async def wished(self) -> None:
+        """Wait until somebody wants something else."""
+        await self._wishes.wait()
 
     async def wished_within(self, seconds: float) -> bool:
         """Wait for so long; True as soon as somebody wants something else."""

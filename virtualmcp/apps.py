@@ -24,4 +24,4 @@ class VirtualMcpConfig(AppConfig):
         for room in (upstream_signals, signals):
             room.changed.connect(change_hearing.hear_signal, dispatch_uid="virtualmcp.changes")
         change_streams.when_lists_change(notice_feed.lists_changed)
-        change_streams.when_heard_in_session(notice_feed.pass_on)
+        change_streams.when_heard_for_all(notice_feed.pass_on)

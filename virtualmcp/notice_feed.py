@@ -1,14 +1,15 @@
-"""Notices of stateful upstreams, passed on to every process.
+"""Notices of upstreams, passed on to every process.
 
-Each process has sessions of its own with an upstream, and an upstream may tell only that session
-of a change whose call made it. Who listens may be connected to another process. So a notice that
-came on a call's stream, or on a session's, travels with the change feed as well:
+Each process has sessions of its own with a stateful upstream, which may tell only that session of
+a change whose call made it; to a stateless one, one process listens for all (``shared_listening``).
+Who wants to hear may be connected to another process. So a notice travels with the change feed as
+well:
 
     changed(kind="notice", key="<process>.<number> <upstream id> <credential id> <what>")
 
 ``what`` is "tools", "prompts", "resources", a resource's URI behind "=", or "*": so many resources
-were updated that everybody hears of all they subscribed to. One that does not fit is heard by
-this process alone. What comes within ``APART_SECONDS`` is passed on together at their end.
+were updated, or one with so long a URI, that everybody hears of all they subscribed to. What comes
+within ``APART_SECONDS`` is passed on together at their end.
 """
 
 import asyncio
@@ -91,9 +92,15 @@ class _Telling:
 
     def _send(self, owner: _Owner) -> None:
         for what in self._waiting.pop(owner):
-            key = f"{_process}.{next(_numbers)} {owner[0]} {owner[1]} {what}"
-            if len(key) <= LONGEST_KEY and not any(char in owner[1] for char in " \n"):
+            key = _key(owner, what)
+            if len(key) > LONGEST_KEY:
+                key = _key(owner, ANYTHING)
+            if not any(char in owner[1] for char in " \n"):
                 changed.send(sender=None, kind="notice", key=key)
+
+
+def _key(owner: _Owner, what: str) -> str:
+    return f"{_process}.{next(_numbers)} {owner[0]} {owner[1]} {what}"
 
 
 # Of each event loop, so that one that has ended leaves nothing waiting.

@@ -192,6 +192,61 @@ def test_clients_of_both_eras_on_both_processes_hear_of_a_change(
             assert reader.heard(TOOLS) and reader.heard(UPDATED)
 
 
+BOARD = "ui://board/view.html"
+
+
+def _listening(stack: contextlib.ExitStack, client: WireClient, wanted: Any) -> StreamReader:
+    """Listen; on a busy machine the upstream's word may come too late to be acknowledged."""
+    for _ in range(5):
+        reader = stack.enter_context(listen(client, wanted))
+        assert reader.wait(lambda r: bool(r.events), 20)
+        if reader.messages[0]["params"]["notifications"] == wanted:
+            return reader
+        reader.close()
+    raise AssertionError(reader.messages)
+
+
+def test_one_process_listens_to_a_stateless_upstream_for_all_until_it_dies(nodes: Nodes) -> None:
+    up = nodes.upstreams["modern"]
+    assert up.wait(lambda u: not u.listening, 20)
+    with contextlib.ExitStack() as stack:
+        third = stack.enter_context(another_node(nodes.first))
+        leading = nodes.client("modern", "modern", third.listening).client
+        following = nodes.client("modern", "modern", nodes.first.listening).client
+        for one in (leading, following):
+            one.modern("tools/list")
+        lists = {"toolsListChanged": True}
+        first = _listening(stack, leading, {**lists, "resourceSubscriptions": [NOTE]})
+        second = _listening(stack, following, {**lists, "resourceSubscriptions": [BOARD]})
+        # What the follower wants more is asked for on a new stream, before the old one ends.
+        assert up.wait(lambda u: u.listening == 1, 20)
+        asked = up.calls("subscriptions/listen")[-1]["params"]["notifications"]
+        assert asked["resourceSubscriptions"] == [NOTE, BOARD]
+        up.announce(UPDATED, {"uri": NOTE})
+        up.announce(UPDATED, {"uri": BOARD})
+        up.tools.append({"name": "seen-by-both", "inputSchema": {"type": "object"}})
+        up.announce(TOOLS)
+        for reader in (first, second):
+            assert reader.wait(lambda r: {TOOLS, UPDATED} <= set(r.methods), 20)
+        assert _updated(first) == [NOTE] and _updated(second) == [BOARD]
+
+        listens = len(up.calls("subscriptions/listen"))
+        assert third.process is not None
+        third.process.kill()
+        third.process.wait(10)
+        # What may have been missed meanwhile is made up for.
+        assert second.wait(lambda r: len(_updated(r)) == 2, 40)
+        assert up.wait(lambda u: u.listening == 1, 20)
+        assert len(up.calls("subscriptions/listen")) == listens + 1
+        up.tools.append({"name": "seen-by-the-survivor", "inputSchema": {"type": "object"}})
+        up.announce(TOOLS)
+        assert second.wait(lambda r: r.methods.count(TOOLS) >= 2, 20)
+
+
+def _updated(reader: StreamReader) -> list[str]:
+    return [one["params"]["uri"] for one in reader.messages if one.get("method") == UPDATED]
+
+
 def test_a_stream_whose_process_was_killed_ends_with_an_error_and_is_not_made_again(
     nodes: Nodes,
 ) -> None:

@@ -571,6 +571,13 @@ MAP: dict[str, tuple[str, ...]] = {
     + _in(
         "journeys/test_questions_over_nodes",
         "clients_of_both_eras_on_both_processes_hear_of_a_change",
+        "one_process_listens_to_a_stateless_upstream_for_all_until_it_dies",
+    )
+    + _in(
+        "virtualmcp/test_shared_listening",
+        "what_the_leader_agreed_to_holds_here_until_it_dies_and_this_process_leads",
+        "the_leader_asks_for_what_others_want_until_they_die",
+        "without_the_database_each_process_listens_for_itself",
     ),
     "2.3.7": _in(
         "virtualmcp/test_era_in",

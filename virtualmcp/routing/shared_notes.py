@@ -53,6 +53,25 @@ async def get(key: str) -> bytes | None:
     return None if found is None else token_vault.open_sealed(found, _owner(key))
 
 
+async def all_of(prefix: str) -> dict[str, bytes]:
+    """Return every fact whose key begins so, by its key.
+
+    Raises:
+        django.db.Error, VaultError: as ``set_once``.
+    """
+    found = await in_thread(_all_of, prefix)
+    return {key: token_vault.open_sealed(value, _owner(key)) for key, value in found.items()}
+
+
+async def held(keys: list[str]) -> set[str]:
+    """Return those keys that somebody holds a lease on.
+
+    Raises:
+        django.db.Error: the database can't be reached.
+    """
+    return await in_thread(_held, keys)
+
+
 async def swap(key: str, expected: bytes, value: bytes, seconds: float) -> bool:
     """Replace ``expected`` by ``value``; False if something else, or nothing, is there.
 
@@ -143,6 +162,16 @@ def _put(key: str, value: str, seconds: float) -> None:
 def _get(key: str) -> str | None:
     found = SharedNote.objects.filter(key=key, expires_at__gt=timezone.now())
     return found.values_list("value", flat=True).first()
+
+
+def _all_of(prefix: str) -> dict[str, str]:
+    found = SharedNote.objects.filter(key__startswith=prefix, expires_at__gt=timezone.now())
+    return dict(found.values_list("key", "value"))
+
+
+def _held(keys: list[str]) -> set[str]:
+    found = SharedNote.objects.filter(key__in=keys, expires_at__gt=timezone.now())
+    return set(found.values_list("key", flat=True))
 
 
 def _swap(key: str, expected: str, value: str, seconds: float) -> bool:
