@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 WRITE_EVERY_SECONDS = 1.0
 MOST_QUEUED = 20_000
 BATCH = 500
+# A statement for each row would give up the interpreter (the GIL) for each, and have to wait for
+# the thread of the calls every time; SQLite before 3.32 takes 999 values in one.
+ROWS_A_STATEMENT = 50
 
 
 class Entry(msgspec.Struct, eq=False):
@@ -127,7 +130,10 @@ class CallLog:
         try:
             with transaction.atomic(), connection.cursor() as cursor:
                 vendor = connection.vendor
-                cursor.executemany(_insert(vendor), [_row(vendor, entry) for entry in batch])
+                for start in range(0, len(batch), ROWS_A_STATEMENT):
+                    part = batch[start : start + ROWS_A_STATEMENT]
+                    values = [value for entry in part for value in _row(vendor, entry)]
+                    cursor.execute(_insert(vendor, len(part)), values)
         except Exception as failure:
             # The database being away must not stop calls, nor fill the memory.
             self._dropped += len(batch)
@@ -160,14 +166,14 @@ _COLUMNS = (
 )
 
 
-@lru_cache(maxsize=2)
-def _insert(vendor: str) -> str:
+@lru_cache(maxsize=2 * ROWS_A_STATEMENT)
+def _insert(vendor: str, rows: int) -> str:
     """Compose the statement once: building model instances and their SQL for each batch costs
     more than the calls that are logged, and the calls' own thread waits for it (the GIL)."""
     quote = connection.ops.quote_name
     columns = ", ".join(map(quote, _COLUMNS))
-    places = ", ".join(["%s"] * len(_COLUMNS))
-    return f"INSERT INTO {quote(CallRecord._meta.db_table)} ({columns}) VALUES ({places})"  # noqa: S608
+    places = ", ".join([f"({', '.join(['%s'] * len(_COLUMNS))})"] * rows)
+    return f"INSERT INTO {quote(CallRecord._meta.db_table)} ({columns}) VALUES {places}"  # noqa: S608
 
 
 @lru_cache(maxsize=8)
