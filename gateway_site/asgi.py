@@ -52,19 +52,20 @@ endpoint: Any = McpEndpoint()
 pages: Any = django_application
 
 
-async def answer_http(scope: Scope, receive: Receive, send: Send) -> None:
+def answer_http(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
     """Route one HTTP exchange: every call passes here, so two comparisons take the place of a
-    list of patterns.
+    list of patterns, and what is to be awaited is handed on.
 
     Django is given the peer's address and scheme put right; the endpoint looks at neither.
     """
     if is_endpoint(scope["path"]):
         if not background_work.started:
             background_work.ensure_started()
-        await endpoint(scope, receive, send)
-    else:
-        background_work.ensure_started()
-        await pages(behind_proxy(scope), receive, send)
+        answering: Awaitable[None] = endpoint(scope, receive, send)
+        return answering
+    background_work.ensure_started()
+    page: Awaitable[None] = pages(behind_proxy(scope), receive, send)
+    return page
 
 
 # What start-up made stays for good: no collection need look at it again, and calls, which leave

@@ -31,6 +31,10 @@ LEVELS: Final = {
 }
 
 
+# How most servers write it; ``AwaitedAnswer.read`` knows every form.
+_JSON: Final = frozenset((b"application/json", b"application/json; charset=utf-8"))
+
+
 class NoMessage(UpstreamAnswerInvalid):
     """An HTTP answer without a JSON-RPC message; ``status`` is its HTTP status."""
 
@@ -118,16 +122,37 @@ class AwaitedAnswer:
             if answer.status == 200:
                 kind = answer.headers.get(b"content-type", b"").lower()
                 if kind.startswith(b"application/json"):
-                    body = await answer.read(self._most())
-                    cut = cut_out(body, self.request_id)
-                    if cut is not None:
-                        return Outcome(cut[0], b"", self._modern, cut[1])
-                    return self._final(json_rpc.read(body))
+                    return self._document(await answer.read(self._most()))
                 if kind.startswith(b"text/event-stream"):
                     return await self._stream(answer)
             return await self._refusal(answer)
         except NotJsonRpc as error:
             raise self._invalid(str(error)) from error
+
+    def at_once(self, answer: RelayExchange) -> Outcome | None:
+        """Do as ``read`` where the answer is a JSON document that is here already; else None.
+
+        Raises:
+            UpstreamError: as ``outcome``.
+        """
+        if answer.status != 200:
+            return None
+        if answer.headers.get(b"content-type") not in _JSON:
+            return None
+        body = answer.at_hand(self._most())
+        if body is None:
+            return None
+        self.status = 200
+        try:
+            return self._document(body)
+        except NotJsonRpc as error:
+            raise self._invalid(str(error)) from error
+
+    def _document(self, body: bytes) -> Outcome:
+        cut = cut_out(body, self.request_id)
+        if cut is not None:
+            return Outcome(cut[0], b"", self._modern, cut[1])
+        return self._final(json_rpc.read(body))
 
     def _most(self) -> int:
         most = self._facts.max_answer_bytes

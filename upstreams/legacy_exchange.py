@@ -158,7 +158,7 @@ class LegacyCall:
             resend=call.method in REPEATABLE,
         ) as answer:
             self._stream = answer
-            return await awaited.read(answer)
+            return awaited.at_once(answer) or await awaited.read(answer)
 
     async def _resume(self, pauses: int) -> Outcome | None:
         """Go on with a stream the upstream ended before the answer (b8)."""

@@ -120,4 +120,4 @@ async def exchange(
         timeout=awaited.seconds,
         resend=call.method in REPEATABLE,
     ) as answer:
-        return await awaited.outcome(answer), answer.status
+        return awaited.at_once(answer) or await awaited.outcome(answer), answer.status

@@ -257,14 +257,11 @@ class RelayExchange:
             UpstreamAnswerInvalid: it is longer than ``limit`` bytes, or broke off.
             UpstreamTimeout: its end did not come in time.
         """
-        connection = self._open()
         length = self.headers.get(b"content-length", b"")
         if length and int(length) > limit:
             raise self._too_large(limit)
-        body = connection.whole_body()
+        body = self.at_hand(limit)
         if body is not None:
-            if len(body) > limit:
-                raise self._too_large(limit)
             return body
         parts, size = [], 0
         while part := await self.chunk():
@@ -273,6 +270,17 @@ class RelayExchange:
                 raise self._too_large(limit)
             parts.append(part)
         return b"".join(parts)
+
+    def at_hand(self, limit: int) -> bytes | None:
+        """Return the whole body if all of it has arrived, else None.
+
+        Raises:
+            UpstreamAnswerInvalid: it is longer than ``limit`` bytes.
+        """
+        body = self._open().whole_body()
+        if body is not None and len(body) > limit:
+            raise self._too_large(limit)
+        return body
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Give the body piece by piece as it comes; not reading on holds the upstream back.

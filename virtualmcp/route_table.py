@@ -75,7 +75,7 @@ class RuleFacts:
     group_ids: frozenset[int]
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, frozen=True, weakref_slot=True)
 class VirtualMcpFacts:
     """A Virtual MCP as it was configured when the snapshot was taken.
 

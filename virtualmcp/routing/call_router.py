@@ -13,6 +13,7 @@ from virtualmcp.errors import ParamsInvalid, RequestRefused, ResourceUnknown, Sc
 from virtualmcp.listed_entries import Kind, ListContent
 from virtualmcp.raw_members import NotAnObject
 from virtualmcp.routing import (
+    call_plans,
     definition_gate,
     name_routes,
     parameter_headers,
@@ -44,6 +45,9 @@ _params = msgspec.json.Decoder(_Params)
 
 async def call_tool(request: ClientRequest, sink: CallSink) -> Answer:
     """Answer tools/call."""
+    planned = call_plans.planned(request)
+    if planned is not None:
+        return await relay(request, sink, planned)
     try:
         target, tools = await _named(request, Kind.TOOLS)
         step_up.check(request, target)
@@ -54,6 +58,7 @@ async def call_tool(request: ClientRequest, sink: CallSink) -> Answer:
         return step_up.in_result(request, refused) or upstream_failures.refusal(refused)
     except RequestRefused as refused:
         return upstream_failures.refusal(refused)
+    call_plans.keep(request, target, tools)
     return await relay(request, sink, target, headers)
 
 

@@ -4,7 +4,8 @@
 connection itself and are answered by the wire with the help of ``opening``.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from upstreams.canonical_call import CallSink
 from upstreams.revisions import Era
@@ -12,7 +13,7 @@ from virtualmcp.errors import METHOD_NOT_FOUND
 from virtualmcp.routing import call_router, list_answers, task_methods, task_results
 from virtualmcp.routing.client_request import Answer, ClientRequest, WireError
 
-_Answering = Callable[[ClientRequest, CallSink], Awaitable[Answer]]
+_Answering = Callable[[ClientRequest, CallSink], Coroutine[Any, Any, Answer]]
 
 _METHODS: dict[str, _Answering] = {
     "tools/list": list_answers.tools,
@@ -34,14 +35,15 @@ def known(method: str, era: Era) -> bool:
     return method in _METHODS and (era is Era.MODERN or method not in task_results.METHODS)
 
 
-async def answer(request: ClientRequest, sink: CallSink) -> Answer:
+def answer(request: ClientRequest, sink: CallSink) -> Coroutine[Any, Any, Answer]:
     """Answer one request in the form of the client's revision; never raises for upstream faults.
 
     Interim messages of the call go to ``sink``. Cancelling the caller's task cancels the call.
     """
-    answering = _METHODS.get(request.method)
-    if answering is None:
-        status = 404 if request.era is Era.MODERN else 200
-        message = f"This server has no method {request.method[:100]!r}."
-        return Answer(error=WireError(METHOD_NOT_FOUND, message, http_status=status))
-    return await answering(request, sink)
+    return _METHODS.get(request.method, _unknown)(request, sink)
+
+
+async def _unknown(request: ClientRequest, sink: CallSink) -> Answer:
+    status = 404 if request.era is Era.MODERN else 200
+    message = f"This server has no method {request.method[:100]!r}."
+    return Answer(error=WireError(METHOD_NOT_FOUND, message, http_status=status))

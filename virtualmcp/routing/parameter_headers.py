@@ -52,27 +52,28 @@ async def after_refresh(request: ClientRequest, target: Target) -> Headers:
     """
     facts, client = target.choice.upstream, request.client
     content = await fan_out.read_now(request.holder.user_id, facts, client, Kind.TOOLS)
-    return headers_for(_mirrored(content, target.name), _object(target.arguments))
+    return headers_for(mirrored(content, target.name), _object(target.arguments))
 
 
 def _checked(request: ClientRequest, content: ListContent, name: str, arguments: bytes) -> Headers:
-    mirrored = _mirrored(content, name)
-    if not mirrored and not request.param_headers:
+    repeated = mirrored(content, name)
+    if not repeated and not request.param_headers:
         return ()
     values = _object(arguments)
     if request.era is not Era.MODERN:
-        return headers_for(mirrored, values)
-    wrong = mismatch(mirrored, values, request.param_headers)
+        return headers_for(repeated, values)
+    wrong = mismatch(repeated, values, request.param_headers)
     if wrong:
         raise HeaderMismatch(f"Header mismatch: {wrong} must repeat the argument it stands for.")
-    headers = headers_for(mirrored, values)
+    headers = headers_for(repeated, values)
     if request.server.transparent:
-        extra = unrecognised(mirrored, request.param_headers)
+        extra = unrecognised(repeated, request.param_headers)
         headers += tuple(pair for pair in extra if pair[0].lower().startswith(HEADER_PREFIX))
     return headers
 
 
-def _mirrored(content: ListContent, name: str) -> tuple[Mirrored, ...]:
+def mirrored(content: ListContent, name: str) -> tuple[Mirrored, ...]:
+    """Return which arguments of a tool are repeated in headers."""
     entry = content.by_identity.get(name)
     return (entry.mirrored or ()) if entry is not None else ()
 

@@ -18,6 +18,14 @@ from virtualmcp.routing.client_request import ClientRequest
 from virtualmcp.transport.wire_validation import client_facts
 
 _SWITCHED = {question_fields.SAMPLE: "sampling", question_fields.ROOTS: "roots"}
+_ALL = tuple(_SWITCHED.values())
+_SIGNS = {name: b'"%b"' % name.encode() for name in _ALL}
+# What is withheld, by whether an upstream may sample and may list roots.
+_WITHHELD = {
+    (sample, roots): tuple(name for name, may in zip(_ALL, (sample, roots), strict=True) if not may)
+    for sample in (False, True)
+    for roots in (False, True)
+}
 
 
 class CapabilityMissing(QuestionNotPossible):
@@ -52,36 +60,43 @@ def check(request: ClientRequest, choice: ChoiceFacts, method: str, params: byte
 
 def declared_to(request: ClientRequest, choice: ChoiceFacts) -> ClientFacts:
     """Return the client as it is declared to one upstream: without what that may not ask."""
-    withheld = _withheld(request.server, choice)
-    return _without(request.client, withheld) if withheld else request.client
+    if request.server.transparent:
+        return request.client
+    return _without(request.client, _withheld(request.server, choice))
 
 
 def declared_here(server: VirtualMcpFacts, client: ClientFacts) -> ClientFacts:
     """Return the client as it is declared behind this URL in general."""
     if server.transparent:
         return client
-    allowed = [choice for choice in server.choices if choice.may_sample or choice.may_list_roots]
-    return client if allowed else _without(client, tuple(_SWITCHED.values()))
+    for choice in server.choices:
+        if choice.may_sample or choice.may_list_roots:
+            return client
+    return _without(client, _ALL)
 
 
 def says_too_much(request: ClientRequest, choice: ChoiceFacts, params: bytes) -> bool:
     """Tell whether a stateless client's own params may declare what this upstream may not ask."""
-    return not request.server.transparent and any(
-        b'"%b"' % name.encode() in params for name in _withheld(request.server, choice)
-    )
+    return not request.server.transparent and _names_any(params, _withheld(request.server, choice))
 
 
 def _withheld(server: VirtualMcpFacts, choice: ChoiceFacts) -> tuple[str, ...]:
-    if server.transparent:
-        return ()
-    allowed = (choice.may_sample, choice.may_list_roots)
-    return tuple(name for name, may in zip(_SWITCHED.values(), allowed, strict=True) if not may)
+    return () if server.transparent else _WITHHELD[choice.may_sample, choice.may_list_roots]
+
+
+def _names_any(raw: bytes, names: tuple[str, ...]) -> bool:
+    for name in names:  # noqa: SIM110 (every call passes here, and a generator costs more)
+        if _SIGNS[name] in raw:
+            return True
+    return False
+
+
+def _without(client: ClientFacts, names: tuple[str, ...]) -> ClientFacts:
+    return _cut(client, names) if _names_any(client.capabilities, names) else client
 
 
 @lru_cache(maxsize=1_024)
-def _without(client: ClientFacts, names: tuple[str, ...]) -> ClientFacts:
-    if not any(b'"%b"' % name.encode() in client.capabilities for name in names):
-        return client
+def _cut(client: ClientFacts, names: tuple[str, ...]) -> ClientFacts:
     try:
         members = raw_members.read(client.capabilities)
     except NotAnObject:

@@ -1,10 +1,10 @@
 """What a running call's interim messages pass through on their way to the client."""
 
 import contextlib
-from collections.abc import Callable
 
 from upstreams.canonical_call import CallSink, Origin, Outcome
 from upstreams.change_interest import LIST_METHODS, UPDATED
+from virtualmcp import notice_feed
 from virtualmcp.raw_members import NotAnObject
 from virtualmcp.result_mapping import ResultMapping
 from virtualmcp.route_table import ChoiceFacts
@@ -15,28 +15,19 @@ from virtualmcp.routing.client_request import ClientRequest
 class RelaySink:
     """Maps URIs in questions of one upstream, and passes on what it tells beside its answer."""
 
-    __slots__ = ("_asker", "_choice", "_key", "_request", "_sink", "_told")
+    __slots__ = ("_choice", "_request", "_sink")
 
-    def __init__(
-        self,
-        request: ClientRequest,
-        choice: ChoiceFacts,
-        sink: CallSink,
-        told: Callable[[str, bytes], None],
-    ) -> None:
-        facts = choice.upstream
+    def __init__(self, request: ClientRequest, choice: ChoiceFacts, sink: CallSink) -> None:
         self._request = request
         self._choice = choice
-        self._key = "" if request.server.transparent else facts.key
-        self._asker = "" if request.server.transparent else facts.title
         self._sink = sink
-        self._told = told
 
     async def notify(self, method: str, params: bytes) -> None:
         """Pass a notification on; waits until the client took it."""
         if method in LIST_METHODS or method == UPDATED:
             # It concerns whoever listens and not this request (a20, a24).
-            self._told(method, params)
+            user_id = self._request.holder.user_id
+            notice_feed.heard_on_call(user_id, self._choice.upstream, method, params)
             return
         await self._sink.notify(method, params)
 
@@ -48,7 +39,8 @@ class RelaySink:
             TimeoutError: nobody answered in time.
         """
         question_policy.check(self._request, self._choice, method, params)
-        if self._key and params:
+        if params and not self._request.server.transparent:
+            facts = self._choice.upstream
             with contextlib.suppress(NotAnObject):
-                params = ResultMapping(self._key).question(params, asker=self._asker)
+                params = ResultMapping(facts.key).question(params, asker=facts.title)
         return await self._sink.ask(method, params, origin)

@@ -12,7 +12,7 @@ from upstreams.errors import CredentialRefused, NeedsConnection, UpstreamError
 from upstreams.models import CredentialKind
 from upstreams.result_heads import ResultHead
 from upstreams.revisions import Era
-from virtualmcp import notice_feed, raw_members
+from virtualmcp import raw_members
 from virtualmcp.eras import conversion
 from virtualmcp.errors import (
     HEADER_MISMATCH,
@@ -59,15 +59,25 @@ class _Contents(msgspec.Struct, gc=False):
 _contents = msgspec.json.Decoder(_Contents)
 
 
-async def relay(
+def relay(
     request: ClientRequest, sink: CallSink, target: Target, headers: Headers = ()
-) -> Answer:
+) -> Coroutine[Any, Any, Answer]:
     """Make the call as this person and return its result or error.
 
     Never raises for faults of the upstream. Nothing is retried that may have been carried out.
     """
     facts = target.choice.upstream
     call = CallMade(facts.id, facts.key, target.name, target.arguments)
+    if target.retry or request.orphan is not None or parked_calls.may_be_asked(request, facts):
+        return _asking(request, sink, target, headers, call)
+    return _made(request, sink, target, target.params, headers, call)
+
+
+async def _asking(
+    request: ClientRequest, sink: CallSink, target: Target, headers: Headers, call: CallMade
+) -> Answer:
+    """Make a call that brings answers to questions, may come to be parked with some, or was begun
+    by a process that died."""
     params, declined = target.params, False
     if target.retry:
         try:
@@ -79,7 +89,7 @@ async def relay(
         params, declined = raw_members.write(retry.members), retry.declined
     if request.orphan is not None:
         return await _orphaned(request, sink, target, headers, call)
-    if parked_calls.may_be_asked(request, facts):
+    if parked_calls.may_be_asked(request, target.choice.upstream):
         parked = ParkedCall(request, functools.partial(questions.held, request, call))
         return await parked.first_round(
             lambda held: _made(request, held, target, params, headers, call, declined=declined),
@@ -141,8 +151,16 @@ async def _made(
     """Make the call, or with ``send`` go on with one that is under way, and word what comes."""
     facts = target.choice.upstream
     try:
-        inner = _sink(request, target, sink)
-        return await _rounds(request, inner, target, params, headers, call, send)
+        inner = RelaySink(request, target.choice, sink)
+        if send is not None:
+            outcome = await send(inner)
+        else:
+            outcome = await _send(request, target, params, headers, inner)
+        head = outcome.head
+        if head is not None and request.method == conversion.CALL and head.kind == "complete":
+            # What most calls come to.
+            return _result(request, target, outcome, head)
+        return await _rounds(request, inner, target, params, headers, call, outcome)
     except RequestRefused as refused:
         return upstream_failures.refusal(refused)
     except NeedsConnection as needed:
@@ -169,14 +187,12 @@ async def _rounds(
     params: bytes,
     headers: Headers,
     call: CallMade,
-    send: parked_retries.Send | None = None,
+    outcome: Outcome,
 ) -> Answer:
-    """Call until there is something final for this client."""
+    """Go on from the first outcome until there is something final for this client."""
     facts = target.choice.upstream
     for number in range(questions.MOST_ROUNDS):
-        if send is not None and not number:
-            outcome = await send(sink)
-        else:
+        if number:
             outcome = await _send(request, target, params, headers, sink)
         if outcome.error:
             if error_code(outcome.error) == HEADER_MISMATCH and not number:
@@ -261,11 +277,11 @@ def _may_ask(request: ClientRequest) -> bool:
     return request.method in (conversion.CALL, conversion.PROMPT, conversion.READ)
 
 
-async def _send(
+def _send(
     request: ClientRequest, target: Target, params: bytes, headers: Headers, sink: CallSink
-) -> Outcome:
+) -> Coroutine[Any, Any, Outcome]:
     call = _canonical(request, target, params, headers)
-    return await authorized_call.call_as(request.holder.user_id, target.choice.upstream, call, sink)
+    return authorized_call.call_as(request.holder.user_id, target.choice.upstream, call, sink)
 
 
 def _canonical(
@@ -285,39 +301,39 @@ def _canonical(
     )
 
 
-def _sink(request: ClientRequest, target: Target, sink: CallSink) -> RelaySink:
-    facts = target.choice.upstream
-    told = functools.partial(notice_feed.heard_on_call, request.holder.user_id, facts)
-    return RelaySink(request, target.choice, sink, told)
-
-
 def _result(request: ClientRequest, target: Target, outcome: Outcome, head: ResultHead) -> Answer:
     """Return a final result with its URIs mapped, in the form of the client's revision."""
-    facts = target.choice.upstream
+    facts, method = target.choice.upstream, request.method
     raw = clean_json(outcome.result, secrets_of(request.holder.user_id, facts))
-    if request.method == conversion.READ and request.era is Era.MODERN and _is_empty(raw):
+    if method == conversion.READ and request.era is Era.MODERN and _is_empty(raw):
         return upstream_failures.not_found(request, target.asked)
-    mapping = request.server.mapping(facts)
-    if request.method == conversion.CALL:
-        raw = raw if head.plain else mapping.call_result(raw)
-    elif request.method == conversion.PROMPT:
-        raw = mapping.prompt_result(raw)
-    elif request.method == conversion.READ:
-        raw = mapping.read_result(raw, asked=target.asked, read=target.name)
-    resource_routes.note_returned(request, mapping.web, facts.id)
+    if method != conversion.CALL or not head.plain:
+        raw = _mapped(request, target, raw)
     if request.era is Era.MODERN:
         info = raw_server_info(request.server)
         if raw is not outcome.result:
             head = conversion.read_head(raw)
         raw = conversion.to_modern(
-            raw, request.method, head, modern_upstream=outcome.modern, server_info=info
+            raw, method, head, modern_upstream=outcome.modern, server_info=info
         )
     else:
         revision = request.client.revision
-        raw = conversion.to_legacy(
-            raw, request.method, revision=revision, modern_upstream=outcome.modern
-        )
+        raw = conversion.to_legacy(raw, method, revision=revision, modern_upstream=outcome.modern)
     return Answer(result=raw)
+
+
+def _mapped(request: ClientRequest, target: Target, raw: bytes) -> bytes:
+    """Return a result with its URIs as the public knows them."""
+    facts = target.choice.upstream
+    mapping = request.server.mapping(facts)
+    if request.method == conversion.CALL:
+        raw = mapping.call_result(raw)
+    elif request.method == conversion.PROMPT:
+        raw = mapping.prompt_result(raw)
+    elif request.method == conversion.READ:
+        raw = mapping.read_result(raw, asked=target.asked, read=target.name)
+    resource_routes.note_returned(request, mapping.web, facts.id)
+    return raw
 
 
 def _is_empty(raw: bytes) -> bool:

@@ -110,7 +110,10 @@ async def send_json(send: Send, status: int, body: bytes, extra: tuple[Header, .
             "headers": [*JSON_HEADERS, (b"content-length", b"%d" % len(body)), *extra],
         }
     )
-    await send_body(send, body)
+    if len(body) <= 2 * PIECE_BYTES:
+        await send({"type": "http.response.body", "body": body})
+    else:
+        await send_body(send, body)
 
 
 async def send_body(send: Send, body: bytes) -> None:

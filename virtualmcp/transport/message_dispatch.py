@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import MutableMapping
+from collections.abc import Coroutine, MutableMapping
 from typing import Any
 
 from oauthserver.bearer_tokens import TokenHolder
@@ -90,19 +90,18 @@ async def session_of(session_id: bytes, server: VirtualMcpFacts, holder: TokenHo
         raise unavailable() from failure
 
 
-async def _modern(exchange: Exchange, call: Call) -> None:
+def _modern(exchange: Exchange, call: Call) -> Coroutine[Any, Any, None]:
     message = call.message
     if not message.id:
         # This revision has no notifications from clients; one is taken and goes no further.
-        await exchange.accept()
-    elif message.method == "server/discover":
-        await _guarded(connection_methods.discover(exchange, call), exchange, message)
-    elif message.method == "subscriptions/listen":
-        await listening.listen(exchange, call)
-    elif method_table.known(message.method, Era.MODERN):
-        await relay(exchange, call, None)
-    else:
-        await _no_such_method(exchange, message, 404)
+        return exchange.accept()
+    if message.method == "server/discover":
+        return _guarded(connection_methods.discover(exchange, call), exchange, message)
+    if message.method == "subscriptions/listen":
+        return listening.listen(exchange, call)
+    if method_table.known(message.method, Era.MODERN):
+        return relay(exchange, call, None)
+    return _no_such_method(exchange, message, 404)
 
 
 async def _legacy(exchange: Exchange, call: Call, session: Session) -> None:

@@ -30,13 +30,11 @@ _FAULT = Answer(
 )
 
 
-async def relay(exchange: Exchange, call: Call, session: Session | None) -> None:
+def relay(exchange: Exchange, call: Call, session: Session | None) -> Coroutine[Any, Any, None]:
     """Answer one request through the router and record how it ended."""
     if not rate_limits.enter(exchange.holder.user_id):
-        await _refuse_too_many(exchange, call)
-        return
-    stream = AnswerStream(exchange, call, session)
-    await _counted(exchange, call, _carry(exchange, call, session, stream))
+        return _refuse_too_many(exchange, call)
+    return _carry(exchange, call, session, AnswerStream(exchange, call, session))
 
 
 async def go_on(
@@ -46,26 +44,7 @@ async def go_on(
     if not rate_limits.enter(exchange.holder.user_id):
         await stream.fail(Answer(error=WireError(INTERNAL_ERROR, _TOO_MANY)))
         return
-    await _counted(exchange, call, _carry(exchange, call, session, stream, orphan))
-
-
-async def _counted(exchange: Exchange, call: Call, carrying: Coroutine[Any, Any, str]) -> None:
-    holder = exchange.holder
-    began = time.perf_counter()
-    outcome = "failed"
-    try:
-        outcome = await carrying
-    finally:
-        rate_limits.leave(holder.user_id)
-        call_log.record(
-            exchange.server,
-            call.message.method,
-            call.name,
-            holder.user_id,
-            holder.client_id,
-            outcome,
-            time.perf_counter() - began,
-        )
+    await _carry(exchange, call, session, stream, orphan)
 
 
 async def _carry(
@@ -74,22 +53,32 @@ async def _carry(
     session: Session | None,
     stream: AnswerStream,
     orphan: Orphan | None = None,
-) -> str:
-    message = call.message
-    request = client_request(exchange, call, session, orphan)
-    answering = method_table.answer(request, stream)
+) -> None:
+    """Carry a call that was counted in to its end."""
+    holder, message = exchange.holder, call.message
+    began = time.perf_counter()
+    outcome = "failed"
     if session is not None:
         calls_in_flight.add(session.digest, message.id, stream)
     try:
-        ended = await stream.carry(answering)
+        request = client_request(exchange, call, session, orphan)
+        outcome = _outcome(await stream.carry(method_table.answer(request, stream)))
     except Exception:
         logger.exception("%s failed in the gateway", message.method[:64])
         await stream.fail(_FAULT)
-        return "failed"
     finally:
         if session is not None:
             calls_in_flight.remove(session.digest, message.id, stream)
-    return _outcome(ended)
+        rate_limits.leave(holder.user_id)
+        call_log.record(
+            exchange.server,
+            message.method,
+            call.name,
+            holder.user_id,
+            holder.client_id,
+            outcome,
+            time.perf_counter() - began,
+        )
 
 
 def client_request(

@@ -312,12 +312,11 @@ class AnswerStream:
             await self._questions.withdraw_all()
         error = answer.error
         if error is None:
-            status, body = 200, result_body(self._call.message.id, answer.result)
-        else:
-            status = error.http_status
-            body = error_body(self._call.message.id, error.code, error.message, error.data)
-        scope = error.scope if error is not None else ""
-        await self._send_last(status, body, wider_scope(self._exchange.server, scope))
+            await self._send_last(200, result_body(self._call.message.id, answer.result))
+            return
+        body = error_body(self._call.message.id, error.code, error.message, error.data)
+        scope = wider_scope(self._exchange.server, error.scope)
+        await self._send_last(error.http_status, body, scope)
 
     async def _send_last(self, status: int, body: bytes, headers: tuple[Header, ...] = ()) -> None:
         self._last_begun = True
