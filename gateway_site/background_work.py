@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from gateway_site.change_feed import follow_changes
 from gateway_site.housekeeping import keep_house
+from gateway_site.identity_recheck import keep_asking
 from upstreams import change_streams, mcp_client, token_refresh, token_upkeep
 from upstreams.health_watch import watch_health
 from virtualmcp.call_log import call_log
@@ -21,6 +22,7 @@ Job = Callable[[], Awaitable[None]]
 JOBS: tuple[Job, ...] = (
     follow_changes,
     keep_house,
+    keep_asking,
     token_upkeep.keep_tokens_alive,
     watch_health,
 )

@@ -65,6 +65,8 @@ def _settings(entry: IdentityProviderEntry, stored: dict[str, Any]) -> dict[str,
             sign_in_domains=entry.sign_in_domains,
             sign_out_there=entry.sign_out_there,
             sign_out_ends_access=entry.sign_out_ends_access,
+            recheck_minutes=entry.recheck_minutes,
+            sign_in_days=entry.sign_in_days,
         ),
     }
 

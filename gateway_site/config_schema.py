@@ -77,6 +77,8 @@ class IdentityProviderEntry(Entry):
     sign_in_domains: list[str] | None = None
     sign_out_there: bool | None = None
     sign_out_ends_access: bool | None = None
+    recheck_minutes: int | None = None
+    sign_in_days: int | None = None
     state: State = State.PRESENT
 
 

@@ -1,7 +1,8 @@
 """The tokens of people's sign-ins at the company's identity providers, sealed.
 
-Kept only while an upstream of the kind ``enterprise`` needs them: the provider vouches for
-a person at that upstream with them. What has run out is renewed at the provider, by one
+Kept only while an upstream of the kind ``enterprise`` needs them, since the provider vouches for
+a person at that upstream with them, or where the provider is asked from time to time whether the
+person may still come in (``identity_recheck``). What has run out is renewed at the provider, by one
 process at a time, where the sign-in left a refresh token.
 """
 
@@ -9,25 +10,20 @@ import base64
 import json
 import logging
 import time
-from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
-import requests
 from allauth.account.signals import user_logged_in
 from allauth.socialaccount.models import SocialAccount, SocialApp
-from django.conf import settings
 from django.db.models import F, Q
 from django.urls import reverse
 from django.utils import timezone
-from urllib3.exceptions import HTTPError
 
-from gateway_site.identity import discovery, outbound
-from gateway_site.identity.errors import ProviderFault
+from gateway_site import token_renewal
 from gateway_site.identity.provider import OpenIdProvider
 from gateway_site.identity.provider_facts import facts_of
 from gateway_site.models import IdentityGrant
-from gateway_site.sign_in import SEALED_SECRET, secret_owner
+from gateway_site.token_renewal import RenewalRequest
 from upstreams import token_vault
 from upstreams.enterprise_identity import (
     SignInWay,
@@ -42,11 +38,9 @@ logger = logging.getLogger(__name__)
 USUAL_SECONDS: Final = 3600
 # A token has to live a little longer than the exchange it is shown in.
 MARGIN_SECONDS: Final = 30
-# The request for a renewal is over before its lease, so that no two ask with one refresh token.
-REQUEST_SECONDS: Final = 25.0
+# Longer than a request for a renewal, so that no two ask with one refresh token.
 LEASE: Final = timedelta(seconds=30)
 WAIT_SECONDS: Final = 32.0
-MAX_ANSWER: Final = 256 * 1024
 _KINDS: Final = ("id_token", "access_token", "refresh_token")
 
 
@@ -64,7 +58,8 @@ def _owner(user_id: int, provider: str, kind: str) -> str:
 def _signed_in(sender: Any, user: Any, sociallogin: Any = None, **_: Any) -> None:
     raw = getattr(sociallogin, "raw_id_token", "")
     wanted = Upstream.objects.filter(credential_kind=CredentialKind.ENTERPRISE, enabled=True)
-    if not raw or not wanted.exists():
+    minutes = facts_of(sociallogin.provider.app).recheck_minutes if raw else 0
+    if not raw or not (minutes or wanted.exists()):
         return
     token, claims = sociallogin.token, claims_in(raw)
     now = int(time.time())
@@ -79,6 +74,7 @@ def _signed_in(sender: Any, user: Any, sociallogin: Any = None, **_: Any) -> Non
             "refresh_token": token.token_secret if token else "",
         },
         {"id_token": _end(claims, now), "access_token": int(ends)},
+        timezone.now() + timedelta(minutes=minutes) if minutes else None,
     )
 
 
@@ -98,10 +94,16 @@ def _end(claims: dict[str, Any], now: int) -> int:
 
 
 def remember(
-    user_id: int, provider: str, subject: str, tokens: dict[str, str], ends: dict[str, int]
+    user_id: int,
+    provider: str,
+    subject: str,
+    tokens: dict[str, str],
+    ends: dict[str, int],
+    recheck_at: datetime | None = None,
 ) -> None:
     """Keep the tokens of a sign-in in the place of those of the one before (blocking)."""
     values = {
+        "recheck_at": recheck_at,
         "subject": subject,
         "sealed_tokens": _sealed(user_id, provider, tokens),
         "ends": ends,
@@ -141,7 +143,7 @@ def subject_token(user_id: int, kind: str, provider: str) -> SubjectToken | None
     ).first()
     if current is not None and kind != "refresh_token" and not _alive(current, kind):
         current = _renewed(current, kind)
-    token = _opened(current, kind) if current is not None else ""
+    token = opened(current, kind) if current is not None else ""
     return SubjectToken(token, kind) if token else None
 
 
@@ -174,7 +176,8 @@ def _alive(grant: IdentityGrant, kind: str) -> bool:
     return float(grant.ends.get(kind, 0)) > time.time() + MARGIN_SECONDS
 
 
-def _opened(grant: IdentityGrant, kind: str) -> str:
+def opened(grant: IdentityGrant, kind: str) -> str:
+    """Return one token of a grant, "" if there is none or it cannot be opened any more."""
     sealed = grant.sealed_tokens.get(kind)
     if not sealed:
         return ""
@@ -188,14 +191,12 @@ def _opened(grant: IdentityGrant, kind: str) -> str:
 
 def _renewed(grant: IdentityGrant, kind: str) -> IdentityGrant | None:
     """Renew the sign-in at its provider; one process asks, the others wait for the row."""
-    request = _request_for(grant)
+    request = token_renewal.request_for(grant.provider, opened(grant, "refresh_token"))
     if request is None:
         return None
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
-        free = Q(renewing_until__isnull=True) | Q(renewing_until__lt=timezone.now())
-        mine = IdentityGrant.objects.filter(free, pk=grant.pk, version=grant.version)
-        if mine.update(renewing_until=timezone.now() + LEASE):
+        if lease(grant):
             _ask(grant, request)
         fresh = IdentityGrant.objects.filter(pk=grant.pk).first()
         if fresh is None or fresh.version != grant.version or fresh.renewing_until is None:
@@ -204,96 +205,48 @@ def _renewed(grant: IdentityGrant, kind: str) -> IdentityGrant | None:
     return None
 
 
-def _ask(grant: IdentityGrant, request: "_Request") -> None:
+def lease(grant: IdentityGrant) -> bool:
+    """Take the right to renew a grant, unless another process has it or it was renewed."""
+    free = Q(renewing_until__isnull=True) | Q(renewing_until__lt=timezone.now())
+    mine = IdentityGrant.objects.filter(free, pk=grant.pk, version=grant.version)
+    return bool(mine.update(renewing_until=timezone.now() + LEASE))
+
+
+def _ask(grant: IdentityGrant, request: RenewalRequest) -> None:
     """Redeem the refresh token and keep what came, or give the lease back.
 
     A sign-in that came meanwhile, or the end of the person's access, is stronger than what the
     renewal brings: it is kept only in the place of what it renewed.
     """
     held = IdentityGrant.objects.filter(pk=grant.pk, version=grant.version)
-    answer = _answer(request)
+    answer = token_renewal.ask(request).answer
     raw = str((answer or {}).get("id_token") or "")
     claims = claims_in(raw)
     # OpenID Connect Core 12.2: the same person, or nobody.
     if answer is None or (raw and str(claims.get("sub", "")) != grant.subject):
         held.update(renewing_until=None)
         return
+    keep(grant, request, answer)
+
+
+def keep(grant: IdentityGrant, request: RenewalRequest, answer: dict[str, Any]) -> bool:
+    """Keep what a renewal brought in the place of what it renewed; False if that is gone."""
     now, life = int(time.time()), answer.get("expires_in")
+    raw = str(answer.get("id_token") or "")
     tokens = {
-        "id_token": raw or _opened(grant, "id_token"),
+        "id_token": raw or opened(grant, "id_token"),
         "access_token": str(answer.get("access_token") or ""),
         "refresh_token": str(answer.get("refresh_token") or "") or request.form["refresh_token"],
     }
     ends = {
-        "id_token": _end(claims, now) if raw else int(grant.ends.get("id_token", 0)),
+        "id_token": _end(claims_in(raw), now) if raw else int(grant.ends.get("id_token", 0)),
         "access_token": now + (int(life) if isinstance(life, int) else USUAL_SECONDS),
     }
     sealed = _sealed(grant.user_id, grant.provider, tokens)
-    held.update(sealed_tokens=sealed, ends=ends, version=F("version") + 1, renewing_until=None)
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """A request for a renewal (RFC 6749 6), ready to be sent."""
-
-    url: str
-    form: dict[str, str] = field(repr=False)
-    auth: tuple[str, str] | None = field(repr=False)
-
-
-def _request_for(grant: IdentityGrant) -> _Request | None:
-    """Make the request, with all that has to be fetched for it; None where nothing renews."""
-    app = SocialApp.objects.filter(provider_id=grant.provider).first()
-    refresh = _opened(grant, "refresh_token")
-    if app is None or not refresh:
-        return None
-    form = {"grant_type": "refresh_token", "refresh_token": refresh, "client_id": app.client_id}
-    sealed, auth = app.settings.get(SEALED_SECRET), None
-    try:
-        metadata = discovery.metadata_of(facts_of(app).issuer)
-        if sealed:
-            secret = token_vault.open_sealed(sealed, secret_owner(app.provider_id)).decode()
-            methods = metadata.get("token_endpoint_auth_methods_supported") or [
-                "client_secret_basic"
-            ]
-            if "client_secret_post" in methods:
-                form["client_secret"] = secret
-            else:
-                auth = (app.client_id, secret)
-    except (ProviderFault, token_vault.VaultError) as failure:
-        logger.warning("a sign-in could not be renewed: %s", type(failure).__name__)
-        return None
-    return _Request(metadata["token_endpoint"], form, auth)
-
-
-def _answer(request: _Request) -> dict[str, Any] | None:
-    """Ask the provider's token endpoint; None where it does not renew in time."""
-    session, began = outbound.prepare(requests.Session()), time.monotonic()
-    body = b""
-    try:
-        with session.post(
-            request.url,
-            data=request.form,
-            auth=request.auth,
-            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
-            timeout=settings.SOCIALACCOUNT_REQUESTS_TIMEOUT,
-            allow_redirects=False,
-            stream=True,
-        ) as response:
-            # As it arrives, so that an answer in drops does not outlast the lease.
-            while chunk := response.raw.read1(MAX_ANSWER, decode_content=False):
-                body += chunk
-                if len(body) > MAX_ANSWER or time.monotonic() - began > REQUEST_SECONDS:
-                    return None
-            found = json.loads(body) if response.status_code == 200 else None
-    except (requests.RequestException, HTTPError, OSError) as failure:
-        logger.warning("a sign-in could not be renewed: %s", type(failure).__name__)
-        return None
-    except ValueError:
-        return None
-    finally:
-        session.close()
-    return found if isinstance(found, dict) else None
+    held = IdentityGrant.objects.filter(pk=grant.pk, version=grant.version)
+    return bool(
+        held.update(sealed_tokens=sealed, ends=ends, version=F("version") + 1, renewing_until=None)
+    )
 
 
 def reseal() -> int:

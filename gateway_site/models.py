@@ -147,7 +147,7 @@ class ScimGroup(models.Model):
 
 
 class IdentityGrant(models.Model):
-    """What a person's sign-in at a provider left, sealed, for upstreams that need it."""
+    """What a person's sign-in at a provider left, sealed, for what asks there in their name."""
 
     user = models.ForeignKey("auth.User", on_delete=models.CASCADE, related_name="+")
     provider = models.CharField(max_length=200)
@@ -157,6 +157,8 @@ class IdentityGrant(models.Model):
     ends = models.JSONField(default=dict)
     version = models.PositiveIntegerField(default=1)
     renewing_until = models.DateTimeField(null=True)
+    # When the provider is asked next whether the person may still come in (identity_recheck).
+    recheck_at = models.DateTimeField(null=True, db_index=True)
 
     class Meta:
         constraints = [

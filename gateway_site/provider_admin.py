@@ -74,6 +74,7 @@ class IdentityProviderAdmin(_ProviderAdmin):
             {"fields": ["allowed_domains", "allowed_groups", "only_known_people"]},
         ),
         ("Groups", {"fields": ["groups_claim", "groups_by_name"]}),
+        ("Who left the company", {"fields": ["recheck_minutes", "sign_in_days"]}),
         (
             "Signing out",
             {"fields": ["sign_out_address", "sign_out_ends_access", "sign_out_there"]},

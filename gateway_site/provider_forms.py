@@ -22,6 +22,7 @@ _LISTS = {
 # One a line: a provider's groups may have blanks and commas in their names.
 _BY_LINE = ("allowed_groups",)
 _SWITCHES = ("only_known_people", "groups_by_name", "sign_out_there", "sign_out_ends_access")
+_NUMBERS = ("recheck_minutes", "sign_in_days")
 
 
 class IdentityProviderForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -105,6 +106,18 @@ class IdentityProviderForm(forms.ModelForm):  # type: ignore[type-arg]
         help_text="When the provider says that somebody signed out there (back-channel logout), "
         "end the access of their clients as well, not only their browser session here.",
     )
+    recheck_minutes = forms.IntegerField(
+        label="Ask the provider again every … minutes",
+        required=False,
+        help_text="Whether people may still come in, and their groups: with the refresh token "
+        "that it gives the gateway. 0 never asks. At least 5.",
+    )
+    sign_in_days = forms.IntegerField(
+        label="Sign in again after … days",
+        required=False,
+        help_text="Clients of people who came by this provider then send them to sign in again. "
+        "0 leaves that to the client.",
+    )
 
     class Meta:
         model = SocialApp
@@ -122,6 +135,8 @@ class IdentityProviderForm(forms.ModelForm):  # type: ignore[type-arg]
             self.fields[name].initial = joint.join(stored.get(key) or ())
         for name in _SWITCHES:
             self.fields[name].initial = stored.get(name, False)
+        for name in _NUMBERS:
+            self.fields[name].initial = stored.get(name, 0)
         trusts = stored.get("verified_email")
         self.fields["trust_addresses"].initial = "" if trusts is None else "yes" if trusts else "no"
         if stored.get(SEALED_SECRET):
@@ -166,6 +181,8 @@ class IdentityProviderForm(forms.ModelForm):  # type: ignore[type-arg]
         settings |= {name: bool(said.get(name)) for name in _SWITCHES}
         for name, key in _LISTS.items():
             _put(settings, key, _listed(said.get(name, ""), by_line=name in _BY_LINE))
+        for name in _NUMBERS:
+            _put(settings, name, said.get(name))
         _put(settings, "groups_claim", said.get("groups_claim", "").strip())
         trusts = {"yes": True, "no": False}.get(said.get("trust_addresses", ""))
         settings.pop("verified_email", None)

@@ -14,9 +14,11 @@ from gateway_site import (
     change_feed,
     identity_grants,
     metrics,
+    sign_in_age,
     sign_in_events,
     sign_in_secrets,
 )
+from oauthserver import sign_in_age as token_age
 from upstreams import signals as upstream_signals
 
 ROOMS = ("consent", "oauthserver", "upstreams", "virtualmcp")
@@ -36,6 +38,7 @@ def connect() -> None:
     )
     sign_in_events.connect()
     identity_grants.connect()
+    token_age.register(sign_in_age.why_sign_in_again)
     upstream_signals.audit.connect(
         sign_in_secrets.hear_resealing, dispatch_uid="sign_in_secrets.upstreams"
     )

@@ -10,9 +10,11 @@ from allauth.account.authentication import get_authentication_records
 from allauth.mfa.models import Authenticator
 from allauth.usersessions.models import UserSession
 from asgiref.sync import sync_to_async
+from django.contrib.auth import logout
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 
+from gateway_site.identity.arrival import SIGN_IN_UNTIL
 from gateway_site.page_context import second_factor_required
 from gateway_site.two_way_middleware import TwoWayMiddleware
 
@@ -39,6 +41,10 @@ class SessionRulesMiddleware(TwoWayMiddleware):
 
 def _apply(request: HttpRequest) -> HttpResponse | None:
     if not request.session.session_key or not request.user.is_authenticated:
+        return None
+    until = request.session.get(SIGN_IN_UNTIL)
+    if until is not None and until < time.time():
+        logout(request)
         return None
     noted = request.session.get(_NOTED)
     if not isinstance(noted, int | float) or abs(time.time() - noted) > NOTE_EVERY:

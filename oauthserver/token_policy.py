@@ -25,6 +25,7 @@ from oauthserver import (
     openid,
     rotation_answers,
     scopes,
+    sign_in_age,
     token_families,
 )
 from oauthserver.authorization_codes import Redemption
@@ -162,7 +163,9 @@ class GatewayOAuth2Validator(OAuth2Validator):  # type: ignore[misc]
             return False
         authorization_codes.check_resource(self._resources, token.resource)
         token_families.check_person(token.user, token.resource)
-        why = consent_check.why_ask_again(token.user, token.application, token.resource[0])
+        why = sign_in_age.why_sign_in_again(token.user) or consent_check.why_ask_again(
+            token.user, token.application, token.resource[0]
+        )
         if why:
             # The token stays good: an administrator or the person may change their mind.
             raise errors.InvalidGrantError(why)

@@ -1,5 +1,6 @@
 """What happens when somebody comes back from a provider: admission, groups, signing out there."""
 
+import time
 from typing import Any
 from urllib.parse import urlencode
 
@@ -30,6 +31,8 @@ from gateway_site.identity.provider_facts import ProviderFacts, facts_of
 from gateway_site.models import GroupMapping
 from upstreams import token_vault
 
+# In the session: until when the sign-in counts, where the provider's administrator set an age.
+SIGN_IN_UNTIL = "identity.sign_in_until"
 SIGN_OUT_KEY = "identity.sign_out"
 # In the session of nobody, after a sign-out: what a provider was asked, to know its answer by.
 SIGN_OUT_ASKED = "identity.sign_out_asked"
@@ -65,6 +68,8 @@ def check(request: HttpRequest, sociallogin: Any) -> None:
         raise ImmediateHttpResponse(
             provider_trial.report(request, provider.app, data, groups, names, refusal)
         )
+    if refusal is not None and sociallogin.account.pk:
+        _end_access(sociallogin.user)
     since = sociallogin.state.get(AGAIN_SINCE)
     if refusal is None and since is not None:
         refusal = refusal_of_leftover(data.get("id_token", {}), since)
@@ -72,6 +77,13 @@ def check(request: HttpRequest, sociallogin: Any) -> None:
         refuse(request, facts, refusal, str(sociallogin.account.uid))
     if sociallogin.is_existing and not sociallogin.user.is_active:
         _note_refusal(facts.id, "inactive", sociallogin.user.get_username())
+
+
+def _end_access(person: User) -> None:
+    """End what somebody still has whom their provider's word no longer lets in."""
+    from gateway_site import people_actions
+
+    people_actions.end_access(person, actor=None)
 
 
 def refuse(request: HttpRequest, facts: ProviderFacts, refusal: Refusal, subject: str) -> None:
@@ -110,7 +122,9 @@ def signed_in(
     facts, data = facts_of(app), _claims_of(sociallogin)
     groups = group_claim(facts, data)
     request.session[PROVED_AT] = signed_in_there(data.get("id_token", {})) or 0
-    set_groups(user, mapped(facts, groups, mapping_of(app)), source=f"oidc:{facts.id}")
+    follow(user, app, data)
+    if facts.sign_in_days:
+        request.session[SIGN_IN_UNTIL] = time.time() + facts.sign_in_days * 86_400
     if not groups.complete:
         _note_overage(request, facts, user)
     asserted = sociallogin.state.get("asserted")
@@ -121,6 +135,15 @@ def signed_in(
         sealed = token_vault.seal(raw.encode(), _VAULT_OWNER) if raw else ""
         kept = {"provider": facts.id, "sealed": sealed, "asserted": asserted}
         request.session[SIGN_OUT_KEY] = kept
+
+
+def follow(user: User, app: Any, data: dict[str, Any]) -> None:
+    """Give a person exactly what their provider's word gives now; no word changes nothing."""
+    if not data:
+        return
+    facts = facts_of(app)
+    groups = group_claim(facts, data)
+    set_groups(user, mapped(facts, groups, mapping_of(app)), source=f"oidc:{facts.id}")
 
 
 def _named_session(said: dict[str, Any], asserted: dict[str, Any] | None) -> tuple[str, str]:

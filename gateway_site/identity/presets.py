@@ -23,6 +23,8 @@ class Preset:
         email_claims: claims that hold the address, the first that is there counts.
         domain_claim: claim by which the provider itself vouches for the person's domain.
         knows_prompt_login: it takes ``prompt=login``; another is asked to choose the account.
+        offline_scope: scope that makes it give a refresh token, "" if none is needed.
+        offline_parameters: what else it wants to see for that in the authorization request.
         notes: habits an administrator has to know.
     """
 
@@ -37,6 +39,8 @@ class Preset:
     trusts_addresses: bool = False
     email_claims: tuple[str, ...] = ("email",)
     domain_claim: str = ""
+    offline_scope: str = "offline_access"
+    offline_parameters: tuple[tuple[str, str], ...] = ()
     knows_prompt_login: bool = True
     notes: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
@@ -55,6 +59,8 @@ GENERIC = Preset(
     issuer="{}",
     asks_for="Issuer",
     example="https://login.example.com",
+    # By the book the scope counts only together with this (OpenID Connect Core 11).
+    offline_parameters=(("prompt", "consent"),),
     sources=("https://openid.net/specs/openid-connect-discovery-1_0.html",),
 )
 
@@ -102,6 +108,8 @@ _PRESETS = (
         example="",
         groups_claim="",
         domain_claim="hd",
+        offline_scope="",
+        offline_parameters=(("access_type", "offline"), ("prompt", "consent")),
         knows_prompt_login=False,
         notes=(
             "Anybody with a Google account could sign in: name your domains under Let in only.",
@@ -181,6 +189,7 @@ _PRESETS = (
         asks_for="Region host and user pool ID",
         example="eu-central-1.amazonaws.com/eu-central-1_AbCdEfGhI",
         groups_claim="cognito:groups",
+        offline_scope="",
         # UserInfo gives email_verified as a text, which counts as not verified.
         fetch_userinfo=False,
         notes=(
@@ -212,6 +221,7 @@ _PRESETS = (
         asks_for="Logto tenant ID",
         example="ab12cd",
         scopes=(*SCOPES, "roles"),
+        offline_parameters=(("prompt", "consent"),),
         groups_claim="roles",
         notes=("Self-hosted: enter the whole issuer, which ends in /oidc.",),
         sources=("https://docs.logto.io/developers/custom-id-token",),

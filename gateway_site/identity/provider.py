@@ -15,7 +15,7 @@ from allauth.socialaccount.providers.oauth2.provider import OAuth2Provider
 from allauth.socialaccount.providers.openid_connect.provider import OpenIDConnectProvider
 from django.http import HttpRequest, HttpResponse
 
-from gateway_site.identity import claims
+from gateway_site.identity import claims, discovery
 from gateway_site.identity.admission import AGAIN_SINCE
 from gateway_site.identity.openid_adapter import OpenIdAdapter
 from gateway_site.identity.provider_facts import ProviderFacts, facts_of
@@ -34,8 +34,21 @@ class OpenIdProvider(OpenIDConnectProvider):  # type: ignore[misc]
         return facts_of(self.app)
 
     def get_scope(self) -> list[str]:
-        """Return the scopes to ask for, in their order."""
-        return list(self.facts.scopes)
+        """Return the scopes to ask for, in their order.
+
+        Where the provider is to be asked again later, what makes it give a refresh token too,
+        unless it announces its scopes without that one.
+
+        Raises:
+            ProviderFault: its metadata can't be had.
+        """
+        facts = self.facts
+        scopes, offline = list(facts.scopes), facts.preset.offline_scope
+        if facts.recheck_minutes and offline and offline not in scopes:
+            announced = discovery.metadata_of(facts.issuer).get("scopes_supported")
+            if not isinstance(announced, list) or offline in announced:
+                scopes.append(offline)
+        return scopes
 
     def get_scope_from_request(self, request: HttpRequest) -> list[str]:
         """A link does not add scopes."""
@@ -76,10 +89,20 @@ class OpenIdProvider(OpenIDConnectProvider):  # type: ignore[misc]
             parameters |= {"prompt": prompt}
         if parameters.get("prompt") == "login" and not self.facts.preset.knows_prompt_login:
             parameters["prompt"] = "select_account"
+        self._ask_for_refresh_token(parameters)
         answer: HttpResponse = super().redirect(
             request, process, next_url, data, auth_params=parameters, nonce=nonce, **more
         )
         return answer
+
+    def _ask_for_refresh_token(self, parameters: dict[str, str]) -> None:
+        """Add what makes the provider give a refresh token, where it is to be asked later."""
+        prompt = parameters.get("prompt", "")
+        if not self.facts.recheck_minutes or prompt == "none":
+            return
+        parameters.update(self.facts.preset.offline_parameters)
+        if prompt and prompt not in parameters["prompt"].split():
+            parameters["prompt"] = f"{prompt} {parameters['prompt']}"
 
     def stash_redirect_state(self, request: HttpRequest, *args: Any, **kwargs: Any) -> str:
         """Keep the state under a name long enough not to be guessed (RFC 6749 10.10)."""

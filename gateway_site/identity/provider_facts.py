@@ -13,6 +13,9 @@ from gateway_site.identity.presets import PRESETS, Preset, preset_of
 # Tenants that are everybody's: their tokens would come from any company's directory.
 _SHARED_TENANTS = ("/common/", "/organizations/", "/consumers/")
 
+# Minutes; more often than that is no business of a provider's token endpoint.
+LEAST_RECHECK = 5
+
 
 @dataclass(frozen=True, slots=True)
 class ProviderFacts:
@@ -20,6 +23,8 @@ class ProviderFacts:
 
     Attributes:
         sign_out_ends_access: signing out there ends people's clients here too, not only browsers.
+        recheck_minutes: how often the provider is asked whether people may still come in; 0 never.
+        sign_in_days: after so many days a client's person has to sign in there again; 0 never.
     """
 
     id: str
@@ -37,6 +42,8 @@ class ProviderFacts:
     trust_addresses: bool
     sign_out_there: bool
     sign_out_ends_access: bool
+    recheck_minutes: int
+    sign_in_days: int
     fetch_userinfo: bool
 
 
@@ -60,6 +67,8 @@ def facts_of(app: Any) -> ProviderFacts:
         trust_addresses=stored.get("verified_email", preset.trusts_addresses) is True,
         sign_out_there=stored.get("sign_out_there") is True,
         sign_out_ends_access=stored.get("sign_out_ends_access") is True,
+        recheck_minutes=_number(stored.get("recheck_minutes")),
+        sign_in_days=_number(stored.get("sign_in_days")),
         fetch_userinfo=stored.get("fetch_userinfo", preset.fetch_userinfo) is True,
     )
 
@@ -102,11 +111,28 @@ def check_settings(stored: Mapping[str, Any]) -> None:
         for domain in _texts(stored.get(name)):
             if "@" in domain or "/" in domain or "." not in domain.strip("."):
                 raise ValidationError({name: f"{domain[:60]} is no domain, such as contoso.com."})
+    _check_numbers(stored)
     closed = stored.get("allowed_domains") or stored.get("only_known_people")
     if stored.get("preset") == "google" and not closed:
         raise ValidationError(
             {"allowed_domains": "Name your domains: anybody can have a Google account."}
         )
+
+
+def _check_numbers(stored: Mapping[str, Any]) -> None:
+    minutes, days = stored.get("recheck_minutes") or 0, stored.get("sign_in_days") or 0
+    if not isinstance(minutes, int) or (minutes and not LEAST_RECHECK <= minutes <= 10_080):
+        text = f"Give 0 for never, or {LEAST_RECHECK} to 10080 minutes (a week)."
+        raise ValidationError({"recheck_minutes": text})
+    if not isinstance(days, int) or not 0 <= days <= 365:
+        raise ValidationError({"sign_in_days": "Give 0 for never, or 1 to 365 days."})
+    if minutes and stored.get("preset") == "saml":
+        text = "A SAML provider cannot be asked. Have people sign in again after some days."
+        raise ValidationError({"recheck_minutes": text})
+
+
+def _number(value: Any) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
 
 
 def _texts(value: Any) -> list[str]:

@@ -11,7 +11,7 @@ from allauth.socialaccount.models import SocialApp
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 
-from gateway_site import identity_grants, people_actions
+from gateway_site import identity_grants, people_actions, token_renewal
 from gateway_site.identity import discovery
 from gateway_site.models import IdentityGrant
 from tests.fakes.openid_provider import OpenIdProvider
@@ -119,14 +119,14 @@ def test_what_has_run_out_is_renewed_by_one_of_many(provider, company, planning)
 
 def while_it_is_asked(monkeypatch, happens: Callable[[], object]) -> None:
     """Have something happen between the provider's answer and its being kept."""
-    ask = identity_grants._answer
+    ask = token_renewal.ask
 
     def asking(request: Any) -> Any:
         answer = ask(request)
         happens()
         return answer
 
-    monkeypatch.setattr(identity_grants, "_answer", asking)
+    monkeypatch.setattr(token_renewal, "ask", asking)
 
 
 def test_access_that_ends_during_a_renewal_stays_ended(

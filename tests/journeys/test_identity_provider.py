@@ -186,3 +186,63 @@ def test_signing_out_there_ends_clients_too_where_the_administrator_wants_that(c
         company.gateway.apply(
             {"identity_providers": [{"id": "company", "sign_out_ends_access": False}]}
         )
+
+
+# What nobody tells the gateway ---------------------------------------------------------------
+
+ASK_NOW = (
+    "from gateway_site.models import IdentityGrant; "
+    "from gateway_site.identity_recheck import ask_due; "
+    "IdentityGrant.objects.update(recheck_at=None); print(ask_due())"
+)
+A_WEEK_AND_A_DAY_LATER = (
+    "from datetime import timedelta; from django.utils import timezone; "
+    "from allauth.socialaccount.models import SocialAccount; "
+    "from django.contrib.auth.models import User; at = timezone.now() - timedelta(days=8); "
+    "SocialAccount.objects.update(last_login=at); User.objects.update(last_login=at)"
+)
+
+
+def change(company: Company, **settings: object) -> None:
+    company.gateway.apply({"identity_providers": [{"id": "company", **settings}]})
+
+
+def test_the_provider_is_asked_again_and_its_word_holds(company) -> None:
+    change(company, recheck_minutes=15)
+    try:
+        for login in ("peggy", "rupert"):
+            company.provider.person(login, "engineering")
+        leaver, mover = company.browser(), company.browser()
+        company.arrive(leaver, "peggy")
+        company.arrive(mover, "rupert")
+        lost, moved = company.client_of(leaver), company.client_of(mover)
+        assert company.gateway.manage("shell", "-v0", "-c", ASK_NOW).strip() == "2"
+        assert lost.names() and moved.names()
+        company.provider.person("peggy", "engineering", disabled=True)
+        company.provider.person("rupert", "sales")
+        company.gateway.manage("shell", "-v0", "-c", ASK_NOW)
+        within(PATIENCE, lambda: lost.rpc("tools/list").status == 401)
+        assert lost.refresh().status_code == 400
+        assert not signed_in(company, leaver)
+        within(PATIENCE, lambda: moved.rpc("tools/list").status != 200)
+        assert signed_in(company, mover)
+    finally:
+        change(company, recheck_minutes=0)
+
+
+def test_a_sign_in_that_is_too_old_sends_the_client_back_to_its_person(company) -> None:
+    change(company, sign_in_days=7)
+    try:
+        company.provider.person("sybil", "engineering")
+        browser = company.browser()
+        company.arrive(browser, "sybil")
+        client = company.client_of(browser)
+        assert client.refresh().status_code == 200
+        company.gateway.manage("shell", "-v0", "-c", A_WEEK_AND_A_DAY_LATER)
+        refused = client.refresh()
+        assert refused.status_code == 400 and refused.json()["error"] == "invalid_grant"
+        assert "sign in again" in refused.json()["error_description"]
+        company.arrive(company.browser(), "sybil")
+        assert client.refresh().status_code == 200
+    finally:
+        change(company, sign_in_days=0)

@@ -1,0 +1,112 @@
+"""Renews a sign-in at its OpenID provider with the refresh token that it left (RFC 6749 6)."""
+
+import json
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import requests
+from allauth.socialaccount.models import SocialApp
+from django.conf import settings
+from urllib3.exceptions import HTTPError
+
+from gateway_site.identity import discovery, outbound
+from gateway_site.identity.errors import ProviderFault
+from gateway_site.identity.provider_facts import facts_of
+from gateway_site.sign_in import SEALED_SECRET, secret_owner
+from upstreams import token_vault
+
+logger = logging.getLogger(__name__)
+
+# A request is over before the lease of the grant that it renews.
+REQUEST_SECONDS: Final = 25.0
+MAX_ANSWER: Final = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalRequest:
+    """A request for a renewal, ready to be sent."""
+
+    url: str
+    form: dict[str, str] = field(repr=False)
+    auth: tuple[str, str] | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What came of it.
+
+    Attributes:
+        answer: the token answer, None if there was none.
+        refused: the provider said that this sign-in is over (``invalid_grant``); with neither,
+            it could not be asked, or not properly.
+    """
+
+    answer: dict[str, Any] | None = field(default=None, repr=False)
+    refused: bool = False
+
+
+def request_for(provider: str, refresh_token: str) -> RenewalRequest | None:
+    """Make the request, with all that has to be fetched for it; None where nothing renews."""
+    app = SocialApp.objects.filter(provider_id=provider).first()
+    if app is None or not refresh_token:
+        return None
+    form = {
+        "grant_type": "refresh_token",
+        "refresh_token": refresh_token,
+        "client_id": app.client_id,
+    }
+    sealed, auth = app.settings.get(SEALED_SECRET), None
+    try:
+        metadata = discovery.metadata_of(facts_of(app).issuer)
+        if sealed:
+            secret = token_vault.open_sealed(sealed, secret_owner(app.provider_id)).decode()
+            methods = metadata.get("token_endpoint_auth_methods_supported") or [
+                "client_secret_basic"
+            ]
+            if "client_secret_post" in methods:
+                form["client_secret"] = secret
+            else:
+                auth = (app.client_id, secret)
+    except (ProviderFault, token_vault.VaultError) as failure:
+        logger.warning("a sign-in could not be renewed: %s", type(failure).__name__)
+        return None
+    return RenewalRequest(metadata["token_endpoint"], form, auth)
+
+
+def ask(request: RenewalRequest) -> Renewal:
+    """Ask the provider's token endpoint, for ``REQUEST_SECONDS`` at most (blocking)."""
+    session, began = outbound.prepare(requests.Session()), time.monotonic()
+    body = b""
+    try:
+        with session.post(
+            request.url,
+            data=request.form,
+            auth=request.auth,
+            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+            timeout=settings.SOCIALACCOUNT_REQUESTS_TIMEOUT,
+            allow_redirects=False,
+            stream=True,
+        ) as response:
+            # As it arrives, so that an answer in drops does not outlast the lease.
+            while chunk := response.raw.read1(MAX_ANSWER, decode_content=False):
+                body += chunk
+                if len(body) > MAX_ANSWER or time.monotonic() - began > REQUEST_SECONDS:
+                    return Renewal()
+            return _read(response.status_code, json.loads(body))
+    except (requests.RequestException, HTTPError, OSError) as failure:
+        logger.warning("a sign-in could not be renewed: %s", type(failure).__name__)
+    except (ValueError, RecursionError):
+        logger.warning("a sign-in could not be renewed: the answer is not JSON")
+    finally:
+        session.close()
+    return Renewal()
+
+
+def _read(status: int, said: Any) -> Renewal:
+    if not isinstance(said, dict):
+        return Renewal()
+    if status == 200:
+        return Renewal(answer=said)
+    return Renewal(refused=status in (400, 401) and said.get("error") == "invalid_grant")

@@ -1,0 +1,261 @@
+"""Who left the company only at its provider: asked again there, or signed in again in time."""
+
+import secrets
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from allauth.socialaccount.models import SocialAccount, SocialApp
+from django.contrib.auth.models import Group, User
+from django.core.exceptions import ValidationError
+from django.test import Client
+from django.utils import timezone
+from oauth2_provider.models import get_access_token_model
+
+from gateway_site import identity_recheck, people_actions, token_renewal
+from gateway_site.models import AuditEvent, IdentityGrant
+from gateway_site.sign_in_age import why_sign_in_again
+from tests.fakes.openid_provider import OpenIdProvider
+from tests.gateway_site.arriving import arrive, browser, change, configured, leave, signed_in
+
+pytestmark = pytest.mark.django_db(transaction=True)
+CLAIMS = {
+    "email": "grace@contoso.com",
+    "email_verified": True,
+    "preferred_username": "grace",
+    "groups": ["engineering", "leads"],
+}
+
+
+@pytest.fixture
+def provider(transactional_db) -> Iterator[OpenIdProvider]:
+    with OpenIdProvider(claims=dict(CLAIMS), gives_refresh_tokens=True).serve() as provider:
+        yield provider
+
+
+@pytest.fixture
+def company(provider) -> SocialApp:
+    for name in ("engineering", "leads"):
+        Group.objects.get_or_create(name=name)
+    return configured(provider, groups_by_name=True, recheck_minutes=15)
+
+
+def arrived(provider: OpenIdProvider) -> tuple[Client, User]:
+    """Somebody who signed in, with a client that has a token."""
+    client = browser()
+    arrive(client, provider)
+    assert signed_in(client)
+    grace = User.objects.get(username="grace")
+    get_access_token_model().objects.create(
+        user=grace, token=secrets.token_hex(), scope="", expires=timezone.now() + timedelta(hours=1)
+    )
+    return client, grace
+
+
+def ask() -> int:
+    """Let the time come at which the provider is asked, and ask."""
+    IdentityGrant.objects.update(recheck_at=timezone.now())
+    return identity_recheck.ask_due()
+
+
+def groups_of(person: User) -> set[str]:
+    return set(person.groups.values_list("name", flat=True))
+
+
+def has_tokens(person: User) -> bool:
+    return bool(get_access_token_model().objects.filter(user=person).exists())
+
+
+def still_signed_in(client: Client) -> bool:
+    return client.get("/connections/").status_code == 200
+
+
+def test_a_refresh_token_is_asked_for_only_where_the_provider_is_to_be_asked(
+    provider, company
+) -> None:
+    for minutes, scope, prompt in ((15, "openid profile email offline_access", "consent"),
+                                   (0, "openid profile email", None)):  # fmt: skip
+        provider.metadata_changes = {"scopes_supported": ["openid", "offline_access"]}
+        change(company, recheck_minutes=minutes)
+        leave(browser())
+        sent = leave(browser()).headers["Location"]
+        provider.answer_to(sent)
+        assert provider.asked[-1]["scope"] == scope
+        assert provider.asked[-1].get("prompt") == prompt
+        arrived(provider)
+        assert IdentityGrant.objects.exists() is bool(minutes)
+        IdentityGrant.objects.all().delete()
+
+
+def test_a_provider_that_does_not_announce_the_scope_is_not_asked_for_it(provider, company) -> None:
+    provider.answer_to(leave(browser()).headers["Location"])
+    assert provider.asked[-1]["scope"] == "openid profile email"
+
+
+def test_groups_follow_the_provider_between_sign_ins(provider, company) -> None:
+    client, grace = arrived(provider)
+    provider.claims["groups"] = ["engineering"]
+    assert ask() == 1
+    assert groups_of(grace) == {"engineering"}
+    assert still_signed_in(client) and has_tokens(grace)
+    again = IdentityGrant.objects.get().recheck_at
+    assert again is not None and again > timezone.now() + timedelta(minutes=14)
+    assert identity_recheck.ask_due() == 0
+
+
+def test_somebody_disabled_there_loses_everything_here(provider, company) -> None:
+    client, grace = arrived(provider)
+    provider.refresh_tokens.clear()
+    assert ask() == 1
+    assert not still_signed_in(client) and not has_tokens(grace)
+    assert not IdentityGrant.objects.exists()
+    event = AuditEvent.objects.get(kind="person.recheck_refused")
+    assert event.target == "grace"
+    assert event.details == {"provider": "company", "reason": "refused"}
+
+
+def test_who_lost_the_group_that_lets_people_in_is_out(provider, company) -> None:
+    change(company, allowed_groups=["leads"])
+    client, grace = arrived(provider)
+    provider.claims["groups"] = ["engineering"]
+    assert ask() == 1
+    assert not still_signed_in(client) and not has_tokens(grace)
+    assert AuditEvent.objects.get(kind="person.recheck_refused").details["reason"] == "group"
+
+
+def test_who_is_not_let_in_at_a_new_sign_in_loses_what_the_old_one_gave(provider, company) -> None:
+    change(company, allowed_groups=["leads"])
+    client, grace = arrived(provider)
+    provider.claims["groups"] = ["engineering"]
+    assert arrive(browser(), provider).status_code == 403
+    assert not still_signed_in(client) and not has_tokens(grace)
+
+
+def test_a_provider_that_cannot_be_asked_changes_nothing(provider, company) -> None:
+    client, grace = arrived(provider)
+    provider.client_secret = "another"
+    assert ask() == 1
+    assert still_signed_in(client) and has_tokens(grace)
+    again = IdentityGrant.objects.get()
+    assert again.recheck_at is not None and again.renewing_until is None
+    assert again.recheck_at < timezone.now() + timedelta(minutes=3)
+    provider.client_secret = "sso-s3cret"
+    assert ask() == 1
+    assert has_tokens(grace)
+
+
+@pytest.mark.parametrize(
+    "lie", [{"sub": "s-2"}, {"aud": "another"}, {"iss": "https://login.example"}, {"exp": 1}]
+)
+def test_an_answer_that_is_not_to_be_believed_changes_nothing(
+    provider, company, lie: dict[str, Any]
+) -> None:
+    client, grace = arrived(provider)
+    provider.claims["groups"] = []
+    provider.token_claims = lie
+    assert ask() == 1
+    assert groups_of(grace) == {"engineering", "leads"} and still_signed_in(client)
+
+
+def test_nobody_is_asked_about_who_does_not_use_the_gateway(provider, company) -> None:
+    _, grace = arrived(provider)
+    get_access_token_model().objects.all().delete()
+    people_actions.people_sessions.end_all(grace)
+    assert ask() == 0
+
+
+def test_where_no_refresh_token_came_nobody_is_asked(provider, company) -> None:
+    provider.gives_refresh_tokens = False
+    client, _ = arrived(provider)
+    asked = len(provider.token_requests)
+    assert ask() == 0 and len(provider.token_requests) == asked
+    assert still_signed_in(client)
+
+
+def test_a_sign_in_that_comes_while_an_old_one_is_refused_stands(
+    provider, company, monkeypatch
+) -> None:
+    client, grace = arrived(provider)
+    provider.refresh_tokens.clear()
+    asked = token_renewal.ask
+
+    def and_signs_in(request: token_renewal.RenewalRequest) -> token_renewal.Renewal:
+        answer = asked(request)
+        arrive(browser(), provider)
+        return answer
+
+    monkeypatch.setattr(token_renewal, "ask", and_signs_in)
+    ask()
+    assert has_tokens(grace) and still_signed_in(client)
+
+
+# A sign-in that is too old ----------------------------------------------------------------
+
+
+def aged(person: User, days: float) -> None:
+    at = timezone.now() - timedelta(days=days)
+    SocialAccount.objects.filter(user=person).update(last_login=at)
+    User.objects.filter(pk=person.pk).update(last_login=at)
+    person.refresh_from_db()
+
+
+def test_after_some_days_people_sign_in_again_at_their_provider(provider, company) -> None:
+    change(company, sign_in_days=7)
+    _, grace = arrived(provider)
+    assert why_sign_in_again(grace) == ""
+    aged(grace, 6.9)
+    assert why_sign_in_again(grace) == ""
+    aged(grace, 7.1)
+    assert "sign in again" in why_sign_in_again(grace) and "7 days" in why_sign_in_again(grace)
+    arrive(browser(), provider)
+    grace.refresh_from_db()
+    assert why_sign_in_again(grace) == ""
+
+
+def test_a_local_sign_in_since_is_none_of_the_providers(provider, company) -> None:
+    change(company, sign_in_days=7)
+    _, grace = arrived(provider)
+    aged(grace, 30)
+    browser().force_login(grace, backend="django.contrib.auth.backends.ModelBackend")
+    grace.refresh_from_db()
+    assert why_sign_in_again(grace) == ""
+    assert why_sign_in_again(User.objects.create_user("local")) == ""
+
+
+def test_the_browser_session_ends_with_the_age_of_the_sign_in(provider, company, days_pass) -> None:
+    change(company, sign_in_days=7)
+    client, _ = arrived(provider)
+    assert still_signed_in(client)
+    days_pass(8)
+    assert not still_signed_in(client)
+
+
+@pytest.fixture
+def days_pass(monkeypatch) -> Any:
+    """Have the rules of sessions see another day."""
+    from gateway_site import session_rules
+
+    class _Later:
+        def __init__(self, days: float) -> None:
+            self.days = days
+
+        def time(self) -> float:
+            return timezone.now().timestamp() + self.days * 86_400
+
+    return lambda days: monkeypatch.setattr(session_rules, "time", _Later(days))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"recheck_minutes": 1},
+        {"recheck_minutes": 99_999},
+        {"recheck_minutes": "often"},
+        {"sign_in_days": -1},
+        {"sign_in_days": 1_000},
+    ],
+)
+def test_only_sensible_times_can_be_set(provider, company, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        change(company, **wrong)
