@@ -56,7 +56,7 @@ _ENVELOPE = frozenset({"nextCursor", "resultType", "ttlMs", "cacheScope", "_meta
 @dataclass(slots=True, frozen=True)
 class Listed:
     """One entry. ``mirrored`` is ``None`` where the schema's header annotations are invalid;
-    ``task_only`` tells that a stateful server runs the tool as a task or not at all."""
+    ``task_only`` tells that its server runs the tool as a task or not at all."""
 
     identity: str
     raw: bytes
@@ -70,7 +70,8 @@ class ListContent:
 
     ``digest`` identifies the content, so equal lists of different people are kept once.
     ``extras`` are members of the first page that the gateway does not know. ``mirrors`` tells
-    whether arguments of any tool are repeated in headers.
+    whether arguments of any tool are repeated in headers, ``needs_tasks`` whether any tool can be
+    called by clients that take tasks alone; a stateful server's are driven for the others.
     """
 
     kind: Kind
@@ -84,10 +85,13 @@ class ListContent:
     size: int
     by_identity: Mapping[str, Listed] = field(repr=False)
     mirrors: bool = field(init=False)
+    needs_tasks: bool = field(init=False)
 
     def __post_init__(self) -> None:
         """Work out what every call asks."""
         object.__setattr__(self, "mirrors", any(entry.mirrored for entry in self.entries))
+        needs = self.modern and any(entry.task_only for entry in self.entries)
+        object.__setattr__(self, "needs_tasks", needs)
 
 
 _kept: "weakref.WeakValueDictionary[bytes, ListContent]" = weakref.WeakValueDictionary()

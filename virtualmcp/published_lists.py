@@ -101,13 +101,20 @@ def forget() -> None:
     _shelf.clear()
 
 
-def publish(server: VirtualMcpFacts, kind: Kind, parts: Sequence[Part], era: Era) -> Published:
-    """Return the merged list, from memory if the same parts were merged before."""
+def publish(
+    server: VirtualMcpFacts, kind: Kind, parts: Sequence[Part], era: Era, *, tasks: bool
+) -> Published:
+    """Return the merged list, from memory if the same parts were merged before.
+
+    ``tasks``: the client takes tasks; tools of stateless servers that are nothing else are not
+    shown to others, who could not call them (protocol.md 2.3.8).
+    """
+    hide = not tasks and any(content.needs_tasks for _, content in parts)
     digests = tuple((choice.upstream.id, content.digest) for choice, content in parts)
-    key = (server.id, server.version, kind, era, digests)
+    key = (server.id, server.version, kind, era, digests, hide)
     found = _shelf.get(key)
     if found is None:
-        found = _merge(server, kind, parts, era, repr(key).encode())
+        found = _merge(server, kind, parts, era, repr(key).encode(), hide_task_only=hide)
         _shelf.keep(key, found)
     return found
 
@@ -119,7 +126,13 @@ def names_kind(kind: Kind) -> PublicName.Kind | None:
 
 
 def _merge(
-    server: VirtualMcpFacts, kind: Kind, parts: Sequence[Part], era: Era, identity: bytes
+    server: VirtualMcpFacts,
+    kind: Kind,
+    parts: Sequence[Part],
+    era: Era,
+    identity: bytes,
+    *,
+    hide_task_only: bool,
 ) -> Published:
     names = server.tool_names if kind is Kind.TOOLS else server.prompt_names
     entries: list[bytes] = []
@@ -128,6 +141,8 @@ def _merge(
     for choice, content in parts:
         mapping = server.mapping(choice.upstream)
         for entry in content.entries:
+            if hide_task_only and content.needs_tasks and entry.task_only:
+                continue
             if not _offered(server, choice, content, entry, era):
                 continue
             name = entry.identity

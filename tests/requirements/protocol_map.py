@@ -602,6 +602,7 @@ MAP: dict[str, tuple[str, ...]] = {
         "what_becomes_of_tasks_is_told_under_the_clients_ids_and_names",
         "only_a_clients_own_tasks_are_honoured",
         "after_a_break_each_task_is_looked_at_once",
+        "tools_that_run_as_a_task_only_are_listed_for_who_takes_tasks",
     ),
     "2.3.9": _in(
         "virtualmcp/test_calls",

@@ -100,9 +100,15 @@ def test_structured_content_that_is_no_object_becomes_text_for_stateful_clients(
     down = json.loads(legacy(raw))
     assert "structuredContent" not in down
     assert json.loads(down["content"][0]["text"]) == value
-    with_text = {"content": [{"type": "text", "text": "own"}], "structuredContent": value}
-    down = json.loads(legacy(json.dumps(with_text).encode()))
-    assert down["content"] == with_text["content"]
+    # A server that says it as text already is not doubled; other words do not stand for it.
+    own = {"type": "text", "text": json.dumps(value, indent=2)}
+    with_text = {"content": [own], "structuredContent": value}
+    assert json.loads(legacy(json.dumps(with_text).encode()))["content"] == [own]
+    summary = {"type": "text", "text": "In a word: fine."}
+    with_text["content"] = [summary]
+    down = json.loads(legacy(json.dumps(with_text).encode()))["content"]
+    assert down[0] == summary
+    assert json.loads(down[1]["text"]) == value
 
 
 def test_structured_content_that_is_an_object_stays():

@@ -6,7 +6,7 @@ import pytest
 
 from tests.fakes.mcp_upstream import Canned, FakeUpstream
 from tests.fakes.task_tools import EXTENSION, TASK_TOOLS
-from tests.virtualmcp.stream_reader import listen, until
+from tests.virtualmcp.stream_reader import listen
 from tests.virtualmcp.wire_client import META, messages, modern_meta
 from upstreams.models import Upstream
 from virtualmcp.models import UpstreamChoice
@@ -41,9 +41,13 @@ def client(ada, alpha, beta, make_virtual_mcp, make_token, wire):
     """A client of a Virtual MCP over two upstreams."""
     make_virtual_mcp("board", {"alpha": alpha.url, "beta": beta.url})
     found = wire("board", make_token(ada, "board"))
-    found.modern("tools/list", meta=TASKS)
-    assert until(lambda: len(messages(found.modern("tools/list"))[0]["result"]["tools"]) > 20)
+    assert "beta_pending" in names(found, TASKS)
     return found
+
+
+def names(client, meta):
+    found = messages(client.modern("tools/list", meta=meta))[0]["result"]["tools"]
+    return [tool["name"] for tool in found]
 
 
 def started(client, tool="pending", **arguments):
@@ -155,3 +159,15 @@ def test_a_server_that_is_taken_away_is_listened_to_no_more(client, alpha):
 
         changed.send(sender=None, kind="configuration", key="board")
         assert alpha.wait(lambda up: up.listening == 0)
+
+
+def test_tools_that_run_as_a_task_only_are_listed_for_who_takes_tasks(client):
+    everything = names(client, TASKS)
+    tasks = {"batch", "doomed", "pending", "beta_batch", "beta_doomed", "beta_pending"}
+    assert tasks < set(everything)
+    for _ in range(2):
+        assert names(client, modern_meta()) == [name for name in everything if name not in tasks]
+        assert names(client, TASKS) == everything
+    client.initialize()
+    listed = messages(client.legacy("tools/list"))[0]["result"]["tools"]
+    assert not tasks & {tool["name"] for tool in listed}

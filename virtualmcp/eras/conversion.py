@@ -152,18 +152,29 @@ def _structured_as_text(raw: bytes) -> bytes:
         blocks = raw_members.read_items(members.get("content", msgspec.Raw(b"[]")))
     except NotAnObject:
         blocks = []
-    if not any(_type_of(block) == "text" for block in blocks):
-        said = structured.decode("utf-8", "replace")
+    said = structured.decode("utf-8", "replace")
+    if not any(_says(block, said) for block in blocks):
         blocks.append(raw_members.raw({"type": "text", "text": said}))
     members["content"] = raw_members.raw(blocks)
     return raw_members.write(members)
 
 
-def _type_of(block: msgspec.Raw) -> str:
+def _says(block: msgspec.Raw, said: str) -> bool:
+    """Tell whether a block of content is the text of this JSON, or of the string that it is."""
     try:
-        return raw_members.text(raw_members.read(block).get("type")) or ""
+        members = raw_members.read(block)
     except NotAnObject:
-        return ""
+        return False
+    if raw_members.text(members.get("type")) != "text":
+        return False
+    text = raw_members.text(members.get("text")) or ""
+    if text == said:
+        return True
+    try:
+        meant = raw_members.value(msgspec.Raw(said.encode()))
+        return bool(text == meant or raw_members.value(msgspec.Raw(text.encode())) == meant)
+    except NotAnObject:
+        return False
 
 
 def _older_blocks(raw: bytes, method: str, unknown: tuple[str, ...]) -> bytes:

@@ -16,6 +16,7 @@ from virtualmcp.listed_entries import Kind
 from virtualmcp.published_lists import Published, names_kind
 from virtualmcp.raw_members import NotAnObject
 from virtualmcp.routing import connect_prompts, cursors, fan_out, upstream_failures
+from virtualmcp.routing.client_abilities import takes_tasks
 from virtualmcp.routing.client_request import Answer, ClientRequest, WireError
 from virtualmcp.routing.fan_out import Contribution, Problem
 from virtualmcp.server_identity import raw_server_info
@@ -89,7 +90,8 @@ async def _published(request: ClientRequest, kind: Kind, parts: list[Contributio
     known = [(part.choice, part.content) for part in parts if part.content is not None]
     for choice, content in known:
         definition_pins.look(request.server, choice, content)
-    published = published_lists.publish(request.server, kind, known, request.era)
+    tasks = takes_tasks(request)
+    published = published_lists.publish(request.server, kind, known, request.era, tasks=tasks)
     pins = names_kind(kind)
     if not published.unpinned or pins is None:
         return published
@@ -101,7 +103,7 @@ async def _published(request: ClientRequest, kind: Kind, parts: list[Contributio
     # The choices of the newer snapshot: a rule may have come meanwhile.
     now = {choice.upstream.id: choice for choice in server.choices}
     known = [(now[c.upstream.id], content) for c, content in known if c.upstream.id in now]
-    return published_lists.publish(server, kind, known, request.era)
+    return published_lists.publish(server, kind, known, request.era, tasks=tasks)
 
 
 async def learn_names(request: ClientRequest, kind: Kind) -> None:
@@ -131,7 +133,8 @@ def visible_in_memory(request: ClientRequest, kind: Kind) -> Published | None:
     if parts is None:
         return None
     known = [(part.choice, part.content) for part in parts if part.content is not None]
-    return published_lists.publish(server, kind, known, request.era)
+    tasks = takes_tasks(request)
+    return published_lists.publish(server, kind, known, request.era, tasks=tasks)
 
 
 def _all_failed(parts: list[Contribution]) -> bool:
