@@ -4,6 +4,8 @@ The protocol is the parent's; this class brings the page, the rule that required
 first, and the record of what was decided.
 """
 
+import json
+from hashlib import sha256
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -74,6 +76,13 @@ class ConsentView(AuthorizationRequestView):
             }
         joint = "&" if urlsplit(address).query else "?"
         return context | {"address_with": f"{address}{joint}resource="}
+
+    def said(self, request: HttpRequest, details: AuthorizationDetails) -> str:
+        """Return a digest of whom the yes lets in, to what; tools come and go too often."""
+        assert details.resource is not None
+        facts = agreement.offered(details.resource.slug, details.client)
+        told = [facts["client"], facts["upstreams"], details.scopes]
+        return sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def may_allow(self, request: HttpRequest, details: AuthorizationDetails) -> str:
         """Say which required upstreams are missing."""

@@ -1,12 +1,14 @@
 """An approval: what ties the page a person sees to the button they press on it.
 
-The page carries a signed value that names the request, the person and the browser session.
-Pressing the button with another request, as somebody else, in another browser, or more than
-ten minutes later is refused (security.md #62-#64); that it counts once is the database's
-business (``IssuedCode.transaction`` is unique).
+The page carries a signed value that names the request, the person, the browser session and
+what the page says. Pressing the button with another request, as somebody else, in another
+browser, or more than ten minutes later is refused (security.md #62-#64); when the page would say
+something else by now, it is shown again. That an approval counts once is the database's business
+(``IssuedCode.transaction`` is unique).
 """
 
 import secrets
+from dataclasses import dataclass
 from hashlib import sha256
 
 from django.core import signing
@@ -19,14 +21,22 @@ LIFETIME_SECONDS = 600
 _SALT = "oauthserver.approval"
 
 
-def new_approval(request: HttpRequest) -> str:
+@dataclass(frozen=True)
+class Approval:
+    """What a POST approves: the page with this identifier, which said what ``said`` stands for."""
+
+    identifier: str
+    said: str
+
+
+def new_approval(request: HttpRequest, said: str) -> str:
     """Return the signed value for the page that ``request`` is shown."""
-    claims = {**_binding(request), "id": secrets.token_hex(16)}
+    claims = {**_binding(request), "id": secrets.token_hex(16), "said": said}
     return signing.dumps(claims, salt=_SALT)
 
 
-def checked_approval(request: HttpRequest) -> str:
-    """Return the identifier of the approval that a POST carries.
+def checked_approval(request: HttpRequest) -> Approval:
+    """Return the approval that a POST carries.
 
     Raises:
         LocalRefusal: it is missing, forged, too old, or was made for something else.
@@ -41,10 +51,10 @@ def checked_approval(request: HttpRequest) -> str:
         )
     except signing.BadSignature:
         raise refusal from None
-    identifier = claims.pop("id")
+    approval = Approval(str(claims.pop("id")), str(claims.pop("said", "")))
     if claims != _binding(request):
         raise refusal
-    return str(identifier)
+    return approval
 
 
 def _binding(request: HttpRequest) -> dict[str, str]:

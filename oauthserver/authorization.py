@@ -3,6 +3,7 @@
 A subclass brings the page. In the order they are called:
 
 ``page_context(request, details)``   what the template needs beside ``details``
+``said(request, details)``           stands for what the page says of a chosen resource
 ``may_allow(request, details)``      "" or the reason why the person cannot allow this yet
 ``allowed(request, details)``        the person said yes; runs in the transaction of the code
 
@@ -88,12 +89,12 @@ def client_host(client: OAuthClient) -> str:
 
 
 def _approved_by_nobody(client: OAuthClient) -> bool:
-    """Whether a client is known by its own word alone.
+    """Whether a client is known by its own word alone: it registered itself, or waits.
 
-    Anybody may register one: sending a browser on to it, before a person here saw its page,
+    Anybody may bring one: sending a browser on to it, before a person here agreed to it,
     would lend the gateway's address to whoever wants a link that leads elsewhere (RFC 9700 4.11.2).
     """
-    if client.registration_source != client.RegistrationSource.DCR:
+    if client.registration_source == client.RegistrationSource.MANUAL:
         return False
     return client.approved_at is None and client.review != client.Review.APPROVED
 
@@ -110,6 +111,13 @@ class AuthorizationRequestView(TemplateResponseMixin, View):
     def page_context(self, request: HttpRequest, details: AuthorizationDetails) -> dict[str, Any]:
         """Return what the subclass's template needs."""
         return {}
+
+    def said(self, request: HttpRequest, details: AuthorizationDetails) -> str:
+        """Return what stands for the facts that a person agrees to; another value asks again.
+
+        ``details.resource`` is never None here.
+        """
+        return ""
 
     def may_allow(self, request: HttpRequest, details: AuthorizationDetails) -> str:
         """Return "" or the reason why the person cannot allow this yet.
@@ -251,6 +259,8 @@ class AuthorizationRequestView(TemplateResponseMixin, View):
         approval = checked_approval(request)
         if "allow" not in request.POST:
             raise RedirectRefusal("access_denied", "The person said no.")
+        if details.resource is not None and self.said(request, details) != approval.said:
+            return self._page(request, details, status=409, changed=True)
         if details.resource is None:
             picked = request.POST.get("resource", "")
             found = [choice for choice in details.choices if choice.uri == picked]
@@ -261,7 +271,7 @@ class AuthorizationRequestView(TemplateResponseMixin, View):
         if self.may_allow(request, details):
             return self._page(request, details, status=409)
         try:
-            code = self._issue(request, asked, details, approval)
+            code = self._issue(request, asked, details, approval.identifier)
         except IntegrityError:
             raise LocalRefusal(
                 "invalid_request",
@@ -301,17 +311,22 @@ class AuthorizationRequestView(TemplateResponseMixin, View):
     # Answers ------------------------------------------------------------------------------
 
     def _page(
-        self, request: HttpRequest, details: AuthorizationDetails, status: int = 200
+        self,
+        request: HttpRequest,
+        details: AuthorizationDetails,
+        status: int = 200,
+        changed: bool = False,
     ) -> HttpResponse:
         if details.resource is None:
-            refusal = "Choose a server first."
+            refusal, said = "Choose a server first.", ""
         else:
-            refusal = self.may_allow(request, details)
+            refusal, said = self.may_allow(request, details), self.said(request, details)
         context = {
             **self.page_context(request, details),
             "details": details,
             "refusal": refusal,
-            "transaction": new_approval(request),
+            "changed": changed,
+            "transaction": new_approval(request, said),
             "form_action": request.get_full_path(),
         }
         return self.render_to_response(context, status=status)

@@ -4,14 +4,11 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.http import HttpRequest, HttpResponse
-from django.utils.decorators import method_decorator
-from django.views.decorators.csrf import csrf_exempt
-from django.views.generic.base import View
 
 from oauthserver import openid
 from oauthserver.bearer_tokens import TokenRefusal, holder_for_any_resource
 from oauthserver.discovery_views import PublicDocument
-from oauthserver.json_answers import answer
+from oauthserver.json_answers import ProgramView, answer
 
 
 class JwksView(PublicDocument):
@@ -22,20 +19,15 @@ class JwksView(PublicDocument):
         return self.respond(openid.key_set() if openid.enabled() else None)
 
 
-@method_decorator(csrf_exempt, name="dispatch")
-class UserInfoView(View):
+class UserInfoView(ProgramView):
     """The UserInfo endpoint (OpenID Connect Core 5.3); the token comes in the header only."""
 
-    http_method_names = ["get", "post"]
+    allowed = ("GET", "POST")
 
-    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        """Answer GET and POST alike."""
+    def respond(self, request: HttpRequest, **kwargs: Any) -> HttpResponse:
+        """Say who the token's person is."""
         if not openid.enabled():
             return answer({"error": "not_found"}, 404)
-        return super().dispatch(request, *args, **kwargs)
-
-    def get(self, request: HttpRequest) -> HttpResponse:
-        """Say who the token's person is."""
         header = request.META.get("HTTP_AUTHORIZATION")
         values = [header.encode("utf-8", "replace")] if header else []
         holder = holder_for_any_resource(values)
@@ -45,8 +37,6 @@ class UserInfoView(View):
             return _refused(403, "insufficient_scope", "The token lacks the scope 'openid'.")
         user = get_user_model().objects.get(pk=holder.user_id)
         return answer(openid.claims_for(user, holder.scopes))
-
-    post = get
 
 
 def _refused(status: int, error: str, description: str) -> HttpResponse:

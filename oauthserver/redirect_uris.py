@@ -113,7 +113,8 @@ def origin(uri: str) -> tuple[str, str, int]:
     if parts is None:
         return ("", "", 0)
     port = parts.port or {"https": 443, "http": 80}.get(parts.scheme, 0)
-    return (parts.scheme, (parts.hostname or "").lower(), port)
+    # A full domain name may end in a dot and is the same host.
+    return (parts.scheme, (parts.hostname or "").lower().rstrip("."), port)
 
 
 def _split(uri: str) -> SplitResult | None:

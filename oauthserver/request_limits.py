@@ -80,18 +80,25 @@ def _refusal() -> TooManyRequests:
 
 def _counted(address: str) -> str:
     """Return what counts as one address: of IPv6, where one host has a /64, the network."""
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
+    ip = _ip(address)
+    if ip is None:
         return address
     if ip.version == 4:
-        return address
+        return str(ip)
     return str(ipaddress.ip_network((ip, 64), strict=False).network_address)
 
 
 def _is_shared(address: str) -> bool:
+    ip = _ip(address)
+    return ip is not None and any(
+        ip in ipaddress.ip_network(entry) for entry in settings.GATEWAY_SHARED_EGRESS
+    )
+
+
+def _ip(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Read an address; one of IPv4 that a socket for both reports as ``::ffff:a.b.c.d`` is that."""
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:
-        return False
-    return any(ip in ipaddress.ip_network(entry) for entry in settings.GATEWAY_SHARED_EGRESS)
+        return None
+    return getattr(ip, "ipv4_mapped", None) or ip

@@ -1,6 +1,7 @@
 """What a yes was about, when people are asked again, and what step-up shows them."""
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -110,6 +111,35 @@ def test_an_upstream_more_is_asked_about_at_the_next_refresh(
     assert connected.refresh()[0] == 200
     assert "New since" not in connected.page()
     assert "You agreed to this before" in connected.page()
+
+
+def grow(made: Connected) -> None:
+    join(made.server, "vault")
+
+
+def rename(made: Connected) -> None:
+    type(made.client).objects.update(name="Chat Premium")
+
+
+def redirect_elsewhere(made: Connected) -> None:
+    type(made.client).objects.update(redirect_uris=f"{REDIRECT} https://evil.example/cb")
+
+
+@pytest.mark.parametrize("change", [grow, rename, redirect_elsewhere])
+def test_a_yes_is_to_what_the_page_said_and_to_nothing_that_came_since(
+    change: Callable[[Connected], None],
+) -> None:
+    connected = Connected()
+    address = authorize_address(connected.client, "tools")
+    page = connected.browser.get(address)
+    change(connected)
+    pressed = answer(connected.browser, address, page=page)
+    assert pressed.status_code == 409
+    assert "changed while you were reading" in text_of(pressed)
+    assert "New since you agreed" in text_of(pressed)
+    # Nothing was agreed to; the page that says it now counts.
+    assert ConsentRecord.objects.get().agreed["upstreams"] == ["wiki"]
+    assert "code" in flows.answer_of(answer(connected.browser, address, page=pressed))
 
 
 def test_an_upstream_less_is_not_worth_a_question() -> None:

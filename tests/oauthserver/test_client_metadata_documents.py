@@ -249,8 +249,9 @@ def test_a_malformed_url_is_refused_without_looking_anywhere(
 @pytest.mark.parametrize("public_url", ["https://gw.example", "https://gw.example:443"])
 def test_the_gateway_never_asks_itself(settings: Any, public_url: str) -> None:
     settings.PUBLIC_URL = public_url
-    with pytest.raises(FetchFailed, match="own"):
-        check_url("https://gw.example/.well-known/oauth-client/gateway.json")
+    for host in ("gw.example", "GW.example", "gw.example:443", "gw.example."):
+        with pytest.raises(FetchFailed, match="own"):
+            check_url(f"https://{host}/.well-known/oauth-client/gateway.json")
 
 
 @pytest.mark.parametrize(

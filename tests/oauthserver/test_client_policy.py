@@ -16,7 +16,7 @@ from tests.oauthserver import flows
 from tests.oauthserver.conftest import CALLBACK, register
 from tests.oauthserver.document_host import DocumentHost
 from tests.oauthserver.flows import BASE, Pkce, answer_of, open_page, press, request_of
-from tests.oauthserver.test_client_metadata_documents import ask, let_it_age, place
+from tests.oauthserver.test_client_metadata_documents import REDIRECT, ask, let_it_age, place
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.oauthserver.addresses")]
 
@@ -127,6 +127,21 @@ def test_a_document_client_that_waits_keeps_its_place(browser: Client, host: Doc
     remove_expired()
     review_client(OAuthClient.objects.get(pk=stored.pk), True, actor=None)
     assert "code" in answer_of(press(browser, ask(browser, client_id)))
+
+
+def test_a_client_that_waits_leads_nobody_on_who_is_not_signed_in(
+    browser: Client, host: DocumentHost
+) -> None:
+    set_policy({"documents": "approval"}, actor=None)
+    client_id = place(host)
+    ask(browser, client_id)
+    query = request_of(client_id, REDIRECT, Pkce(), prompt="none")
+    for asked in (query, f"{query}&request=x"):
+        answered = open_page(Client(), asked)
+        assert answered.status_code == 400
+        assert b"nobody here has approved" in answered.content
+    review_client(OAuthClient.objects.get(client_id=client_id), True, actor=None)
+    assert answer_of(open_page(Client(), query))["error"] == "login_required"
 
 
 def test_an_approval_is_for_the_client_as_it_was(browser: Client, host: DocumentHost) -> None:

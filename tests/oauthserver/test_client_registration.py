@@ -299,12 +299,25 @@ def test_one_address_cannot_register_without_end(api: Client) -> None:
 
 def test_a_vendors_shared_address_gets_a_larger_share(api: Client, settings: Any) -> None:
     settings.GATEWAY_SHARED_EGRESS = ["198.51.100.0/24", "2001:db8::/32"]
-    for address in ("198.51.100.7", "2001:db8::1"):
+    for address in ("198.51.100.7", "2001:db8::1", "::ffff:198.51.100.8"):
         statuses = {
             send(api, {"redirect_uris": [CALLBACK]}, REMOTE_ADDR=address).status_code
             for _ in range(200)
         }
         assert statuses == {201}
+
+
+def test_addresses_that_a_server_on_both_protocols_reports_are_counted_one_by_one(
+    api: Client,
+) -> None:
+    def share_of(address: str) -> int:
+        sent = (send(api, {"redirect_uris": [CALLBACK]}, REMOTE_ADDR=address) for _ in range(61))
+        return sum(answer.status_code == 201 for answer in sent)
+
+    # How a socket that listens on [::] names whoever comes by IPv4 (RFC 4291 2.5.5.2).
+    assert share_of("::ffff:203.0.113.5") == request_limits.REGISTRATIONS.per_address
+    assert share_of("::ffff:203.0.113.6") == request_limits.REGISTRATIONS.per_address
+    assert share_of("203.0.113.5") == 0
 
 
 def test_everybody_together_has_a_limit_too(api: Client, monkeypatch: pytest.MonkeyPatch) -> None:

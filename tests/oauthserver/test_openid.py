@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from allauth.account.models import EmailAddress
 from django.contrib.auth.models import User
+from django.db import OperationalError
 from django.test import Client
 from jwcrypto import jwk, jwt
 
-from oauthserver import checks
+from oauthserver import checks, openid_views
 from oauthserver.models import OAuthClient
 from tests.oauthserver import flows
 from tests.oauthserver.conftest import CALLBACK, Session
@@ -141,3 +142,20 @@ def test_a_weak_key_is_reported(settings: Any) -> None:
     weak = jwk.JWK.generate(kty="RSA", size=1024).export_to_pem(private_key=True, password=None)
     settings.OIDC_RSA_PRIVATE_KEY = weak.decode()
     assert [message.id for message in checks.check_signing_key(None)] == ["oauthserver.E001"]
+
+
+@pytest.mark.usefixtures("signing_key")
+def test_a_database_that_is_down_is_no_verdict_on_the_token(
+    browser: Client, api: Client, public: OAuthClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = sign_in(browser, api, public, scope=SCOPE)["access_token"]
+
+    def down(*args: Any) -> None:
+        raise OperationalError("connection lost")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(openid_views, "holder_for_any_resource", down)
+        answer = user_info(api, token)
+    assert (answer.status_code, answer.json()["error"]) == (503, "temporarily_unavailable")
+    assert user_info(api, token).status_code == 200
+    assert api.put("/oauth/userinfo").status_code == 405
