@@ -87,6 +87,13 @@ def revoke(record: ConsentRecord, *, actor: User, address: str = "") -> None:
         )
 
 
+def clients_let_in(user: User) -> list[str]:
+    """Return the names of the clients that a person's yes holds for."""
+    records = ConsentRecord.objects.filter(user=user, revoked_at=None)
+    names = records.order_by("client__name").values_list("client__name", flat=True)
+    return list(dict.fromkeys(name or "A program without a name" for name in names))
+
+
 def _details(question: Question) -> dict[str, object]:
     return {
         "client_id": question.client.client_id,

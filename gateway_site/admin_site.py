@@ -11,6 +11,8 @@ from django.http import HttpRequest, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 
+from gateway_site import admin_confirmation
+from gateway_site.admin_explanations import ROOMS
 from gateway_site.fresh_sign_in import asks_for_freshness, is_fresh, way_to_freshness
 from gateway_site.status_board import read_board
 
@@ -40,13 +42,15 @@ class GatewayAdminSite(AdminSite):
         return HttpResponseRedirect(f"{reverse('account_login')}?{query}")
 
     def admin_view(self, view: Any, cacheable: bool = False) -> Any:
-        """Have every page ask for a fresh sign-in first where it needs one."""
+        """Have pages ask for a fresh sign-in first, and lists whether an action is meant."""
+        model_admin = getattr(view, "__self__", None)
         inner = super().admin_view(view, cacheable)
 
         def asking(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
             asks = self.has_permission(request) and asks_for_freshness(request)
             if not asks or is_fresh(request):
-                return inner(request, *args, **kwargs)
+                asked = model_admin and admin_confirmation.question(request, model_admin)
+                return asked or inner(request, *args, **kwargs)
             if request.method == "POST":
                 messages.warning(
                     request,
@@ -55,6 +59,15 @@ class GatewayAdminSite(AdminSite):
             return HttpResponseRedirect(way_to_freshness(request))
 
         return update_wrapper(asking, inner)
+
+    def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
+        """Return the rooms of the administration, what is looked for most first."""
+        order = list(ROOMS)
+        rooms = super().get_app_list(request, app_label)
+        return sorted(
+            rooms,
+            key=lambda room: order.index(room["app_label"]) if room["app_label"] in order else 99,
+        )
 
     def index(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None

@@ -10,6 +10,7 @@ from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
 
+from consent import decisions
 from gateway_site import audit_trail, people_actions, people_sessions
 from gateway_site.identity import arrival
 
@@ -23,8 +24,12 @@ def sessions(request: HttpRequest) -> HttpResponse:
     assert isinstance(user, User)
     if request.method == "POST":
         return _end(request, user, key or "")
-    listed = people_sessions.sessions_of(user, key)
-    return render(request, "gateway/sessions.html", {"sessions": listed, "page": "sessions"})
+    context = {
+        "sessions": people_sessions.sessions_of(user, key),
+        "assistants": decisions.clients_let_in(user),
+        "page": "sessions",
+    }
+    return render(request, "gateway/sessions.html", context)
 
 
 def _end(request: HttpRequest, user: User, key: str) -> HttpResponse:

@@ -163,6 +163,7 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    "django.contrib.humanize",
 ]
 MIDDLEWARE = [
     "gateway_site.health_views.HealthMiddleware",

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
 from django.contrib.auth.models import User
+from django.contrib.humanize.templatetags.humanize import naturaltime
 from django.db.models import Count, QuerySet
 from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -13,7 +14,6 @@ from django.urls import path, reverse
 from django.utils.formats import date_format
 from django.utils.html import format_html_join
 from django.utils.safestring import mark_safe
-from django.utils.timesince import timesince
 from django.views.decorators.http import require_POST
 
 from upstreams import accounts, actions, health_probe
@@ -49,12 +49,11 @@ class UpstreamAdmin(OnboardingPages):
     change_form_template = "upstreams/admin/change_form.html"
     list_display = [
         "title",
-        "key",
-        "url",
-        "credential_kind",
-        "enabled",
-        "accounts_made",
         "condition",
+        "enabled",
+        "credential_kind",
+        "accounts_made",
+        "url",
     ]
     list_filter = ["enabled", "credential_kind", "detected_era"]
     search_fields = ["title", "key", "url"]
@@ -97,8 +96,8 @@ class UpstreamAdmin(OnboardingPages):
                     "new_further_headers",
                     "remove_further_headers",
                 ],
-                "description": "The four fields on placement count for a fixed credential and "
-                "for people's own keys.",
+                "description": "Placement, name, prefix and help matter only where a key is sent: "
+                "one fixed key, or each person's own.",
             },
         ),
         (
@@ -181,7 +180,7 @@ class UpstreamAdmin(OnboardingPages):
     def condition(self, upstream: Upstream) -> str:
         """Say how it does, and on its own page since when and why."""
         line = health_line(upstream)
-        ago = f" ({timesince(line.checked_at)} ago)" if line.checked_at else ""
+        ago = f" ({naturaltime(line.checked_at)})" if line.checked_at else ""
         said = f"{line.words.capitalize()}{ago}"
         return f"{said}. {line.detail}" if line.detail else said
 

@@ -36,9 +36,10 @@ def record_with_token() -> ConsentRecord:
 def test_revoking_in_the_admin_ends_the_tokens():
     record = record_with_token()
     browser = browser_of(person(is_staff=True, is_superuser=True))
-    done = browser.post(
-        LIST, {"action": "revoke_selected", "_selected_action": [record.pk]}, follow=True
-    )
+    form = {"action": "revoke_selected", "_selected_action": [record.pk]}
+    assert "Are you sure?" in browser.post(LIST, form).content.decode()
+    assert get_access_token_model().objects.exists()
+    done = browser.post(LIST, {**form, "confirmed": "yes"}, follow=True)
     assert "1 revoked." in done.content.decode()
     assert not get_access_token_model().objects.exists()
     record.refresh_from_db()

@@ -241,7 +241,7 @@ def test_an_administrator_sets_the_policy_and_works_the_queue_off(
     listed = api.get("/admin/oauthserver/oauthclient/?review__exact=waiting")
     assert b"Test client" in listed.content
     for action, review in (("approve", "approved"), ("refuse", "refused")):
-        chosen = {"action": action, "_selected_action": [str(client.pk)]}
+        chosen = {"action": action, "_selected_action": [str(client.pk)], "confirmed": "yes"}
         assert api.post("/admin/oauthserver/oauthclient/", chosen).status_code == 302
         client.refresh_from_db()
         assert client.review == review

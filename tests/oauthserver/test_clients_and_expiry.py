@@ -286,7 +286,8 @@ def test_the_list_can_switch_revoke_and_renew(
     client = OAuthClient.objects.get(client_id=session.client_id)
 
     def act(action: str, *clients: OAuthClient) -> Any:
-        body = {"action": action, "_selected_action": [str(one.pk) for one in clients]}
+        body: dict[str, Any] = {"action": action, "confirmed": "yes"}
+        body["_selected_action"] = [str(one.pk) for one in clients]
         return administrator.post(LIST, body, follow=True)
 
     assert "2 tokens ended" in act("revoke_all", client).content.decode()

@@ -184,7 +184,8 @@ def test_bulk_actions_switch_and_disconnect(admin, server, protected) -> None:
     upstream = upstream_at(protected.url)
     connect(browser_of(person()), upstream)
     for action in ("switch_off", "disconnect_everybody"):
-        admin.post(BASE, {"action": action, "_selected_action": [upstream.pk]})
+        form = {"action": action, "_selected_action": [upstream.pk], "confirmed": "yes"}
+        admin.post(BASE, form)
     assert not Upstream.objects.get().enabled
     assert not UpstreamAccount.objects.exists()
     admin.post(BASE, {"action": "delete_selected", "_selected_action": [upstream.pk], "post": "y"})
