@@ -9,24 +9,35 @@ Written against uvicorn 0.54; ``tests/gateway_site/test_production_server.py`` h
 """
 
 import asyncio
-import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
 import httptools
-import msgspec
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
     RequestResponseCycle,
 )
 
+from gateway_site.refused_requests import (
+    FAILED,
+    HEADERS_TOO_LARGE,
+    MOST_URL_BYTES,
+    NOT_HTTP,
+    RESTARTING,
+    TOO_MANY,
+    TOO_SLOW,
+    URL_TOO_LONG,
+    Refused,
+    header_line,
+)
+
 # What the connection waits for: a request's head, its body, the answer, the next request.
 HEAD, BODY, ANSWER, IDLE = range(4)
 MOST_HEAD_BYTES = 32 * 1024
-MOST_URL_BYTES = 8 * 1024
 MOST_HEADERS = 100
 # Longer addresses are not kept decoded: whoever sends them chooses their size.
 MOST_KEPT_URL_BYTES = 256
@@ -39,9 +50,6 @@ MOST_JOINED_BYTES = 16 * 1024
 # Connections above the limit are told so; this many may wait for that.
 MOST_REFUSED = 256
 
-_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_NOT_IN_VALUES = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
@@ -53,18 +61,7 @@ class ConnectionLimits:
     connections: int = 5_000
 
 
-def _header_line(name: bytes, value: bytes) -> bytes:
-    """Write a header.
-
-    Raises:
-        RuntimeError: the name or value would break the head apart.
-    """
-    if _NAME.fullmatch(name) is None or _NOT_IN_VALUES.search(value) is not None:
-        raise RuntimeError(f"{name!r} is no valid header.")
-    return b"%b: %b\r\n" % (name.lower(), value)
-
-
-_known_header_line = lru_cache(maxsize=1024)(_header_line)
+_known_header_line = lru_cache(maxsize=1024)(header_line)
 
 
 def _path_of(url: bytes) -> tuple[str, bytes]:
@@ -74,55 +71,6 @@ def _path_of(url: bytes) -> tuple[str, bytes]:
 
 
 _known_path_of = lru_cache(maxsize=1024)(_path_of)
-
-
-class Refused:
-    """ASGI application that answers one thing and closes the connection."""
-
-    def __init__(self, status: int, error: str, message: str, retry_after: int = 0) -> None:
-        self.status = status
-        self.body = msgspec.json.encode({"error": error, "message": message})
-        self.headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(self.body)),
-            (b"cache-control", b"no-store"),
-            (b"connection", b"close"),
-        ]
-        if retry_after:
-            self.headers.append((b"retry-after", b"%d" % retry_after))
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Send the answer."""
-        await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
-        await send({"type": "http.response.body", "body": self.body})
-
-    def as_bytes(self) -> bytes:
-        """Return the answer as it goes over the wire, for requests that never got whole."""
-        lines = [STATUS_LINE[self.status], *(_header_line(*header) for header in self.headers)]
-        return b"".join([*lines, b"\r\n", self.body])
-
-
-TOO_SLOW = Refused(
-    408, "request_too_slow", "The request did not arrive in time. Send it again, faster."
-)
-HEADERS_TOO_LARGE = Refused(431, "headers_too_large", "Send fewer or shorter headers.")
-URL_TOO_LONG = Refused(414, "url_too_long", f"An address may have {MOST_URL_BYTES} bytes.")
-NOT_HTTP = Refused(400, "not_http", "This is no valid HTTP/1.1 request.")
-TOO_MANY = Refused(
-    503,
-    "too_many_connections",
-    "The gateway has as many connections open as it may. Try again in a few seconds.",
-    retry_after=5,
-)
-
-
-FAILED = Refused(500, "internal_error", "Something went wrong here; the log says what.")
-RESTARTING = Refused(
-    503,
-    "restarting",
-    "The gateway was restarted before the answer was there. Send the request again.",
-    retry_after=1,
-)
 
 
 def _nothing() -> None:
@@ -135,6 +83,33 @@ class Answer(RequestResponseCycle):  # type: ignore[misc]
     head = b""
     # The end of the connection ends the body: what HTTP/1.0 has for an unknown length.
     until_close = False
+    # What uvicorn sets for each request, and every request begins with.
+    disconnected = response_started = response_complete = False
+    more_body = True
+    chunked_encoding: bool | None = None
+    expected_content_length = 0
+
+    def __init__(self, connection: "ClientConnection", *, keep_alive: bool) -> None:
+        """Begin; uvicorn's own takes the connection apart first."""
+        self.scope = connection.scope
+        self.transport = connection.transport
+        self.flow = connection.flow
+        self.logger = connection.logger
+        self.default_headers = connection.server_state.default_headers
+        self.message_event = asyncio.Event()
+        self.on_response = connection.on_response_complete
+        self.keep_alive = keep_alive
+        self.waiting_for_100_continue = connection.expect_100_continue
+        self.body = bytearray()
+
+    async def receive(self) -> Any:
+        """Return the next part of the body (ASGI); at once, where all of it is there."""
+        if self.more_body or not self.body or self.disconnected or self.response_complete:
+            return await super().receive()
+        self.message_event.clear()
+        self.flow.resume_reading()
+        body, self.body = bytes(self.body), bytearray()
+        return {"type": "http.request", "body": body, "more_body": False}
 
     async def run_asgi(self, app: Any) -> None:
         """Run the application; whatever it does, the client gets an answer or a closed stream."""
@@ -181,7 +156,7 @@ class Answer(RequestResponseCycle):  # type: ignore[misc]
         length: int | None = None
         lines = [STATUS_LINE[status]]
         for name, value in (*self.default_headers, *headers):
-            line = _known_header_line if len(value) <= 40 else _header_line
+            line = _known_header_line if len(value) <= 40 else header_line
             lines.append(line(name, value))
             # Django spells names with capitals.
             name = name.lower()
@@ -286,8 +261,21 @@ class ClientConnection(HttpToolsProtocol):  # type: ignore[misc]
             self._refuse(NOT_HTTP)
 
     def on_message_begin(self) -> None:
-        """A request begins."""
-        super().on_message_begin()
+        """A request begins; what comes of its first line is filled in when its head is whole."""
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+        scope: Any = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": self.root_path,
+            "headers": self.headers,
+            "state": self.app_state.copy(),
+        }
+        self.scope = scope
         self.phase, self.since = HEAD, self.loop.time()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -299,12 +287,21 @@ class ClientConnection(HttpToolsProtocol):  # type: ignore[misc]
         """
         if self.phase != HEAD:
             raise ValueError("a trailer")
-        super().on_header(name, value)
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of a body."""
+        """Take a part of a body; one that nobody reads holds the client back."""
         self.framing_bytes = 0
-        super().on_body(body)
+        cycle = self.cycle
+        if cycle.response_complete:
+            return
+        cycle.body += body
+        if len(cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        cycle.message_event.set()
 
     def on_headers_complete(self) -> None:
         """Start the application on a request, or queue it behind the one before."""
@@ -324,19 +321,8 @@ class ClientConnection(HttpToolsProtocol):  # type: ignore[misc]
         self.head_bytes = self.framing_bytes = 0
         self.phase, self.since = BODY, self.loop.time()
         before = self.cycle
-        self.cycle = Answer(
-            scope=scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=False,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue,
-            keep_alive=version == "1.1" and not self.stopping and parser.should_keep_alive(),
-            on_response=self.on_response_complete,
-        )
+        keep_alive = version == "1.1" and not self.stopping and parser.should_keep_alive()
+        self.cycle = Answer(self, keep_alive=keep_alive)
         if before is None or before.response_complete:
             self._start_asgi_task(self.cycle, app)
         else:
@@ -345,10 +331,13 @@ class ClientConnection(HttpToolsProtocol):  # type: ignore[misc]
 
     def on_message_complete(self) -> None:
         """The request is there; what is awaited now is its answer."""
-        super().on_message_complete()
-        self.phase = ANSWER
-        if self.cycle.response_complete:
+        cycle = self.cycle
+        if cycle.response_complete:
             self.phase, self.since = IDLE, self.loop.time()
+            return
+        cycle.more_body = False
+        cycle.message_event.set()
+        self.phase = ANSWER
 
     def on_response_complete(self) -> None:
         """Wait for the next request, or answer the one that waits already."""
