@@ -67,6 +67,8 @@ def _settings(entry: IdentityProviderEntry, stored: dict[str, Any]) -> dict[str,
             sign_out_ends_access=entry.sign_out_ends_access,
             recheck_minutes=entry.recheck_minutes,
             sign_in_days=entry.sign_in_days,
+            staff_groups=entry.staff_groups,
+            administrator_groups=entry.administrator_groups,
         ),
     }
 

@@ -79,6 +79,8 @@ class IdentityProviderEntry(Entry):
     sign_out_ends_access: bool | None = None
     recheck_minutes: int | None = None
     sign_in_days: int | None = None
+    staff_groups: list[str] | None = None
+    administrator_groups: list[str] | None = None
     state: State = State.PRESENT
 
 

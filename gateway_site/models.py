@@ -117,6 +117,26 @@ class ProvidedMembership(models.Model):
         ]
 
 
+class ProvidedRole(models.Model):
+    """A person's right to administer that a group of an identity provider gave (identity.roles)."""
+
+    class Role(models.TextChoices):
+        STAFF = "staff", "Opens the administration"
+        ADMINISTRATOR = "administrator", "Full administrator"
+
+    user = models.ForeignKey("auth.User", on_delete=models.CASCADE, related_name="provided_roles")
+    source = models.CharField(max_length=80)
+    role = models.CharField(max_length=16, choices=Role)
+    claim = models.CharField(max_length=255)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["user", "source", "role", "claim"], name="a_role_once_per_reason"
+            )
+        ]
+
+
 class ScimToken(models.Model):
     """A bearer token by which a company's directory provisions people; only its digest is kept."""
 

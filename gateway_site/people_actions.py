@@ -15,9 +15,9 @@ from django.core.validators import validate_slug
 from django.db import transaction
 
 from gateway_site import audit_trail, identity_grants, people_sessions
-from gateway_site.identity import group_sync
+from gateway_site.identity import group_sync, roles
 from gateway_site.identity.presets import preset_of
-from gateway_site.identity.provider_facts import check_settings
+from gateway_site.identity.provider_facts import check_settings, facts_of
 from gateway_site.models import GroupMapping, SiteProfile
 from gateway_site.page_context import forget_profile
 from gateway_site.sign_in import SEALED_SECRET, secret_owner
@@ -230,6 +230,8 @@ def save_identity_provider(
     app.secret = ""
     app.full_clean()
     app.save()
+    # What a group gives no more is taken at once.
+    roles.withdraw(f"oidc:{app.provider_id}", roles.configured(facts_of(app)))
     details = {"fields": sorted(values), "credential_set": secret is not None}
     audit_trail.record(
         "identity_provider.changed", user=actor, target=app.provider_id, details=details
@@ -277,5 +279,6 @@ def delete_identity_provider(app: SocialApp, *, actor: Any) -> None:
     The groups that it gave go with it.
     """
     group_sync.withdraw(f"oidc:{app.provider_id}")
+    roles.withdraw(f"oidc:{app.provider_id}")
     app.delete()
     audit_trail.record("identity_provider.deleted", user=actor, target=app.provider_id)

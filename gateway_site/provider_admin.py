@@ -80,6 +80,10 @@ class IdentityProviderAdmin(_ProviderAdmin):
             {"fields": ["sign_out_address", "sign_out_ends_access", "sign_out_there"]},
         ),
         (
+            "Administrators by their groups there",
+            {"classes": ["collapse"], "fields": ["staff_groups", "administrator_groups"]},
+        ),
+        (
             "Further settings",
             {"classes": ["collapse"], "fields": ["trust_addresses", "scopes", "sign_in_domains"]},
         ),

@@ -18,9 +18,11 @@ _LISTS = {
     "allowed_domains": "allowed_domains",
     "allowed_groups": "allowed_groups",
     "sign_in_domains": "sign_in_domains",
+    "staff_groups": "staff_groups",
+    "administrator_groups": "administrator_groups",
 }
 # One a line: a provider's groups may have blanks and commas in their names.
-_BY_LINE = ("allowed_groups",)
+_BY_LINE = ("allowed_groups", "staff_groups", "administrator_groups")
 _SWITCHES = ("only_known_people", "groups_by_name", "sign_out_there", "sign_out_ends_access")
 _NUMBERS = ("recheck_minutes", "sign_in_days")
 
@@ -117,6 +119,21 @@ class IdentityProviderForm(forms.ModelForm):  # type: ignore[type-arg]
         required=False,
         help_text="Clients of people who came by this provider then send them to sign in again. "
         "0 leaves that to the client.",
+    )
+
+    staff_groups = forms.CharField(
+        label="Groups that may open the administration",
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 2}),
+        help_text="As the provider calls them, one a line. What people may do there, the "
+        "permissions of the gateway's groups say. Taken away with the group.",
+    )
+    administrator_groups = forms.CharField(
+        label="Groups of full administrators",
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 2}),
+        help_text="As the provider calls them, one a line. Their people may do everything here: "
+        "whoever fills these groups at the provider decides about this gateway.",
     )
 
     class Meta:

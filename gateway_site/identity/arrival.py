@@ -14,7 +14,7 @@ from django.urls import reverse
 
 from gateway_site import audit_trail
 from gateway_site.fresh_sign_in import PROVED_AT
-from gateway_site.identity import discovery, provider_sessions, provider_trial
+from gateway_site.identity import discovery, provider_sessions, provider_trial, roles
 from gateway_site.identity.admission import (
     AGAIN_SINCE,
     Refusal,
@@ -143,7 +143,9 @@ def follow(user: User, app: Any, data: dict[str, Any]) -> None:
         return
     facts = facts_of(app)
     groups = group_claim(facts, data)
-    set_groups(user, mapped(facts, groups, mapping_of(app)), source=f"oidc:{facts.id}")
+    source = f"oidc:{facts.id}"
+    set_groups(user, mapped(facts, groups, mapping_of(app)), source=source)
+    roles.set_roles(user, roles.roles_for(facts, groups), source=source)
 
 
 def _named_session(said: dict[str, Any], asserted: dict[str, Any] | None) -> tuple[str, str]:

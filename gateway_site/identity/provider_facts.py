@@ -24,6 +24,8 @@ class ProviderFacts:
     Attributes:
         sign_out_ends_access: signing out there ends people's clients here too, not only browsers.
         recheck_minutes: how often the provider is asked whether people may still come in; 0 never.
+        staff_groups: the provider's groups whose people may open the administration.
+        administrator_groups: those whose people may do everything there.
         sign_in_days: after so many days a client's person has to sign in there again; 0 never.
     """
 
@@ -44,6 +46,8 @@ class ProviderFacts:
     sign_out_ends_access: bool
     recheck_minutes: int
     sign_in_days: int
+    staff_groups: frozenset[str]
+    administrator_groups: frozenset[str]
     fetch_userinfo: bool
 
 
@@ -69,6 +73,8 @@ def facts_of(app: Any) -> ProviderFacts:
         sign_out_ends_access=stored.get("sign_out_ends_access") is True,
         recheck_minutes=_number(stored.get("recheck_minutes")),
         sign_in_days=_number(stored.get("sign_in_days")),
+        staff_groups=frozenset(_texts(stored.get("staff_groups"))),
+        administrator_groups=frozenset(_texts(stored.get("administrator_groups"))),
         fetch_userinfo=stored.get("fetch_userinfo", preset.fetch_userinfo) is True,
     )
 

@@ -6,11 +6,11 @@ from typing import Any
 from django.contrib.auth.models import Group, User
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from gateway_site import people_actions
 from gateway_site.identity import group_sync
-from gateway_site.models import ProvidedMembership, ScimGroup, ScimIdentity
+from gateway_site.models import ProvidedMembership, ProvidedRole, ScimGroup, ScimIdentity
 from gateway_site.scim.errors import ScimRefusal, bad_value, not_found
 from gateway_site.scim.requests import GROUP_SCHEMA, USER_SCHEMA, GroupPatch
 
@@ -22,12 +22,15 @@ def people(terms: dict[str, str]) -> QuerySet[User]:
     """Return the accounts that fit a filter.
 
     Local administrators are none of a directory's, nor are the accounts that service accounts
-    act as.
+    act as. Whom an identity provider made one is: the directory switches them off.
 
     Raises:
         ScimRefusal: the filter names what cannot be searched.
     """
     theirs = Q(is_superuser=False, is_staff=False) | Q(scim_identity__isnull=False)
+    provided = ProvidedRole.objects.filter(user=OuterRef("pk"))
+    theirs |= Q(Exists(provided), is_superuser=False)
+    theirs |= Q(Exists(provided.filter(role=ProvidedRole.Role.ADMINISTRATOR)))
     found = User.objects.filter(theirs, service_account__isnull=True)
     fields = {
         "username": "username__iexact",
@@ -148,7 +151,8 @@ def change_person(row: User, fields: dict[str, Any], *, by: str) -> User:
         ScimRefusal: 409 if the name is taken, 400 if a value does not fit or is not to change.
     """
     if _administers(row):
-        known = {"external_id": row.scim_identity.external_id}
+        identity = getattr(row, "scim_identity", None)
+        known = {"external_id": identity.external_id if identity else ""}
         changed = {n for n, v in fields.items() if v != known.get(n, getattr(row, n, None))}
         if changed - {"is_active"} or (changed and fields["is_active"]):
             raise ScimRefusal(
