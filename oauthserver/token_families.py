@@ -3,6 +3,7 @@
 import uuid
 from typing import Any
 
+from django.core.cache import cache
 from django.db import transaction
 from oauth2_provider.models import get_access_token_model, get_refresh_token_model
 from oauthlib.oauth2.rfc6749 import errors
@@ -10,6 +11,8 @@ from oauthlib.oauth2.rfc6749 import errors
 from oauthserver import audience, bearer_tokens, held_rows
 from oauthserver.models import IssuedCode
 from oauthserver.signals import audit, changed
+
+TOLD_AGAIN_AFTER_SECONDS = 3600
 
 
 def check_person(user: Any, resources: list[str]) -> None:
@@ -35,10 +38,18 @@ def end_family(family: uuid.UUID | None) -> None:
 
 
 def end_issued_by(record: IssuedCode) -> None:
-    """End what a code issued, because the code came back."""
-    # Refresh tokens before access tokens, everywhere: two who lock in one order never deadlock.
-    end_family(record.family)
-    get_access_token_model().objects.filter(token_checksum=record.access_token_checksum).delete()
+    """End what a code issued, because the code came back; told once in a while for each code.
+
+    Whoever repeats a used code once more, which takes no secret, makes nobody forget anything.
+    """
+    issued = get_access_token_model().objects.filter(token_checksum=record.access_token_checksum)
+    members = get_refresh_token_model().objects.filter(token_family=record.family)
+    if members.filter(revoked__isnull=True).exists() or issued.exists():
+        # Refresh tokens before access tokens, everywhere: who lock in one order never deadlock.
+        end_family(record.family)
+        issued.delete()
+    if not cache.add(f"oauthserver:replayed:{record.digest}", True, TOLD_AGAIN_AFTER_SECONDS):
+        return
     audit.send(
         sender=IssuedCode,
         kind="token.code_replayed",

@@ -11,6 +11,7 @@ from oauth2_provider.models import AccessToken, Grant, RefreshToken
 
 from oauthserver import bearer_tokens
 from oauthserver.models import IssuedCode, OAuthClient
+from oauthserver.signals import changed
 from tests.oauthserver import flows
 from tests.oauthserver.conftest import CALLBACK, Resources, Session, register
 from tests.oauthserver.flows import OTHER_RESOURCE, RESOURCE, Pkce
@@ -65,6 +66,26 @@ def test_a_replayed_code_ends_what_it_issued(
     dead = flows.refresh(api, session.client_id, session.tokens["refresh_token"])
     assert dead.json()["error"] == "invalid_grant"
     assert "token.code_replayed" in [event["kind"] for event in told]
+
+
+def test_who_repeats_a_used_code_makes_no_more_work_than_once(
+    api: Client, session: Session, told: list[dict[str, object]]
+) -> None:
+    flushed: list[object] = []
+
+    def hear(**facts: object) -> None:
+        flushed.append(facts)
+
+    changed.connect(hear)
+    try:
+        for _ in range(3):
+            again = flows.redeem(api, session.client_id, CALLBACK, session.code, session.pkce)
+            assert again.json()["error"] == "invalid_grant"
+    finally:
+        changed.disconnect(hear)
+    # Each makes every process forget every token; a stranger with an old code must not.
+    assert len(flushed) == 1
+    assert [event["kind"] for event in told].count("token.code_replayed") == 1
 
 
 def test_a_replayed_code_ends_rotated_successors_too(api: Client, session: Session) -> None:
