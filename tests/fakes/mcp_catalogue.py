@@ -206,7 +206,9 @@ def page(call: ToolCall, member: str, entries: list[dict[str, Any]]) -> dict[str
     if start + size < len(entries):
         result["nextCursor"] = f"at-{start + size}"
     if call.modern:
-        result |= {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
+        ttl = call.upstream.list_ttl
+        scope = "public" if ttl else "private"
+        result |= {"resultType": "complete", "ttlMs": ttl, "cacheScope": scope}
     return result
 
 

@@ -33,6 +33,7 @@ What it saw:
                                            subscriptions/listen stream (modern)
     end_streams()                          end those streams, a modern one with its result
     listening                              how many of those streams are open
+    list_ttl                               milliseconds a list, then a public one, is good for
     subscribed                             URIs as resources/subscribe took and gave them back
 
 Tools: echo, headers, exact, slow, hang, log, ask, interview, refuse, fail, blob, show_board (MCP
@@ -86,6 +87,7 @@ class FakeUpstream:
     tools: list[dict[str, Any]] = field(default_factory=mcp_catalogue.tools)
     prompts: list[dict[str, Any]] = field(default_factory=mcp_catalogue.prompts)
     resources: list[dict[str, Any]] = field(default_factory=mcp_catalogue.resources)
+    list_ttl: int = 0
     templates: list[dict[str, Any]] = field(default_factory=mcp_catalogue.templates)
     capabilities: dict[str, Any] = field(default_factory=mcp_catalogue.capabilities)
     refused_uris: set[str] = field(default_factory=set)

@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 MAPS = [
     name
-    for name in ("security_map", "security_map_beyond", "protocol_map")
+    for name in ("security_map", "security_map_beyond", "protocol_map", "bridge_rows")
     if find_spec(f"tests.requirements.{name}") is not None
 ]
 # The second one is for the sections of the catalogue after 4G.
