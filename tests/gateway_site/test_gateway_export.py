@@ -37,7 +37,9 @@ identity_providers:
      client_id: c, client_secret: env:SIGN_IN_SECRET, only_known_people: true,
      trust_addresses: true, scopes: [openid, groups], groups_claim: roles, groups_by_name: true,
      group_mapping: {"dev": [ops, "no"]}, allowed_domains: [contoso.example],
-     allowed_groups: [staff], sign_in_domains: [contoso.example], sign_out_there: true}
+     allowed_groups: [staff], sign_in_domains: [contoso.example], sign_out_there: true,
+     sign_out_ends_access: true, recheck_minutes: 30, sign_in_days: 7, staff_groups: [ops],
+     administrator_groups: [owners]}
 upstreams:
   - {key: full, title: "Full", description: "yes", url: "https://full.example.com/mcp",
      enabled: false, era: modern, credential: fixed, placement: query, name: api_key, prefix: "k ",
