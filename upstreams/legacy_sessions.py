@@ -21,7 +21,7 @@ from upstreams.client_capabilities import capabilities_for
 from upstreams.errors import UpstreamAnswerInvalid, UpstreamError, UpstreamIncompatible
 from upstreams.json_rpc import NotJsonRpc
 from upstreams.modern_exchange import JSON_HEADERS
-from upstreams.revisions import LEGACY_ACCEPTED, LEGACY_LATEST
+from upstreams.revisions import LEGACY_ACCEPTED, LEGACY_LATEST, OWN_CLIENT_INFO
 from upstreams.running_loop import running_loop
 from upstreams.upstream_facts import UpstreamFacts
 
@@ -270,7 +270,7 @@ def headers_for(session_id: bytes, revision: str) -> Headers:
 
 def client_info(client: ClientFacts) -> dict[str, Any]:
     """Return how the gateway names itself, with the client's name for display (2.3.1)."""
-    info = {"name": "mcp-gateway", "version": "1"}
+    info = dict(OWN_CLIENT_INFO)
     with contextlib.suppress(NotJsonRpc):
         found = json_rpc.plain(client.client_info or b"{}")
         if isinstance(found, dict) and isinstance(found.get("name"), str):

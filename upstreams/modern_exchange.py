@@ -19,6 +19,7 @@ from upstreams.revisions import (
     META_LOG_LEVEL,
     META_VERSION,
     MODERN,
+    OWN_CLIENT_INFO,
 )
 from upstreams.upstream_facts import UpstreamFacts
 
@@ -45,6 +46,7 @@ JSON_HEADERS: Final = (
     (b"Content-Type", b"application/json"),
     (b"Accept", b"application/json, text/event-stream"),
 )
+_OWN_INFO: Final = json_rpc.encode(OWN_CLIENT_INFO)
 _PLAIN_VALUE: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?\Z")
 
 
@@ -85,8 +87,7 @@ def modern_params(call: CanonicalCall, token: str) -> bytes:
         facts = call.facts
         meta[META_VERSION] = Raw(b'"%s"' % MODERN.encode())
         meta[META_CLIENT_CAPABILITIES] = Raw(capabilities_for(MODERN, facts.capabilities))
-        if facts.client_info:
-            meta[META_CLIENT_INFO] = Raw(facts.client_info)
+        meta[META_CLIENT_INFO] = Raw(facts.client_info or _OWN_INFO)
         if call.log_level:
             meta[META_LOG_LEVEL] = Raw(json_rpc.encode(call.log_level))
     meta.pop("progressToken", None)

@@ -24,7 +24,13 @@ from upstreams.errors import (
 )
 from upstreams.models import Upstream
 from upstreams.oauth_challenge import Challenge, bearer_challenge
-from upstreams.revisions import META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_VERSION, MODERN
+from upstreams.revisions import (
+    META_CLIENT_CAPABILITIES,
+    META_CLIENT_INFO,
+    META_VERSION,
+    MODERN,
+    OWN_CLIENT_INFO,
+)
 from upstreams.server_metadata import (
     MetadataPolicy,
     ServerMetadata,
@@ -115,7 +121,7 @@ def opening_question() -> tuple[dict[str, Any], dict[str, str]]:
         "params": {
             "_meta": {
                 META_VERSION: MODERN,
-                META_CLIENT_INFO: {"name": "mcp-gateway", "version": "1"},
+                META_CLIENT_INFO: OWN_CLIENT_INFO,
                 META_CLIENT_CAPABILITIES: {},
             }
         },

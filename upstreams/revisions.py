@@ -1,6 +1,7 @@
 """Protocol revisions the gateway speaks, and the constants that depend on them."""
 
 from enum import StrEnum
+from typing import Final
 
 MODERN = "2026-07-28"
 LEGACY_LATEST = "2025-11-25"
@@ -12,6 +13,8 @@ SUPPORTED = (MODERN, *LEGACY_REVISIONS)
 META_PREFIX = "io.modelcontextprotocol/"
 META_VERSION = META_PREFIX + "protocolVersion"
 META_CLIENT_INFO = META_PREFIX + "clientInfo"
+# How the gateway names itself to an upstream where it asks on nobody's behalf (protocol.md 6.4).
+OWN_CLIENT_INFO: Final = {"name": "mcp-gateway", "version": "1"}
 META_CLIENT_CAPABILITIES = META_PREFIX + "clientCapabilities"
 META_LOG_LEVEL = META_PREFIX + "logLevel"
 META_SERVER_INFO = META_PREFIX + "serverInfo"

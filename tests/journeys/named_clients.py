@@ -124,6 +124,22 @@ HABITS = [
         scope="openid email profile",
         revision="2025-06-18",
     ),
+    # Registers with scopes of OpenID, which other servers refused (supabase/mcp#183). Where it
+    # listens is not published.
+    Habits(
+        "windsurf",
+        "http://localhost:51997/callback",
+        registration={
+            "client_name": "Windsurf",
+            "redirect_uris": ["http://localhost:51997/callback"],
+            "token_endpoint_auth_method": "none",
+            "grant_types": ["authorization_code", "refresh_token"],
+            "response_types": ["code"],
+            "scope": "openid email profile",
+        },
+        scope="openid email profile",
+        revision="2025-06-18",
+    ),
     # A random port each time (aaif-goose/goose#5107).
     Habits(
         "goose",

@@ -1,6 +1,7 @@
-"""The command that the official suite starts as its OAuth client: it hands the server's address
+"""The command that the official suite starts as its client: it hands the server's address
 to the test, which has the gateway use that server as an upstream, and ends as the test says."""
 
+import json
 import os
 import sys
 import urllib.request
@@ -9,7 +10,8 @@ import urllib.request
 def main() -> int:
     """Post the address and the suite's context to the test; returns the exit code."""
     control, server = sys.argv[1], sys.argv[-1]
-    context = os.environ.get("MCP_CONFORMANCE_CONTEXT", "")
+    # Headers are ASCII, as JSON is when it is written anew.
+    context = json.dumps(json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT") or "{}"))
     request = urllib.request.Request(
         control, data=server.encode(), headers={"X-Context": context}, method="POST"
     )
