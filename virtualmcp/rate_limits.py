@@ -7,8 +7,11 @@ they belong to the event loop's thread.
 
 import time
 from collections import OrderedDict
+from functools import cache
+from typing import Any
 
 from django.conf import settings
+from django.core.signals import setting_changed
 
 RETRY_AFTER_SECONDS = 1
 _MOST_BUCKETS = 10_000
@@ -44,13 +47,25 @@ _calls = TokenBuckets(
 )
 
 
+@cache
+def _most_in_flight() -> int:
+    return int(settings.GATEWAY_CALLS_IN_FLIGHT_PER_USER)
+
+
+def _settings_changed(**_: Any) -> None:
+    _most_in_flight.cache_clear()
+
+
+setting_changed.connect(_settings_changed, dispatch_uid="rate_limits.most_in_flight")
+
+
 def enter(user_id: int) -> bool:
     """Count a call in; False (and nothing counted) when the person has too many.
 
     Whoever got True calls ``leave`` when the call ended, however it ended.
     """
     running = _in_flight.get(user_id, 0)
-    if running >= settings.GATEWAY_CALLS_IN_FLIGHT_PER_USER or not _calls.take(user_id):
+    if running >= _most_in_flight() or not _calls.take(user_id):
         return False
     _in_flight[user_id] = running + 1
     return True

@@ -55,7 +55,20 @@ _items = msgspec.json.Decoder(list[msgspec.Raw])
 _NO_MEMBERS: Members = {}
 _LONGEST_REMEMBERED = 2_048
 _MOST_REMEMBERED = 2_048
-_said_before: dict[bytes, Members] = {}
+
+
+class SaidMeta(dict[str, msgspec.Raw]):
+    """``_meta`` as a client repeats it in every request; ``read`` is kept for who made something
+    of it, as it would be made of it again."""
+
+    __slots__ = ("read",)
+
+    def __init__(self, members: Members) -> None:
+        super().__init__(members)
+        self.read: Any = None
+
+
+_said_before: dict[bytes, SaidMeta] = {}
 
 
 class MalformedMessage(Exception):
@@ -167,12 +180,14 @@ def _meta(raw: msgspec.Raw, answer_id: bytes) -> Mapping[str, msgspec.Raw]:
     """A client says the same of itself in every request, but for the progress token."""
     text = bytes(raw)
     known = _said_before.get(text)
-    if known is None:
-        known = _object(raw, "params._meta", answer_id)
-        if len(text) <= _LONGEST_REMEMBERED and "progressToken" not in known:
-            if len(_said_before) >= _MOST_REMEMBERED:
-                _said_before.clear()
-            _said_before[text] = known
+    if known is not None:
+        return known
+    members = _object(raw, "params._meta", answer_id)
+    if len(text) > _LONGEST_REMEMBERED or "progressToken" in members:
+        return members
+    if len(_said_before) >= _MOST_REMEMBERED:
+        _said_before.clear()
+    known = _said_before[text] = SaidMeta(members)
     return known
 
 

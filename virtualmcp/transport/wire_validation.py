@@ -26,7 +26,13 @@ from upstreams.revisions import (
 )
 from virtualmcp.errors import HEADER_MISMATCH, INVALID_PARAMS, UNSUPPORTED_VERSION
 from virtualmcp.raw_members import text
-from virtualmcp.transport.wire_messages import INVALID_REQUEST, Message, is_object, is_token
+from virtualmcp.transport.wire_messages import (
+    INVALID_REQUEST,
+    Message,
+    SaidMeta,
+    is_object,
+    is_token,
+)
 
 Headers = Mapping[bytes, bytes]
 
@@ -156,6 +162,28 @@ def _modern(
 
 
 def _modern_call(headers: Headers, message: Message, name: str | None) -> Call | Rejection:
+    said = message.meta
+    kept = said.read if isinstance(said, SaidMeta) else None
+    asked = kept if kept is not None else _read_meta(message)
+    if isinstance(asked, Rejection):
+        return asked
+    if kept is None and isinstance(said, SaidMeta):
+        said.read = asked
+    client, progress_token, log_level = asked
+    return Call(
+        message,
+        Era.MODERN,
+        client,
+        b"",
+        progress_token,
+        log_level,
+        _param_headers(headers) if message.method == "tools/call" else _NO_HEADERS,
+        name or "",
+    )
+
+
+def _read_meta(message: Message) -> tuple[ClientFacts, bytes, str] | Rejection:
+    """Read what a stateless client says of itself: its facts, progress token and log level."""
     meta = message.meta
     capabilities = meta.get(META_CLIENT_CAPABILITIES)
     if capabilities is None or not is_object(capabilities):
@@ -172,16 +200,8 @@ def _modern_call(headers: Headers, message: Message, name: str | None) -> Call |
     progress_token = b"" if token is None else bytes(token)
     if progress_token and not is_token(progress_token):
         return _bad_token(message)
-    return Call(
-        message,
-        Era.MODERN,
-        client_facts(MODERN, bytes(capabilities), bytes(info) if is_object(info) else b""),
-        b"",
-        progress_token,
-        log_level,
-        _param_headers(headers) if message.method == "tools/call" else _NO_HEADERS,
-        name or "",
-    )
+    facts = client_facts(MODERN, bytes(capabilities), bytes(info) if is_object(info) else b"")
+    return facts, progress_token, log_level
 
 
 def _modern_without_meta(message: Message) -> Call | Rejection:
