@@ -82,7 +82,6 @@ class _Shelf:
 
 _shelf = _Shelf()
 _flights: dict[tuple[int, str], "asyncio.Task[Icon]"] = {}
-_running = 0
 
 
 def forget() -> None:
@@ -94,7 +93,6 @@ def forget() -> None:
 async def icon(upstream_id: int, source: str) -> Icon | None:
     """Return an icon of an upstream; without a picture if there is none, and ``None`` while too
     many others are being fetched."""
-    global _running
     key = (upstream_id, source)
     kept = _shelf.get(key)
     if kept is not None:
@@ -102,17 +100,14 @@ async def icon(upstream_id: int, source: str) -> Icon | None:
     loop = asyncio.get_running_loop()
     flight = _flights.get(key)
     if flight is None or flight.done() or flight.get_loop() is not loop:
-        if _running >= MOST_AT_ONCE:
+        if sum(not running.done() for running in _flights.values()) >= MOST_AT_ONCE:
             return None
-        _running += 1
         flight = _flights[key] = loop.create_task(_fetched(upstream_id, source))
         flight.add_done_callback(lambda done: _landed(key, done))
     return await asyncio.shield(flight)
 
 
 def _landed(key: tuple[int, str], flight: "asyncio.Task[Icon]") -> None:
-    global _running
-    _running -= 1
     if _flights.get(key) is flight:
         del _flights[key]
         if not flight.cancelled() and flight.exception() is None:

@@ -123,7 +123,11 @@ MAP: dict[str, tuple[str, ...]] = {
     "2.3.4 progress": _in(
         _CELLS, "progress_arrives_while_the_call_runs_under_the_clients_own_token"
     )
-    + _in(_ACROSS, "progress_rises_over_all_rounds_and_comes_by_the_clients_token"),
+    + _in(_ACROSS, "progress_rises_over_all_rounds_and_comes_by_the_clients_token")
+    + _in(
+        "virtualmcp/test_endpoint_messages",
+        "progress_only_rises_and_only_under_a_living_token",
+    ),
     "2.3.4 logging": _in(_CELLS, "log_messages_reach_the_client_that_wants_them")
     + _in(_LEGACY, "log_messages_reach_only_the_calls_that_want_them")
     + _in(_MODERN, "log_messages_are_passed_on_from_the_wanted_level_up"),

@@ -89,7 +89,8 @@ MAP: dict[str, tuple[str, ...]] = {
     "a20": _in("virtualmcp/test_lists", "a_notice_during_a_call_has_the_lists_read_again")
     + _in("virtualmcp/test_endpoint_streams", "many_clients_at_once_get_their_own_answers"),
     "a21": _in(
-        "virtualmcp/test_calls", "a_question_is_relayed_with_our_seal_in_the_place_of_the_state"
+        "virtualmcp/test_endpoint_messages",
+        "a_stateless_client_is_asked_by_a_result_and_never_by_a_request",
     ),
     "a22": _in(_CELLS, "a_cancelled_call_is_cancelled_upstream_within_a_second")
     + _in("virtualmcp/test_endpoint_streams", "a_stateless_client_that_hangs_up_cancels_its_call"),
@@ -189,6 +190,10 @@ MAP: dict[str, tuple[str, ...]] = {
     "a42": _in(
         "virtualmcp/test_questions_across_eras",
         "progress_rises_over_all_rounds_and_comes_by_the_clients_token",
+    )
+    + _in(
+        "virtualmcp/test_endpoint_messages",
+        "progress_only_rises_and_only_under_a_living_token",
     ),
     "a43": _in("virtualmcp/test_questions_across_eras", "a_state_opens_for_its_own_request_alone")
     + _in("virtualmcp/test_calls", "questions_about_lists_and_completions_are_not_passed_on"),

@@ -169,6 +169,18 @@ async def test_what_is_no_picture_is_not_served_and_not_asked_for_again(answer, 
         assert len(asked) == 1
 
 
+async def test_only_so_many_icons_are_fetched_at_once(trusting, monkeypatch):
+    monkeypatch.setattr(icon_fetching, "MOST_AT_ONCE", 0)
+    with picture_host(Fault(body=PNG)) as (origin, asked):
+        row = await registered(f"{origin}/mcp")
+        address = icon_addresses.public(row.pk, f"{origin}/icon")
+        busy = await loaded(address)
+        assert (busy.status_code, busy["retry-after"]) == (503, "2")
+        assert asked == []
+        monkeypatch.setattr(icon_fetching, "MOST_AT_ONCE", 1)
+        assert (await loaded(address)).status_code == 200
+
+
 async def test_an_icon_inside_the_network_is_not_fetched(trusting):
     with picture_host(Fault(body=PNG)) as (origin, asked):
         # The same host at another port is another origin, and not the upstream's.

@@ -119,6 +119,16 @@ def test_the_domain_of_an_app_is_made_anew_in_the_form_that_is_reckoned_from_the
     assert found == content
 
 
+def test_icons_of_links_in_results_are_the_gateways_too():
+    icons = [{"src": "https://cdn.example/i.png"}, {"src": "http://cdn.example/i.png"}]
+    link = {"type": "resource_link", "uri": "x:1", "icons": icons}
+    raw = json.dumps({"content": [link]}).encode()
+    own = ResultMapping("k", icon_address=lambda source: f"https://gw.example/{len(source)}")
+    (found,) = json.loads(own.call_result(raw))["content"]
+    assert found["icons"] == [{"src": "https://gw.example/25"}]
+    assert ResultMapping("").call_result(raw) is raw
+
+
 def test_https_uris_stay_and_are_remembered():
     mapping = ResultMapping("k")
     raw = b'{"content":[{"type":"resource_link","uri":"https://example.com/a"}]}'
