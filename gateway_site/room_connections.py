@@ -75,6 +75,7 @@ def connect_caches() -> None:
     change_feed.on_change("credential", credentials.forget_key)
     change_feed.on_change("health", call_gate.hear_health)
     change_feed.on_change("session", era_in.forget)
+    change_feed.on_change(era_in.LEVEL, era_in.hear_level)
     for kind in ("session", calls_in_flight.CANCELLED):
         change_feed.on_change(kind, functools.partial(calls_in_flight.hear, kind))
     for kind in change_hearing.KINDS:

@@ -159,6 +159,42 @@ def test_a_call_that_was_cut_off_is_resumed_on_the_other_process(
     assert nodes.upstreams[upstream].events.count("started:slow") == before + 1
 
 
+def test_a_call_that_was_cut_off_from_daphne_is_resumed_there_and_elsewhere(nodes: Nodes) -> None:
+    with another_node(nodes.first, server="daphne") as third:
+        for base in (third.listening, nodes.first.listening):
+            client = nodes.client("legacy", "legacy", third.listening).client
+            with _slow(client, 8, "cut") as stream:
+                assert stream.wait(lambda reader: bool(reader.events))
+            client.http = nodes.http(base)
+            with get_stream(client, last_event_id=stream.events[-1][0]) as resumed:
+                assert resumed.wait(lambda reader: reader.ended, 40)
+            steps = [m["params"]["progress"] for m in stream.messages + resumed.messages[:-1]]
+            assert steps == list(range(1, 9)), base
+            assert resumed.messages[-1]["id"] == "cut" and "result" in resumed.messages[-1]
+
+
+def test_a_session_outlives_its_process_and_ends_everywhere_once_it_is_deleted(
+    nodes: Nodes,
+) -> None:
+    with another_node(nodes.first) as third:
+        client = nodes.client("legacy", "legacy", third.listening).client
+        assert third.process is not None
+        third.process.kill()
+        third.process.wait(10)
+    first, second = nodes.http(nodes.first.listening), nodes.http(nodes.second.listening)
+    for client.http in (first, second):
+        assert "result" in messages(client.legacy("tools/list"))[0]
+    client.http = first
+    with get_stream(client) as open_stream:
+        assert open_stream.wait(lambda reader: bool(reader.primed))
+        headers = client.headers(**client.session_headers())
+        assert second.delete(client.path, headers=headers).status_code in (200, 204)
+        # The process that had no part in it hears of it within a second.
+        assert open_stream.wait(lambda reader: reader.ended, 20)
+    for client.http in (first, second):
+        assert client.legacy("tools/list").status_code == 404
+
+
 @pytest.mark.parametrize("upstream", ["legacy", "modern"])
 def test_clients_of_both_eras_on_both_processes_hear_of_a_change(
     nodes: Nodes, upstream: str

@@ -594,6 +594,11 @@ MAP: dict[str, tuple[str, ...]] = {
         "the_answer_waits_for_a_client_that_comes_late_on_any_process",
         "what_nobody_keeps_ends_with_an_error_for_the_call",
         "delete_ends_the_calls_of_a_session_that_nobody_reads",
+    )
+    + _in(
+        "journeys/test_questions_over_nodes",
+        "a_session_outlives_its_process_and_ends_everywhere_once_it_is_deleted",
+        "a_call_that_was_cut_off_from_daphne_is_resumed_there_and_elsewhere",
     ),
     "2.3.8": _in(
         "virtualmcp/test_tasks",

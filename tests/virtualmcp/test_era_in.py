@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from django.db import OperationalError
 
 from oauthserver.bearer_tokens import TokenHolder
 from virtualmcp.eras import era_in
@@ -105,28 +106,30 @@ async def test_storage_holds_no_session_id():
     assert session_id.decode() not in row.digest
 
 
-async def test_the_log_level_is_shared_by_the_nodes(monkeypatch):
+async def test_the_log_level_is_shared_by_the_nodes():
     session_id = opened()
     here = await era_in.find(session_id, "board", holder())
-    assert await era_in.log_level(here) == "info"
+    assert era_in.log_level(here) == "info"
+    era_in.hear_level(f"{era_in.digest_of(session_id)} error")
+    assert era_in.log_level(here) == "error"
+    era_in.hear_level("another debug")
+    assert era_in.log_level(here) == "error"
     era_in.forget()
     there = await era_in.find(session_id, "board", holder())
-    await era_in.set_log_level(there, "error")
-    monkeypatch.setattr(era_in, "LEVEL_SECONDS", -1.0)
-    assert await era_in.log_level(here) == "error"
+    await era_in.set_log_level(there, "warning")
     era_in.forget()
-    assert (await era_in.find(session_id, "board", holder())).log_level == "error"
+    assert (await era_in.find(session_id, "board", holder())).log_level == "warning"
 
 
-async def test_a_cache_that_is_away_does_not_end_sessions(monkeypatch):
-    def away(*args, **kwargs):
-        raise ConnectionError("no cache")
+async def test_a_log_level_that_can_not_be_shared_does_not_end_sessions(monkeypatch):
+    async def away(*_):
+        raise OperationalError("away")
 
-    monkeypatch.setattr(era_in.cache, "get", away)
-    monkeypatch.setattr(era_in.cache, "set", away)
+    monkeypatch.setattr(era_in.shared_notes, "get", away)
+    monkeypatch.setattr(era_in.shared_notes, "put", away)
     session = await era_in.find(opened(), "board", holder())
     await era_in.set_log_level(session, "debug")
-    assert await era_in.log_level(session) == "debug"
+    assert era_in.log_level(session) == "debug"
 
 
 async def test_a_talkative_client_keeps_its_name_and_a_session_id_of_bearable_length():

@@ -17,15 +17,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
-from asgiref.sync import sync_to_async
 from channels.db import database_sync_to_async
-from django.core.cache import cache
 from django.utils import timezone
 
 from upstreams.canonical_call import ClientFacts
 from upstreams.client_capabilities import capabilities_for
 from upstreams.revisions import LEGACY_ACCEPTED, LEGACY_LATEST
 from virtualmcp.models import EndedSession, SessionSubscription
+from virtualmcp.routing import shared_notes
 from virtualmcp.routing.sealed_state import SealBroken, seal, unseal_with_expiry
 from virtualmcp.signals import changed
 from virtualmcp.transport.wire_validation import client_facts
@@ -39,8 +38,8 @@ PURPOSE = "session"
 LIFETIME = 24 * 3600
 REMEMBER_SECONDS = 60.0
 MOST_REMEMBERED = 10_000
-# A level that another node was told is heard of here after at most this long.
-LEVEL_SECONDS = 2.0
+# Kind of change by which the other processes hear how much a client wants to hear.
+LEVEL = "log level"
 MOST_CAPABILITIES = 4_096
 MOST_CLIENT_INFO = 1_024
 BATCHING_REVISION = "2025-03-26"
@@ -82,7 +81,6 @@ class Session:
         "ended",
         "expires_at",
         "facts",
-        "level_read_at",
         "log_level",
         "revision",
         "stale_at",
@@ -97,7 +95,6 @@ class Session:
         self.expires_at = expires_at
         self.log_level = log_level
         self.stale_at = time.monotonic() + min(REMEMBER_SECONDS, expires_at - time.time())
-        self.level_read_at = time.monotonic()
         self.ended = False
 
     @property
@@ -162,9 +159,9 @@ async def find(session_id: bytes, slug: str, holder: "TokenHolder") -> Session:
     except SealBroken as error:
         raise SessionUnknown(str(error)) from error
     digest = digest_of(session_id)
-    ended, level = await database_sync_to_async(_changes_of, thread_sensitive=False)(digest)
-    if ended:
+    if await database_sync_to_async(_has_ended, thread_sensitive=False)(digest):
         raise SessionUnknown("ended")
+    level = await _kept_level(digest)
     sealed = _reader.decode(payload)
     facts = _facts(sealed.revision, sealed.capabilities, sealed.client_info)
     session = Session(digest, sealed.revision, facts, expires_at, level)
@@ -194,19 +191,30 @@ def forget(key: str = "") -> None:
 
 
 async def set_log_level(session: Session, level: str) -> None:
-    """Remember how much a client wants to hear; shared by the nodes for the session's life."""
+    """Remember how much a client wants to hear, in all processes, for the session's life.
+
+    It is not worth failing for: what can't be told to the others holds here.
+    """
     session.log_level = level
-    lifetime = max(1, session.expires_at - int(time.time()))
-    await sync_to_async(_write_level, thread_sensitive=False)(session.digest, level, lifetime)
+    try:
+        lifetime = max(1.0, session.expires_at - time.time())
+        await shared_notes.put(_level_key(session.digest), level.encode(), lifetime)
+        tell = database_sync_to_async(_tell_level, thread_sensitive=False)
+        await tell(f"{session.digest} {level}")
+    except Exception as failure:
+        logger.warning("a log level is known to one process: %s", type(failure).__name__)
 
 
-async def log_level(session: Session) -> str:
-    """Return the level now wanted, as the node that was told last has written it."""
-    now = time.monotonic()
-    if now - session.level_read_at > LEVEL_SECONDS:
-        session.level_read_at = now
-        found = await sync_to_async(_read_level, thread_sensitive=False)(session.digest)
-        session.log_level = found or session.log_level
+def hear_level(key: str) -> None:
+    """Hear what another process was told; from any thread."""
+    digest, _, level = key.partition(" ")
+    for session in list(_remembered.values()):
+        if session.digest == digest:
+            session.log_level = level
+
+
+def log_level(session: Session) -> str:
+    """Return the level now wanted."""
     return session.log_level or DEFAULT_LOG_LEVEL
 
 
@@ -235,28 +243,23 @@ def _short_info(client_info: bytes) -> bytes:
 
 
 def _level_key(digest: str) -> str:
-    return f"mcp-session-log-level:{digest}"
+    return f"log-level:{digest}"
 
 
-def _read_level(digest: str) -> str:
+async def _kept_level(digest: str) -> str:
     try:
-        level = cache.get(_level_key(digest))
+        return (await shared_notes.get(_level_key(digest)) or b"").decode()
     except Exception as failure:
-        # How much a client wants to hear is not worth failing its call for.
-        logger.warning("the cache did not give a log level: %s", type(failure).__name__)
+        logger.warning("a log level can't be read: %s", type(failure).__name__)
         return ""
-    return level if isinstance(level, str) else ""
 
 
-def _write_level(digest: str, level: str, lifetime: int) -> None:
-    try:
-        cache.set(_level_key(digest), level, lifetime)
-    except Exception as failure:
-        logger.warning("the cache did not take a log level: %s", type(failure).__name__)
+def _tell_level(key: str) -> None:
+    changed.send(sender=EndedSession, kind=LEVEL, key=key)
 
 
-def _changes_of(digest: str) -> tuple[bool, str]:
-    return EndedSession.objects.filter(digest=digest).exists(), _read_level(digest)
+def _has_ended(digest: str) -> bool:
+    return EndedSession.objects.filter(digest=digest).exists()
 
 
 def _write_ending(digest: str, expires_at: int) -> None:

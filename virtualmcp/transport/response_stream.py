@@ -214,7 +214,7 @@ class AnswerStream:
         if method == "notifications/progress":
             return bool(self._call.progress_token) and self._rises(params)
         if method == "notifications/message":
-            level = await self._wanted_level()
+            level = self._wanted_level()
             try:
                 severity = _SEVERITY.get(_log_message.decode(params).level, -1)
             except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -223,11 +223,11 @@ class AnswerStream:
         # Nothing else is related to a single request (a20), but that a page it asked for is done.
         return self._questions is not None and self._questions.announced(method, params)
 
-    async def _wanted_level(self) -> str:
+    def _wanted_level(self) -> str:
         """Stateless clients hear only what this request asked for (a41)."""
         if self._session is None:
             return self._call.log_level
-        return await era_in.log_level(self._session)
+        return era_in.log_level(self._session)
 
     def _rises(self, params: bytes) -> bool:
         """Progress is strictly increasing over the whole answer (a42)."""
