@@ -35,6 +35,7 @@ KINDS: dict[str, str] = {
     "client.metadata_changed": "A client's metadata document changed",
     "client.preregistered": "Registered a client",
     "client.changed": "Changed a client",
+    "client.proof_refused": "Somebody could not prove to be a client; told once an hour",
     "client.secret_renewed": "Renewed a client's secret",
     "client.enabled": "Switched a client on",
     "client.disabled": "Switched a client off",

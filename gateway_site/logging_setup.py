@@ -36,6 +36,8 @@ _RULES = (
         re.compile(rf"(?i)(['\"](?:{_NAMES})['\"]\s*[:,]\s*b?)(['\"])(?:\\.|(?!\2).)*\2"),
         rf"\1\2{REDACTED}\2",
     ),
+    # What this gateway issues, by its prefixes; a client's identifier is no secret.
+    (re.compile(r"\bmcpgw_(?!client_)[a-z]+_[A-Za-z0-9_-]{20,}"), REDACTED),
     # Three-part tokens (JWT) and Fernet tokens without any name before them.
     (re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]*"), REDACTED),
     (re.compile(r"\bgAAAAA[A-Za-z0-9_=-]{40,}"), REDACTED),

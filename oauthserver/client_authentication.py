@@ -9,15 +9,19 @@ import binascii
 from dataclasses import dataclass
 from urllib.parse import unquote_plus
 
+from django.core.cache import cache
 from django.http import HttpRequest
 
 from oauthserver import client_directory
+from oauthserver.actions import tell
 from oauthserver.client_assertions import ASSERTION_TYPE, check_assertion, claimed_client_id
 from oauthserver.errors import InvalidClient
 from oauthserver.form_body import FormBody
 from oauthserver.models import OAuthClient
+from oauthserver.request_limits import peer_address
 from oauthserver.token_values import secret_matches
 
+TOLD_AGAIN_AFTER_SECONDS = 3600
 _MAX_HEADER = 2_000
 
 
@@ -39,13 +43,30 @@ def authenticated_client(request: HttpRequest, form: FormBody) -> OAuthClient:
     """
     claim = _claim(request, form)
     client = client_directory.for_token_endpoint(claim.client_id)
+    try:
+        _check_proof(client, claim)
+    except InvalidClient:
+        _tell_refused(client, claim.method, peer_address(request))
+        raise
+    return client
+
+
+def _check_proof(client: OAuthClient, claim: _Claim) -> None:
     if claim.method not in client.auth_methods:
         raise InvalidClient("The client is not registered for this way of authenticating.")
     if claim.method == "private_key_jwt":
         check_assertion(client, claim.proof)
     elif claim.method != "none" and not secret_matches(claim.proof, client.client_secret):
         raise InvalidClient("The client ID or secret is wrong.")
-    return client
+
+
+def _tell_refused(client: OAuthClient, method: str, address: str) -> None:
+    """Have administrators see that somebody pretends, or that a client has an old secret.
+
+    Anybody can cause it at will, so each client's is told once in a while.
+    """
+    if cache.add(f"oauthserver:proof-refused:{client.pk}", True, TOLD_AGAIN_AFTER_SECONDS):
+        tell("client.proof_refused", client, address=address, method=method)
 
 
 def _claim(request: HttpRequest, form: FormBody) -> _Claim:

@@ -31,6 +31,7 @@ FORMS = [
     f"gAAAAAB{CANARY}{'A' * 40}",
     f"api_key={CANARY}",
     f"requestState={CANARY}",
+    f"Validating refresh token mcpgw_rt_{CANARY} for client",
 ]
 
 
