@@ -41,6 +41,28 @@ def _actor(request: HttpRequest) -> User:
     return user
 
 
+class EraFilter(admin.SimpleListFilter):
+    """Which revisions of the protocol an upstream was found to speak."""
+
+    title = "protocol"
+    parameter_name = "era"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Return the choices."""
+        return [
+            ("modern", "Stateless (2026-07-28)"),
+            ("legacy", "Stateful (to 2025-11-25)"),
+            ("unknown", "Not known yet"),
+        ]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Upstream]) -> QuerySet[Upstream]:
+        """Return the upstreams of the choice."""
+        wanted = self.value()
+        if not wanted:
+            return queryset
+        return queryset.filter(detected_era="" if wanted == "unknown" else wanted)
+
+
 @admin.register(Upstream)
 class UpstreamAdmin(OnboardingPages):
     """Remote MCP servers, in the order in which an administrator sets one up."""
@@ -55,7 +77,8 @@ class UpstreamAdmin(OnboardingPages):
         "accounts_made",
         "url",
     ]
-    list_filter = ["enabled", "credential_kind", "detected_era"]
+    prepopulated_fields = {"key": ["title"]}
+    list_filter = ["enabled", "credential_kind", EraFilter]
     search_fields = ["title", "key", "url"]
     readonly_fields = [
         "redirect_uri",

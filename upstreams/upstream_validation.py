@@ -68,7 +68,14 @@ def _check_key(upstream: Upstream) -> None:
 
 
 def _check_address(upstream: Upstream) -> None:
-    check_url(upstream.url, private_network=upstream.private_network)
+    try:
+        check_url(upstream.url, private_network=upstream.private_network)
+    except EgressRefused as refused:
+        said = refused.detail[:1].upper() + refused.detail[1:].rstrip(".")
+        raise ValueError(
+            f"{said}. Give the whole address, such as https://mcp.example.com/mcp; for a server in "
+            "your own network, name that network under Network and protocol."
+        ) from refused
 
 
 def _check_networks(upstream: Upstream) -> None:

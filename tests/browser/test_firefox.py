@@ -1,14 +1,16 @@
 """Consent and its redirects in Firefox as well, which reads policies in its own way (#72)."""
 
+import contextlib
 import os
 import shutil
 import time
 from collections.abc import Iterator
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.browser.firefox import Firefox, firefox
-from tests.browser.stage import PASSWORD, Stage
+from tests.browser.firefox import Firefox, Refused, firefox
+from tests.browser.stage import CHATGPT_ID, CHATGPT_REDIRECT, PASSWORD, Stage
 
 AUTHORIZE = "button[name=allow]"
 
@@ -70,3 +72,75 @@ def test_firefox_loads_nothing_from_elsewhere_and_runs_the_pages_scripts(
     loaded = fox.script("return performance.getEntriesByType('resource').map(one => one.name)")
     assert loaded
     assert all(address.startswith(stage.url) for address in loaded), loaded
+
+
+def attempted(fox: Firefox) -> str:
+    """Return where Firefox wanted to go when it shows its own page about not getting there."""
+    address = urlsplit(fox.wait_for("about:neterror"))
+    return parse_qs(address.query)["u"][0]
+
+
+def test_firefox_takes_the_code_to_a_web_client(stage: Stage, fox: Firefox):
+    """There is no network here: the browser says where it could not go."""
+    fox.open(stage.authorize_url(CHATGPT_ID, CHATGPT_REDIRECT, "harbour", "fox-web"))
+    if "/accounts/login/" in fox.url:
+        fox.fill("input[name=login]", "lea")
+        fox.fill("input[name=password]", PASSWORD)
+        fox.click("form button[type=submit]")
+        fox.wait_for(f"{stage.url}/oauth/authorize")
+    with contextlib.suppress(Refused):
+        fox.click(AUTHORIZE)
+    wanted = attempted(fox)
+    assert wanted.startswith(f"{CHATGPT_REDIRECT}?")
+    assert parse_qs(urlsplit(wanted).query)["state"] == ["fox-web"]
+    assert parse_qs(urlsplit(wanted).query)["code"]
+
+
+def test_firefox_tells_a_client_that_the_person_said_no(stage: Stage, fox: Firefox):
+    redirect = f"{stage.client_url}/callback"
+    at_consent(stage, fox, redirect, "fox-no")
+    fox.click("button[name=deny]")
+    fox.wait_for(f"{redirect}?")
+    assert stage.client.answers[-1]["error"] == "access_denied"
+
+
+@pytest.fixture(scope="module")
+def administrator(stage: Stage, fox: Firefox) -> Firefox:
+    """Sign an administrator in, on a narrow screen."""
+    fox.command("WebDriver:SetWindowRect", {"width": 500, "height": 900})
+    fox.open(f"{stage.url}/accounts/login/")
+    fox.command("WebDriver:DeleteAllCookies")
+    fox.open(f"{stage.url}/accounts/login/?next=/connections/")
+    fox.fill("input[name=login]", "maria")
+    fox.fill("input[name=password]", PASSWORD)
+    fox.click("form button[type=submit]")
+    fox.wait_for(f"{stage.url}/connections/")
+    return fox
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "/",
+        "/servers/workspace/",
+        "/connections/",
+        "/connect/board/",
+        "/accounts/sessions/",
+        "/accounts/2fa/",
+        "/admin/",
+        "/admin/upstreams/upstream/add/",
+        "/admin/virtualmcp/virtualmcp/add/",
+        "/admin/socialaccount/socialapp/add/",
+    ],
+)
+def test_firefox_shows_every_kind_of_page_on_a_narrow_screen(
+    stage: Stage, administrator: Firefox, place: str
+):
+    fox = administrator
+    fox.open(f"{stage.url}{place}")
+    assert fox.url == f"{stage.url}{place}"
+    assert fox.script("return document.querySelectorAll('h1').length") == 1
+    wide, room = fox.script(
+        "const page = document.documentElement; return [page.scrollWidth, page.clientWidth]"
+    )
+    assert wide <= room

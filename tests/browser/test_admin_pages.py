@@ -1,0 +1,73 @@
+"""The administration in a real browser: accessible, in every look, and nothing by one slip."""
+
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.stage import Stage
+from tests.browser.test_accessibility import LOOKS, problems
+from tests.browser.test_sign_in_journey import fits
+
+PAGES = (
+    "",
+    "upstreams/upstream/",
+    "upstreams/upstream/add/",
+    "virtualmcp/virtualmcp/add/",
+    "virtualmcp/tooldefinition/",
+    "auth/user/",
+    "socialaccount/socialapp/add/",
+    "oauthserver/oauthclient/",
+    "oauthserver/serviceaccount/add/",
+    "gateway_site/auditevent/",
+)
+# Django's own widgets: the help of the two lists of groups, and the first column of inline tables.
+NOT_OURS = ("help-tooltip", '<th class="original">')
+
+
+def administration(stage: Stage, chair: Any) -> Page:
+    page: Page = chair.page()
+    page.goto(f"{stage.url}/accounts/login/?next=/admin/")
+    chair.sign_in(page, "maria")
+    page.wait_for_url("**/admin/")
+    return page
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_pages_of_the_administration_are_accessible(stage: Stage, seat: Any, shoot: Any, look: str):
+    chair = seat(**LOOKS[look])
+    page = administration(stage, chair)
+    found: list[str] = []
+    for place in PAGES:
+        page.goto(f"{stage.url}/admin/{place}")
+        found += chair.complaints
+        found += [one for one in problems(page) if not any(part in one for part in NOT_OURS)]
+        if not fits(page):
+            found.append(f"{page.url} has to be scrolled sideways")
+        name = place.strip("/").replace("/", "-") or "first"
+        shoot(page, f"admin-{name}-{look}", full_page=False)
+        # What axe and the camera write into the page is no doing of the page.
+        chair.complaints.clear()
+    assert found == []
+
+
+def test_people_are_not_signed_out_by_a_slip(stage: Stage, seat: Any, shoot: Any):
+    guest = stage.person()
+    theirs = seat()
+    tab = theirs.page()
+    tab.goto(f"{stage.url}/accounts/login/?next=/connections/")
+    theirs.sign_in(tab, guest)
+    tab.wait_for_url("**/connections/")
+    page = administration(stage, seat())
+    for answer in ("No, go back", "Yes, do it for 1 user"):
+        page.goto(f"{stage.url}/admin/auth/user/?q={guest}")
+        page.locator("input.action-select").check()
+        page.get_by_label("Action:").select_option("sign_out_everywhere")
+        page.get_by_role("button", name="Go", exact=True).click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Are you sure?")
+        assert problems(page) == []
+        shoot(page, "admin-are-you-sure", full_page=False)
+        page.get_by_text(answer).click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Users")
+        tab.reload()
+        assert ("/accounts/login/" in tab.url) == answer.startswith("Yes")
