@@ -93,8 +93,10 @@ KIND = re.compile(
     r'"((?:person|group|identity_provider|client|consent|token|upstream|account|vault|virtual_mcp'
     r"|site|configuration|definition|scim)\.[a-z_]+)\""
 )
-# Names of permissions and modules look alike.
-NOT_KINDS = re.compile(r"\.(urls|admin|signals|models|(add|change|delete|view)_[a-z]+)$")
+# Names of permissions, modules and models look alike.
+NOT_KINDS = re.compile(
+    r"\.(urls|admin|signals|models|consentrecord|(add|change|delete|view)_[a-z]+)$"
+)
 
 
 def kinds_in_code() -> set[str]:
