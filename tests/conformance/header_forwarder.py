@@ -1,4 +1,5 @@
-"""A forwarder that puts an ``Authorization`` header on every request of the official suite.
+"""A forwarder that puts an ``Authorization`` header on every request of the official suite, and
+sends each to the next of several nodes.
 
 The suite has no way to send a token. Everything else passes as it came, Host included: only
 the forwarder's own name is exchanged for the gateway's, so that the scenario which sends a
@@ -7,6 +8,9 @@ foreign Host or Origin still meets the gateway's rules.
 
 import asyncio
 import contextlib
+import itertools
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,10 +20,16 @@ _HOP_BY_HOP = {b"connection", b"keep-alive", b"transfer-encoding", b"te", b"upgr
 
 
 class HeaderForwarder:
-    """ASGI application that relays to ``target`` (an origin) with ``authorization`` added."""
+    """ASGI application that relays to ``target`` (an origin) with ``authorization`` added.
 
-    def __init__(self, target: str, authorization: str) -> None:
+    With ``nodes`` (origins), requests go there in turn, without any stickiness, and still name
+    ``target``; ``served`` are those that answered.
+    """
+
+    def __init__(self, target: str, authorization: str, nodes: Sequence[str] = ()) -> None:
         self._target = target.rstrip("/")
+        self._nodes = itertools.cycle(nodes or (self._target,))
+        self.served: Counter[str] = Counter()
         self._authorization = authorization.encode()
         self._clients: dict[asyncio.AbstractEventLoop, httpx.AsyncClient] = {}
 
@@ -58,9 +68,11 @@ class HeaderForwarder:
         loop = asyncio.get_running_loop()
         client = self._clients.setdefault(loop, httpx.AsyncClient(timeout=90, trust_env=False))
         query = scope["query_string"].decode()
+        node = next(self._nodes)
+        self.served[node] += 1
         request = client.build_request(
             scope["method"],
-            self._target + scope["path"] + (f"?{query}" if query else ""),
+            node + scope["path"] + (f"?{query}" if query else ""),
             headers=self._headers(scope),
             content=body,
         )

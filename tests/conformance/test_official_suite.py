@@ -1,14 +1,17 @@
 """The official conformance suite: against our upstream itself, and through the gateway.
 
-Through the gateway there are four cells: the suite's revision and the upstream's era. Each has
-a baseline that names what does not pass yet and why; a scenario that fails without standing
-there fails the test, and so does one that stands there and passes.
+Through the gateway there are four cells: the suite's revision and the upstream's era. The gateway
+is two processes there, and of the requests of a scenario one after the other meets each in turn. A
+cell has a baseline that names what does not pass yet and why; a scenario that fails without
+standing there fails the test, and so does one that stands there and passes.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from tests.conformance.header_forwarder import HeaderForwarder
@@ -17,7 +20,9 @@ from tests.conformance.upstream import app
 from tests.fakes.asgi_server import serve
 from tests.fakes.browser import Browser, walk_consent
 from tests.journeys.wire_client import WireClient
-from tests.running_gateway import RunningGateway, running_gateway
+from tests.running_gateway import RunningGateway, another_node, running_gateway
+from tests.virtualmcp.wire_client import META, modern_meta
+from tests.virtualmcp.wire_client import WireClient as StatelessClient
 
 pytestmark = [
     pytest.mark.npm,
@@ -26,6 +31,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The .* capability is deprecated"),
 ]
 
+# What may end either way where the suite sends requests to two processes within milliseconds.
+EITHER_WAY = {
+    "2025-11-25-to-modern": {
+        # The level set at one process is heard of in the other within half a second (without
+        # Redis), and a stateless upstream has to be told it with the call.
+        "tools-call-with-logging"
+    }
+}
 REVISIONS = ["2025-11-25", "2026-07-28"]
 ERAS = ["legacy", "modern"]
 USER, PASSWORD = "conformance", "correct horse battery 7"
@@ -34,9 +47,10 @@ REDIRECT = "http://127.0.0.1:33418/callback"
 
 @dataclass
 class Rig:
-    """A gateway over the conformance upstream, and one token for each of its servers."""
+    """A gateway of two processes over the conformance upstream, and one token for each server."""
 
     gateway: RunningGateway
+    nodes: tuple[str, str]
     upstream: str
     tokens: dict[str, str]
 
@@ -65,17 +79,33 @@ def token_for(endpoint: str, browser: Browser) -> str:
     return client.exchange(redirect).access_token
 
 
+def use(node: RunningGateway, era: str, token: str) -> None:
+    """Have a process open its session upstream: the suite gives some calls half a second."""
+    host = urlsplit(node.url).netloc
+    with httpx.Client(
+        base_url=node.listening, headers={"host": host}, timeout=60, trust_env=False
+    ) as http:
+        meta = modern_meta(**{META + "clientCapabilities": {}})
+        params = {"name": "test_simple_text", "arguments": {}}
+        answer = StatelessClient(http, era, token).modern("tools/call", params, meta=meta)
+        assert answer.status_code == 200, answer.text
+
+
 @pytest.fixture(scope="module")
 def rig() -> Iterator[Rig]:
-    """Run the upstream and a gateway in front of it."""
+    """Run the upstream and both processes of a gateway in front of it."""
     password = {"PASSWORD_OF_THE_USER": PASSWORD}
     with (
         serve(app(), lifespan=True) as base,
         running_gateway(configuration(f"{base}/mcp"), environment=password) as gw,
+        another_node(gw) as second,
     ):
         browser = Browser((REDIRECT,))
         tokens = {era: token_for(gw.endpoint(era), browser) for era in ERAS}
-        yield Rig(gw, f"{base}/mcp", tokens)
+        for node in (gw, second):
+            for era, token in tokens.items():
+                use(node, era, token)
+        yield Rig(gw, (gw.listening, second.listening), f"{base}/mcp", tokens)
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
@@ -91,11 +121,16 @@ def test_the_upstream_itself_scores_full_marks(rig: Rig, revision: str, tmp_path
 def test_through_the_gateway_everything_passes_but_what_the_baseline_names(
     rig: Rig, revision: str, era: str, tmp_path: Path
 ) -> None:
-    forwarder = HeaderForwarder(rig.gateway.url, f"Bearer {rig.tokens[era]}")
+    forwarder = HeaderForwarder(rig.gateway.url, f"Bearer {rig.tokens[era]}", rig.nodes)
     with serve(forwarder) as base:
         verdicts = run_suite(revision, f"{base}/v1/mcp/{era}", tmp_path)
     passed = sum(verdict.passed for verdict in verdicts.values())
     print(f"{revision} through the gateway to a {era} upstream: {passed}/{len(verdicts)}")
     assert len(verdicts) == FULL_MARKS[revision]
-    said = differences(verdicts, baseline(f"{revision}-to-{era}"))
+    cell = f"{revision}-to-{era}"
+    either_way = EITHER_WAY.get(cell, set())
+    decided = {name: one for name, one in verdicts.items() if name not in either_way}
+    said = differences(decided, baseline(cell))
     assert not said, "\n".join(said)
+    first, second = (forwarder.served[node] for node in rig.nodes)
+    assert abs(first - second) <= 1

@@ -48,6 +48,7 @@ MAP: dict[str, tuple[str, ...]] = {
         "an_upstreams_signature_is_replaced_and_its_other_meta_keys_stay",
     ),
     "a8": _in("journeys/test_servers_and_nodes", "two_nodes_on_postgresql_are_one_gateway")
+    + _SUITE
     + _in(
         "virtualmcp/test_endpoint_sessions", "a_stateless_request_ignores_a_session_and_gets_none"
     ),
