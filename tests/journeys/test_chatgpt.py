@@ -127,6 +127,25 @@ def test_a_token_of_one_server_is_refused_by_another_with_a_challenge(
     assert challenge["scope"] == "mcp:tools"
 
 
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+def test_what_chatgpt_tells_of_a_conversation_reaches_the_tool_and_its_headers_do_not(
+    world: World, person: Person, chatgpt: ChatGptDocuments, era: str
+) -> None:
+    # Correlation only: the members of a request belong to the tool, headers end at the gateway.
+    client = connect(
+        ChatGptClient(world.gateway.endpoint("modern-alone"), chatgpt, era=era), person
+    )
+    client.open()
+    told = {"openai/locale": "de-DE", "openai/subject": "v1/s", "openai/session": "v1/c"}
+    params = {"name": "headers", "arguments": {}, "_meta": told}
+    client.rpc("tools/call", params, X_Openai_Subject="v1/s", X_Openai_Session="v1/c")
+    asked = world.modern.calls("tools/call")[-1]["params"]["_meta"]
+    assert {name: asked[name] for name in told} == told
+    seen = world.modern.last_headers("tools/call")
+    assert not [name for name in seen if "openai" in name]
+    assert "openai" not in seen.get("user-agent", "")
+
+
 def test_a_lost_refresh_answer_is_given_again_but_an_old_token_ends_the_family(
     world: World, person: Person, chatgpt: ChatGptDocuments
 ) -> None:
