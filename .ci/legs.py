@@ -280,7 +280,8 @@ def suite(leg: Leg) -> None:
 def npm(leg: Leg) -> None:
     """The official TypeScript clients and the conformance suite."""
     npm_packages("npm")
-    pytest(leg, "-m", "npm")
+    # Two files at a time: each starts a gateway of its own.
+    pytest(leg, "-m", "npm", "-n", "2", "--dist", "loadfile")
 
 
 def browser(leg: Leg) -> None:
