@@ -29,6 +29,7 @@ _EXPIRY = f"{_AS}clients_and_expiry.py::test_"
 _ATTACKS = f"{_CONNECT}attacks.py::test_"
 _TWO = f"{_CONNECT}two_browsers.py::test_"
 _SESSIONS_PAGE = "tests/gateway_site/test_people_sessions.py::test_"
+_UNDER_WAY = "tests/gateway_site/test_withdrawn_under_way.py::test_withdrawn_"
 _FLOW = f"{_CONNECT}flow.py::test_"
 
 # 4A: metadata of the authorization server and the protected resources.
@@ -274,6 +275,7 @@ TOKENS: dict[str, tuple[str, ...]] = {
     "#93": (
         f"{_CODES}a_replayed_code_ends_what_it_issued",
         f"{_CODES}a_replayed_code_ends_rotated_successors_too",
+        f"{_CODES}who_repeats_a_used_code_makes_no_more_work_than_once",
     ),
     "#94": (
         f"{_CODES}a_made_up_code_is_refused_and_revokes_nothing",
@@ -303,7 +305,10 @@ TOKENS: dict[str, tuple[str, ...]] = {
         f"{_CLIENTS}a_body_that_is_no_plain_form_is_refused",
         f"{_CLIENTS}credentials_in_the_url_are_not_read",
     ),
-    "#103": (f"{_CODES}answers_are_never_stored_by_caches",),
+    "#103": (
+        f"{_CODES}answers_are_never_stored_by_caches",
+        f"{_AS}no_secret_is_told.py::test_s6_no_secret_of_a_clients_life_is_logged_or_audited",
+    ),
     "#104": (f"{_REFRESH}a_refresh_token_used_after_its_successor_ends_the_family",),
     "#105": (
         f"{_REFRESH}a_lost_answer_is_given_again",
@@ -350,6 +355,9 @@ RESOURCE_SERVER: dict[str, tuple[str, ...]] = {
         "test_119_switching_a_person_off_ends_sessions_and_tokens_for_good",
         f"{_GATE}expired_tokens_and_those_of_disabled_people_and_clients_are_refused",
         f"{_BEARER}ending_tokens_is_felt_at_once",
+        f"{_UNDER_WAY}before_the_token_is_made",
+        f"{_UNDER_WAY}while_the_token_is_written",
+        f"{_UNDER_WAY}while_a_person_agrees",
     ),
     "#120": (
         f"{_GATE}a_token_of_another_server_is_refused_with_this_ones_challenge",
