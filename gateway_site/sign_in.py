@@ -6,20 +6,31 @@ the provider says it has verified, so that an address somebody merely typed ther
 account here (account pre-hijacking).
 """
 
+import logging
 from typing import Any
 
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.account.models import EmailAddress
+from allauth.core.exceptions import ImmediateHttpResponse
 from allauth.mfa.adapter import DefaultMFAAdapter
 from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
+from allauth.socialaccount.helpers import complete_social_login
+from allauth.socialaccount.models import SocialAccount, SocialApp
+from allauth.socialaccount.providers.base.constants import AuthProcess
 from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied
+from django.db import IntegrityError, transaction
 from django.db.models import Q
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 
 from gateway_site.identity import arrival, outbound
 from gateway_site.identity.provider_facts import facts_of
 from upstreams import token_vault
 
+logger = logging.getLogger(__name__)
+
+# Others who arrive at the very same moment, in a row.
+_MOST_ROUNDS = 5
 SEALED_SECRET = "sealed_secret"  # noqa: S105
 MFA_OWNER = "mfa"
 
@@ -86,6 +97,53 @@ class SocialAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
             ImmediateHttpResponse: the page that says why not.
         """
         arrival.check(request, sociallogin)
+        by_address = sociallogin._did_authenticate_by_email
+        if by_address and sociallogin.state.get("process") == AuthProcess.LOGIN:
+            self._connect_once(request, sociallogin)
+
+    @staticmethod
+    @transaction.atomic
+    def _connect_once(request: HttpRequest, sociallogin: Any) -> None:
+        """Connect a person who was found by their address, unless another browser just did."""
+        _one_after_the_other()
+        account = sociallogin.account
+        known = SocialAccount.objects.filter(provider=account.provider, uid=account.uid).first()
+        if known is None:
+            sociallogin._accept_login(request)
+        else:
+            sociallogin.account, sociallogin.user = known, known.user
+        sociallogin._did_authenticate_by_email = None
+
+    def is_auto_signup_allowed(self, request: HttpRequest, sociallogin: Any) -> bool:
+        """Let a new person in, unless they came by another browser since they were looked for.
+
+        Raises:
+            ImmediateHttpResponse: they did, and are signed in.
+        """
+        if self.is_known(sociallogin):
+            raise ImmediateHttpResponse(arrive_again(request, sociallogin))
+        return bool(super().is_auto_signup_allowed(request, sociallogin))
+
+    def save_user(self, request: HttpRequest, sociallogin: Any, form: Any = None) -> Any:
+        """Store a new person whole, or find who was stored at the same moment.
+
+        Raises:
+            ImmediateHttpResponse: somebody with this identity, address or name was faster.
+        """
+        try:
+            with transaction.atomic():
+                _one_after_the_other()
+                if not self.is_known(sociallogin):
+                    return super().save_user(request, sociallogin, form)
+        except IntegrityError:
+            logger.info("a first sign-in met another change of people; it is gone through again")
+        raise ImmediateHttpResponse(arrive_again(request, sociallogin))
+
+    def is_known(self, sociallogin: Any) -> bool:
+        """Tell whether a first sign-in is of somebody who has an account by now."""
+        account = sociallogin.account
+        known = SocialAccount.objects.filter(provider=account.provider, uid=account.uid)
+        return known.exists() or self.authenticate_by_email(sociallogin) is not None
 
     def on_authentication_error(
         self,
@@ -113,6 +171,26 @@ class SocialAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
             if person is not None:
                 return person, address.email
         return None
+
+
+def _one_after_the_other() -> None:
+    """Have first sign-ins wait for each other, whichever provider they come by."""
+    list(SocialApp.objects.select_for_update().order_by("pk").values_list("pk"))
+
+
+def arrive_again(request: HttpRequest, sociallogin: Any) -> HttpResponse:
+    """Go through a first sign-in once more, with what nobody has stored in between.
+
+    Raises:
+        PermissionDenied: it does not end.
+    """
+    sociallogin.rounds = getattr(sociallogin, "rounds", 0) + 1
+    if sociallogin.rounds > _MOST_ROUNDS:
+        raise PermissionDenied("Your account could not be made just now. Please sign in again.")
+    for row in (sociallogin.user, sociallogin.account, *sociallogin.email_addresses):
+        row.pk, row._state.adding = None, True
+    answer: HttpResponse = complete_social_login(request, sociallogin)
+    return answer
 
 
 def _owner_of(email: str) -> User | None:

@@ -7,6 +7,7 @@ from django.urls import include, path, re_path
 from consent.authorization_view import ConsentView
 from gateway_site import metrics, people_pages, rest_api, site_views
 from gateway_site.identity import provider_choice
+from gateway_site.identity import views as identity_views
 from gateway_site.scim import views as scim_views
 from oauthserver.urls import discovery_urlpatterns, protocol_urlpatterns
 
@@ -20,6 +21,7 @@ account_urlpatterns = [
     ),
     path("accounts/sessions/", people_pages.sessions, name="people_sessions"),
     path("accounts/choose/", provider_choice.choose, name="choose_provider"),
+    path("accounts/3rdparty/signup/", identity_views.signup),
     path("accounts/", include("allauth.urls")),
 ]
 

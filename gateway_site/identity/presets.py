@@ -207,12 +207,17 @@ _PRESETS = (
         issuer="https://{}.authkit.app",
         asks_for="AuthKit subdomain",
         example="contoso",
-        groups_claim="role",
+        groups_claim="",
         notes=(
             "Make an OAuth application under Connect.",
-            "Which claim holds roles depends on the template set there: see it with Test sign-in.",
+            "Its documentation names no claim with roles or groups in ID token or UserInfo: use "
+            "the administration, the file or SCIM for them. If Test sign-in shows you one, name "
+            "it under Claim with groups.",
         ),
-        sources=("https://workos.com/docs/reference/workos-connect",),
+        sources=(
+            "https://workos.com/docs/reference/workos-connect/authorize",
+            "https://workos.com/docs/authkit/connect/token-claims",
+        ),
     ),
     Preset(
         key="logto",
@@ -236,7 +241,8 @@ _PRESETS = (
         groups_claim="public_metadata.groups",
         notes=(
             "Make an OAuth application with the scope public_metadata, and keep a list called "
-            "groups in people's public metadata.",
+            "groups in people's public metadata. The scope is documented; where UserInfo shows the "
+            "metadata is not verified, so look with Test sign-in first.",
         ),
         sources=("https://clerk.com/docs/advanced-usage/clerk-idp",),
     ),

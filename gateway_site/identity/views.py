@@ -4,8 +4,10 @@ from typing import Any
 
 from allauth.account.internal.decorators import login_not_required
 from allauth.socialaccount.helpers import render_authentication_error
+from allauth.socialaccount.internal.flows.signup import get_pending_signup
 from allauth.socialaccount.models import SocialApp
 from allauth.socialaccount.providers.oauth2.views import OAuth2CallbackView, OAuth2LoginView
+from allauth.socialaccount.views import signup as library_signup
 from django.http import Http404, HttpRequest, HttpResponse
 
 from gateway_site.identity.errors import ProviderFault
@@ -52,6 +54,21 @@ def callback(request: HttpRequest, provider_id: str) -> HttpResponse:
         raise Http404 from failure
     except ProviderFault as fault:
         return _failed(request, adapter, fault)
+    return answer
+
+
+@login_not_required  # type: ignore[untyped-decorator]
+def signup(request: HttpRequest) -> HttpResponse:
+    """Show why a new account cannot be made by itself, unless it exists by now.
+
+    Who came at the same moment by another browser has taken the address; that is no conflict.
+    """
+    from gateway_site import sign_in
+
+    pending = get_pending_signup(request)
+    if pending is not None and sign_in.SocialAccountAdapter(request).is_known(pending):
+        return sign_in.arrive_again(request, pending)
+    answer: HttpResponse = library_signup(request)
     return answer
 
 

@@ -105,12 +105,6 @@ SHAPES: dict[str, tuple[str, dict[str, Any], dict[str, Any] | None, str]] = {
         {"sub": "s-1", "email": "ada@contoso.com", "email_verified": "true"},
         "staff",
     ),
-    "workos": (
-        "workos",
-        {"email": "ada@contoso.com", "email_verified": True, "org_id": "org_1", "role": "staff"},
-        None,
-        "staff",
-    ),
     "logto": (
         "logto",
         {"email": "ada@contoso.com", "email_verified": True, "roles": ["staff"], "username": "ada"},
