@@ -640,6 +640,10 @@ MAP: dict[str, tuple[str, ...]] = {
     ),
     "2.4.1": _in(
         "virtualmcp/test_calls", "a_question_is_relayed_with_our_seal_in_the_place_of_the_state"
+    )
+    + _in(
+        "journeys/test_questions_over_nodes",
+        "when_the_process_that_holds_calls_is_killed_each_ends_as_promised",
     ),
     "2.4.2": _in(
         "virtualmcp/test_questions_across_eras", "round_follows_round_and_the_tool_runs_once"
@@ -653,6 +657,10 @@ MAP: dict[str, tuple[str, ...]] = {
         "a_retry_that_comes_twice_gets_the_same_outcome_and_nothing_is_posted_twice",
         "a_call_nobody_comes_back_to_is_taken_back_at_the_upstream",
         "only_so_many_calls_are_parked_for_one_person",
+    )
+    + _in(
+        "journeys/test_questions_over_nodes",
+        "when_the_process_that_holds_calls_is_killed_each_ends_as_promised",
     ),
     "2.4.4": _in(
         "journeys/test_questions_over_nodes",
