@@ -18,6 +18,7 @@ from django.urls import reverse
 
 # In the session: when the person proved at their provider who they are (Unix time; 0 unknown).
 PROVED_AT: Final = "identity.proved_at"
+_ARRIVED_SECONDS: Final = 600
 _MODELS: Final = {
     "auth_user",
     "auth_group",
@@ -56,6 +57,20 @@ def is_fresh(request: HttpRequest) -> bool:
     """Tell whether the sign-in is recent enough for sensitive changes."""
     minutes = settings.GATEWAY_SENSITIVE_MINUTES
     return not minutes or time.time() - signed_in_at(request) < minutes * 60
+
+
+def may_add_factors(request: HttpRequest) -> bool:
+    """Tell whether a person may add a second factor now: who sits at an open browser may not.
+
+    The library asks who has a password or a factor already. Of the others a sign-in at their
+    provider has to be fresh; where that does not say when it was, coming from there counts.
+    """
+    if get_reauthentication_flows(request.user) or is_fresh(request):
+        return True
+    if request.session.get(PROVED_AT) != 0:
+        return False
+    records = get_authentication_records(request, request.user)
+    return any(time.time() - float(record.get("at", 0)) < _ARRIVED_SECONDS for record in records)
 
 
 def way_to_freshness(request: HttpRequest) -> str:

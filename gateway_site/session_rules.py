@@ -14,6 +14,7 @@ from django.contrib.auth import logout
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 
+from gateway_site.fresh_sign_in import may_add_factors, way_to_freshness
 from gateway_site.identity.arrival import SIGN_IN_UNTIL
 from gateway_site.page_context import second_factor_required
 from gateway_site.two_way_middleware import TwoWayMiddleware
@@ -21,7 +22,8 @@ from gateway_site.two_way_middleware import TwoWayMiddleware
 NOTE_EVERY = 300.0
 _NOTED = "session_noted_at"
 # Where somebody without the required second factor may go: to add one, or to leave.
-_OPEN_PATHS = ("/accounts/2fa/", "/accounts/logout/", "/accounts/reauthenticate/", "/static/")
+_FACTOR_PATHS = "/accounts/2fa/"
+_OPEN_PATHS = (_FACTOR_PATHS, "/accounts/logout/", "/accounts/reauthenticate/", "/static/")
 
 
 class SessionRulesMiddleware(TwoWayMiddleware):
@@ -52,6 +54,9 @@ def _apply(request: HttpRequest) -> HttpResponse | None:
         UserSession.objects.create_from_request(request)
     if needs_second_factor(request) and not request.path.startswith(_OPEN_PATHS):
         return HttpResponseRedirect(reverse("mfa_activate_totp"))
+    adds = request.path.startswith(_FACTOR_PATHS) and request.path != _FACTOR_PATHS
+    if adds and not may_add_factors(request):
+        return HttpResponseRedirect(way_to_freshness(request))
     return None
 
 

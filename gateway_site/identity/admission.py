@@ -38,8 +38,8 @@ def refusal_of_leftover(claims: dict[str, Any], since: float) -> Refusal | None:
         return Refusal(
             "no_auth_time",
             "Your identity provider does not say when you signed in there (auth_time), so this "
-            "does not count as signing in again. Ask its administrator to add that claim, or add "
-            "a security key or an authenticator app to your account here.",
+            "does not count as signing in again. Ask its administrator to add that claim, or sign "
+            "out, sign in and add a security key or an authenticator app within ten minutes.",
         )
     if at < since - LEEWAY:
         return Refusal(
