@@ -32,7 +32,22 @@ LEG_SECONDS = 1200
 WORKERS = str((os.cpu_count() or 2) + 1)
 # What goes through the cache or the channel layer; the journeys start processes of their own.
 TESTS_WITH_REDIS = (
-    *(f"tests/{room}" for room in ("gateway_site", "virtualmcp", "oauthserver", "consent")),
+    *(f"tests/{room}" for room in ("virtualmcp", "oauthserver", "consent")),
+    *(
+        f"tests/gateway_site/test_{name}.py"
+        for name in (
+            "backchannel_logout",
+            "change_feed",
+            "identity_recheck",
+            "openid_sign_in",
+            "people_sessions",
+            "production_server",
+            "saml_single_logout",
+            "scim_limits",
+            "sign_in",
+            "withdrawn_under_way",
+        )
+    ),
     "tests/journeys/test_servers_and_nodes.py",
 )
 
