@@ -9,6 +9,7 @@ KINDS: dict[str, str] = {
     "person.provider_failed": "A sign-in at an identity provider failed",
     "person.signed_out_by_provider": "An identity provider signed a person out",
     "person.recheck_refused": "An identity provider no longer lets a person in",
+    "person.sign_in_asked": "An identity provider wants a person to sign in again",
     "person.role_changed": "An identity provider gave or took the right to administer",
     "person.groups_synchronised": "Groups followed the identity provider",
     "person.groups_unknown": "An identity provider did not name somebody's groups",

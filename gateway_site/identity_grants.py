@@ -23,7 +23,7 @@ from gateway_site import token_renewal
 from gateway_site.identity.provider import OpenIdProvider
 from gateway_site.identity.provider_facts import facts_of
 from gateway_site.models import IdentityGrant
-from gateway_site.token_renewal import RenewalRequest
+from gateway_site.token_renewal import Outcome, Renewal, RenewalRequest
 from upstreams import token_vault
 from upstreams.enterprise_identity import (
     SignInWay,
@@ -108,6 +108,8 @@ def remember(
         "sealed_tokens": _sealed(user_id, provider, tokens),
         "ends": ends,
         "renewing_until": None,
+        "answer_lost": False,
+        "sign_in_asked": False,
     }
     found = IdentityGrant.objects.filter(user_id=user_id, provider=provider)
     if not found.update(**values, version=F("version") + 1):
@@ -197,7 +199,7 @@ def _renewed(grant: IdentityGrant, kind: str) -> IdentityGrant | None:
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
         if lease(grant):
-            _ask(grant, request)
+            redeem(grant, request)
         fresh = IdentityGrant.objects.filter(pk=grant.pk).first()
         if fresh is None or fresh.version != grant.version or fresh.renewing_until is None:
             return fresh if fresh is not None and _alive(fresh, kind) else None
@@ -212,24 +214,35 @@ def lease(grant: IdentityGrant) -> bool:
     return bool(mine.update(renewing_until=timezone.now() + LEASE))
 
 
-def _ask(grant: IdentityGrant, request: RenewalRequest) -> None:
-    """Redeem the refresh token and keep what came, or give the lease back.
+def redeem(grant: IdentityGrant, request: RenewalRequest) -> Renewal | None:
+    """Redeem the refresh token of a leased grant; keep what came, or give the lease back.
 
     A sign-in that came meanwhile, or the end of the person's access, is stronger than what the
-    renewal brings: it is kept only in the place of what it renewed.
+    renewal brings: None then, and nothing is kept. A refresh token that is refused after an answer
+    was lost says nothing of the person: the provider may have given another one in its place.
     """
     held = IdentityGrant.objects.filter(pk=grant.pk, version=grant.version)
-    answer = token_renewal.ask(request).answer
-    raw = str((answer or {}).get("id_token") or "")
-    claims = claims_in(raw)
-    # OpenID Connect Core 12.2: the same person, or nobody.
-    if answer is None or (raw and str(claims.get("sub", "")) != grant.subject):
-        held.update(renewing_until=None)
-        return
-    keep(grant, request, answer)
+    # A lease that ran out is that of a process which did not live to see the answer.
+    left = grant.renewing_until is not None and grant.renewing_until < timezone.now()
+    renewal = token_renewal.ask(request)
+    if renewal.answer is not None and not _is_anothers(grant, renewal.answer):
+        return renewal if _keep(grant, request, renewal.answer) else None
+    if renewal.answer is not None:
+        logger.warning("%s answered a renewal with another person's token", grant.provider)
+        renewal = Renewal(Outcome.LOST)
+    lost = grant.answer_lost or left or renewal.outcome is Outcome.LOST
+    if renewal.outcome is Outcome.REFUSED and lost:
+        renewal = Renewal(Outcome.SIGN_IN)
+    return renewal if held.update(renewing_until=None, answer_lost=lost) else None
 
 
-def keep(grant: IdentityGrant, request: RenewalRequest, answer: dict[str, Any]) -> bool:
+def _is_anothers(grant: IdentityGrant, answer: dict[str, Any]) -> bool:
+    """Tell whether a renewal is for somebody else (OpenID Connect Core 12.2)."""
+    raw = str(answer.get("id_token") or "")
+    return bool(raw) and str(claims_in(raw).get("sub", "")) != grant.subject
+
+
+def _keep(grant: IdentityGrant, request: RenewalRequest, answer: dict[str, Any]) -> bool:
     """Keep what a renewal brought in the place of what it renewed; False if that is gone."""
     now, life = int(time.time()), answer.get("expires_in")
     raw = str(answer.get("id_token") or "")
@@ -244,9 +257,8 @@ def keep(grant: IdentityGrant, request: RenewalRequest, answer: dict[str, Any]) 
     }
     sealed = _sealed(grant.user_id, grant.provider, tokens)
     held = IdentityGrant.objects.filter(pk=grant.pk, version=grant.version)
-    return bool(
-        held.update(sealed_tokens=sealed, ends=ends, version=F("version") + 1, renewing_until=None)
-    )
+    fresh = {"sealed_tokens": sealed, "ends": ends, "renewing_until": None, "answer_lost": False}
+    return bool(held.update(**fresh, version=F("version") + 1))
 
 
 def reseal() -> int:

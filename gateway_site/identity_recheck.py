@@ -22,14 +22,21 @@ from django.db.models import Exists, F, OuterRef, Q
 from django.utils import timezone
 from oauth2_provider.models import get_access_token_model
 
-from gateway_site import audit_trail, identity_grants, people_actions, token_renewal
+from gateway_site import (
+    audit_trail,
+    identity_grants,
+    people_actions,
+    people_sessions,
+    token_renewal,
+)
 from gateway_site.identity import arrival, discovery, outbound
-from gateway_site.identity.admission import refusal_of
+from gateway_site.identity.admission import groups_are_unknown, refusal_on_renewal
 from gateway_site.identity.errors import ProviderFault
 from gateway_site.identity.id_tokens import Expected
 from gateway_site.identity.provider import OpenIdProvider, together
 from gateway_site.identity.provider_facts import ProviderFacts, facts_of
 from gateway_site.models import IdentityGrant
+from gateway_site.token_renewal import Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +44,8 @@ EVERY_SECONDS: Final = 30
 # A provider that could not be asked is asked again so much later.
 AGAIN: Final = timedelta(minutes=2)
 MOST_AT_ONCE: Final = 100
+# Providers that the log already says of that they name no groups.
+_told: set[str] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +87,9 @@ def _due(facts: ProviderFacts) -> list[IdentityGrant]:
     # Sign-ins from before the provider was to be asked have no date; they have tokens only where
     # an upstream needed them.
     due = Q(recheck_at__lte=now) | Q(recheck_at__isnull=True)
-    grants = IdentityGrant.objects.filter(due, provider=facts.id, user__is_active=True)
+    grants = IdentityGrant.objects.filter(
+        due, provider=facts.id, user__is_active=True, sign_in_asked=False
+    )
     live = grants.filter(Exists(tokens) | Exists(sessions)).select_related("user")
     return list(live.order_by(F("recheck_at").asc(nulls_first=True))[:MOST_AT_ONCE])
 
@@ -100,19 +111,21 @@ def _ask(app: SocialApp, facts: ProviderFacts, grant: IdentityGrant) -> bool:
         return False
     if not identity_grants.lease(grant):
         return False
-    renewal = token_renewal.ask(request)
-    if renewal.answer is not None:
-        current = identity_grants.keep(grant, request, renewal.answer)
-    else:
-        current = IdentityGrant.objects.filter(pk=grant.pk, version=grant.version).exists()
-    if not current:
-        # A sign-in came meanwhile, which says more, or the person's access ended.
+    renewal = identity_grants.redeem(grant, request)
+    if renewal is None:
+        return True
+    if renewal.outcome is Outcome.SIGN_IN:
+        _ask_for_sign_in(grant, facts)
         return True
     try:
         said = _verdict(app, facts, grant, renewal)
     except ProviderFault as fault:
         logger.warning("%s could not be asked about somebody: %s", facts.id, fault)
         said = None
+    version = grant.version + (1 if renewal.outcome is Outcome.RENEWED else 0)
+    if not IdentityGrant.objects.filter(pk=grant.pk, version=version).exists():
+        # A sign-in came meanwhile, which says more, or the person's access ended.
+        return True
     if isinstance(said, _Over):
         _end(grant.user, facts, said)
         return True
@@ -130,7 +143,7 @@ def _verdict(
     Raises:
         ProviderFault: what it says is not to be believed.
     """
-    if renewal.refused:
+    if renewal.outcome is Outcome.REFUSED:
         return _Over("refused")
     if renewal.answer is None:
         return None
@@ -138,8 +151,19 @@ def _verdict(
     if not data:
         # The sign-in is good; of groups and domain it says nothing.
         return {}
-    refusal = refusal_of(facts, together(data), arrival.group_claim(facts, data))
-    return _Over(refusal.reason) if refusal is not None else data
+    groups = arrival.group_claim(facts, data)
+    refusal = refusal_on_renewal(facts, data, together(data), groups)
+    if refusal is not None:
+        return _Over(refusal.reason)
+    if groups_are_unknown(facts, data, groups):
+        if facts.id not in _told:
+            _told.add(facts.id)
+            logger.warning(
+                "%s names no groups when it renews a sign-in: they change at the next sign-in only",
+                facts.id,
+            )
+        return {}
+    return data
 
 
 def _claims(
@@ -158,6 +182,23 @@ def _claims(
         # Core 12.2 and 5.3.2.
         raise ProviderFault("The provider answered about another person.")
     return data
+
+
+def _ask_for_sign_in(grant: IdentityGrant, facts: ProviderFacts) -> None:
+    """Have a person sign in again of whom the provider said neither yes nor no without them.
+
+    Their clients get no new tokens before that (``sign_in_age``), but keep what was granted.
+    """
+    held = IdentityGrant.objects.filter(pk=grant.pk, version=grant.version)
+    if not held.update(sealed_tokens={}, ends={}, sign_in_asked=True, version=F("version") + 1):
+        return
+    audit_trail.record(
+        "person.sign_in_asked",
+        user=grant.user,
+        target=grant.user.get_username(),
+        details={"provider": facts.id},
+    )
+    people_sessions.end_all(grant.user)
 
 
 def _end(person: User, facts: ProviderFacts, over: _Over) -> None:

@@ -177,6 +177,10 @@ class IdentityGrant(models.Model):
     ends = models.JSONField(default=dict)
     version = models.PositiveIntegerField(default=1)
     renewing_until = models.DateTimeField(null=True)
+    # The provider may have used up the refresh token, but its answer did not arrive.
+    answer_lost = models.BooleanField(default=False, db_default=False)
+    # It wants to see the person, or may: their clients get no new tokens before they signed in.
+    sign_in_asked = models.BooleanField(default=False, db_default=False)
     # When the provider is asked next whether the person may still come in (identity_recheck).
     recheck_at = models.DateTimeField(null=True, db_index=True)
 

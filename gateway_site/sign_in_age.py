@@ -11,6 +11,7 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 
 from gateway_site.identity.provider_facts import facts_of
+from gateway_site.models import IdentityGrant
 
 # A sign-in by a provider is written down in two places, not at the same instant.
 _SAME_SIGN_IN = timedelta(minutes=1)
@@ -26,9 +27,21 @@ def why_sign_in_again(user: User) -> str:
     if latest is None:
         return ""
     app = SocialApp.objects.filter(provider_id=latest.provider).first()
-    days = facts_of(app).sign_in_days if app is not None else 0
-    if not days or timezone.now() - latest.last_login <= timedelta(days=days):
+    if app is None:
+        return ""
+    facts = facts_of(app)
+    days = facts.sign_in_days
+    old = bool(days) and timezone.now() - latest.last_login > timedelta(days=days)
+    asked = bool(facts.recheck_minutes) and _is_asked_for(user, facts.id)
+    if not (old or asked):
         return ""
     if user.last_login is not None and user.last_login > latest.last_login + _SAME_SIGN_IN:
         return ""
-    return f"The person has to sign in again: that is asked for every {days} days."
+    if old:
+        return f"The person has to sign in again: that is asked for every {days} days."
+    return "The person has to sign in again: the identity provider wants to see them."
+
+
+def _is_asked_for(user: User, provider: str) -> bool:
+    asked = IdentityGrant.objects.filter(user_id=user.pk, provider=provider, sign_in_asked=True)
+    return bool(asked.exists())

@@ -4,12 +4,13 @@ import json
 import logging
 import time
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import Any, Final
 
 import requests
 from allauth.socialaccount.models import SocialApp
 from django.conf import settings
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError
 
 from gateway_site.identity import discovery, outbound
 from gateway_site.identity.errors import ProviderFault
@@ -22,6 +23,9 @@ logger = logging.getLogger(__name__)
 # A request is over before the lease of the grant that it renews.
 REQUEST_SECONDS: Final = 25.0
 MAX_ANSWER: Final = 256 * 1024
+# Entra ID's suberrors of invalid_grant: the sign-in is good, but the person has to do something,
+# such as a second factor that Conditional Access began to ask for.
+_PERSON_HAS_TO_ACT: Final = ("basic_action", "additional_action", "message_only")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +37,26 @@ class RenewalRequest:
     auth: tuple[str, str] | None = field(repr=False)
 
 
+class Outcome(Enum):
+    """What came of a request for a renewal."""
+
+    RENEWED = auto()
+    # This sign-in is over (``invalid_grant``).
+    REFUSED = auto()
+    # The person has to come to the provider; whether they still may is not said.
+    SIGN_IN = auto()
+    # The provider may have used up the refresh token, but its answer did not arrive.
+    LOST = auto()
+    # It was not reached, or refused the gateway and not the person.
+    NOT_ASKED = auto()
+
+
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """What came of it.
+    """The outcome, with the token answer where it is ``RENEWED``."""
 
-    Attributes:
-        answer: the token answer, None if there was none.
-        refused: the provider said that this sign-in is over (``invalid_grant``); with neither,
-            it could not be asked, or not properly.
-    """
-
+    outcome: Outcome
     answer: dict[str, Any] | None = field(default=None, repr=False)
-    refused: bool = False
 
 
 def request_for(provider: str, refresh_token: str) -> RenewalRequest | None:
@@ -93,20 +105,33 @@ def ask(request: RenewalRequest) -> Renewal:
             while chunk := response.raw.read1(MAX_ANSWER, decode_content=False):
                 body += chunk
                 if len(body) > MAX_ANSWER or time.monotonic() - began > REQUEST_SECONDS:
-                    return Renewal()
+                    return Renewal(Outcome.LOST)
             return _read(response.status_code, json.loads(body))
     except (requests.RequestException, HTTPError, OSError) as failure:
         logger.warning("a sign-in could not be renewed: %s", type(failure).__name__)
+        if _was_not_sent(failure):
+            return Renewal(Outcome.NOT_ASKED)
     except (ValueError, RecursionError):
         logger.warning("a sign-in could not be renewed: the answer is not JSON")
     finally:
         session.close()
-    return Renewal()
+    return Renewal(Outcome.LOST)
+
+
+def _was_not_sent(failure: Exception) -> bool:
+    if isinstance(failure, requests.exceptions.ConnectTimeout | requests.exceptions.SSLError):
+        return True
+    cause = failure.args[0] if failure.args else None
+    return isinstance(cause, MaxRetryError) and isinstance(cause.reason, NewConnectionError)
 
 
 def _read(status: int, said: Any) -> Renewal:
-    if not isinstance(said, dict):
-        return Renewal()
+    if status >= 500 or not isinstance(said, dict):
+        # What stands before the provider answers so too, when it lost the provider's answer.
+        return Renewal(Outcome.LOST)
     if status == 200:
-        return Renewal(answer=said)
-    return Renewal(refused=status in (400, 401) and said.get("error") == "invalid_grant")
+        return Renewal(Outcome.RENEWED, said)
+    if status in (400, 401) and said.get("error") == "invalid_grant":
+        acts = said.get("suberror") in _PERSON_HAS_TO_ACT
+        return Renewal(Outcome.SIGN_IN if acts else Outcome.REFUSED)
+    return Renewal(Outcome.NOT_ASKED)

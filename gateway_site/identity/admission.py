@@ -1,7 +1,7 @@
 """Whether somebody a provider vouches for may come in, and with which groups. Pure."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gateway_site.identity.claims import (
@@ -81,6 +81,39 @@ def refusal_of(facts: ProviderFacts, claims: dict[str, Any], groups: GroupClaim)
             "access.",
         )
     return None
+
+
+def groups_are_unknown(facts: ProviderFacts, data: dict[str, Any], groups: GroupClaim) -> bool:
+    """Tell whether a renewed sign-in leaves open in which groups the person is.
+
+    A renewal need not bring an ID token (OpenID Connect Core 12.2), and UserInfo need not repeat
+    what it said.
+
+    Args:
+        data: the claims of each source that answered.
+    """
+    return bool(facts.groups_claim) and "id_token" not in data and not groups.present
+
+
+def refusal_on_renewal(
+    facts: ProviderFacts, data: dict[str, Any], claims: dict[str, Any], groups: GroupClaim
+) -> Refusal | None:
+    """Return why a person may no longer come in, judged by what a renewed sign-in says of them.
+
+    What it does not say does not count against them: at the sign-in itself it was there.
+    """
+    if groups_are_unknown(facts, data, groups):
+        facts = replace(facts, allowed_groups=frozenset())
+    if not _domain_is_known(facts, claims):
+        facts = replace(facts, allowed_domains=frozenset())
+    return refusal_of(facts, claims, groups)
+
+
+def _domain_is_known(facts: ProviderFacts, claims: dict[str, Any]) -> bool:
+    if facts.preset.domain_claim:
+        return facts.preset.domain_claim in claims
+    vouched = facts.trust_addresses or "email_verified" in claims or "xms_edov" in claims
+    return vouched and bool(address_in(claims, facts.preset.email_claims))
 
 
 def mapped(

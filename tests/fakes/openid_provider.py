@@ -31,6 +31,9 @@ class OpenIdProvider:
         token_claims: laid over the ID token's claims; None takes a claim out.
         refuses: an error the authorization endpoint answers with.
         gives_refresh_tokens: whether a sign-in leaves one; each is used once.
+        renews_id_tokens: whether a renewal brings an ID token (Core 12.2 leaves that open).
+        loses_answers: renewals happen, and the answer is that of a proxy in front.
+        suberror: what is added to a refusal of a refresh token, as Entra ID does.
     """
 
     client_id: str = "gw"
@@ -48,6 +51,9 @@ class OpenIdProvider:
     seen: list[str] = field(default_factory=list)
     token_requests: list[dict[str, str]] = field(default_factory=list)
     gives_refresh_tokens: bool = False
+    renews_id_tokens: bool = True
+    loses_answers: bool = False
+    suberror: str = ""
     refresh_tokens: set[str] = field(default_factory=set)
     _codes: dict[str, dict[str, str]] = field(default_factory=dict)
 
@@ -164,12 +170,16 @@ class OpenIdProvider:
 
     def _refresh(self, token: str) -> tuple[int, dict[str, Any]]:
         if token not in self.refresh_tokens:
-            return 400, {"error": "invalid_grant"}
+            return 400, {"error": "invalid_grant"} | (
+                {"suberror": self.suberror} if self.suberror else {}
+            )
         self.refresh_tokens.remove(token)
         access = secrets.token_urlsafe(16)
         answer = {"access_token": access, "token_type": "Bearer", "expires_in": 300}
-        answer["id_token"] = self.id_token("", access)
-        return 200, answer | self._another_refresh_token()
+        if self.renews_id_tokens:
+            answer["id_token"] = self.id_token("", access)
+        answer |= self._another_refresh_token()
+        return (502, {}) if self.loses_answers else (200, answer)
 
     def id_token(self, nonce: str, access_token: str) -> str:
         """Sign an ID token."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from allauth.socialaccount.models import SocialAccount, SocialApp
 from django.contrib.auth.models import Group, User
+from django.core.cache import cache
 from django.core.exceptions import ValidationError
 from django.test import Client
 from django.utils import timezone
@@ -156,6 +157,96 @@ def test_an_answer_that_is_not_to_be_believed_changes_nothing(
     provider.token_claims = lie
     assert ask() == 1
     assert groups_of(grace) == {"engineering", "leads"} and still_signed_in(client)
+
+
+@pytest.mark.parametrize("fetch", [True, False])
+def test_a_renewal_that_does_not_speak_of_groups_and_address_takes_nothing(
+    provider, company, fetch: bool
+) -> None:
+    change(
+        company,
+        allowed_groups=["leads"],
+        allowed_domains=["contoso.com"],
+        administrator_groups=["leads"],
+        fetch_userinfo=fetch,
+    )
+    client, grace = arrived(provider)
+    grace.refresh_from_db()
+    assert grace.is_superuser
+    provider.renews_id_tokens = False
+    provider.userinfo = {"sub": provider.subject, "name": "Grace"}
+    assert ask() == 1
+    grace.refresh_from_db()
+    assert grace.is_superuser and groups_of(grace) == {"engineering", "leads"}
+    assert still_signed_in(client) and has_tokens(grace)
+
+
+def test_userinfo_alone_can_say_that_somebody_is_out(provider, company) -> None:
+    change(company, allowed_groups=["leads"])
+    client, grace = arrived(provider)
+    provider.renews_id_tokens = False
+    provider.claims["groups"] = ["engineering"]
+    assert ask() == 1
+    assert not still_signed_in(client) and not has_tokens(grace)
+
+
+def sign_in_is_asked_for(client: Client, grace: User, provider: OpenIdProvider) -> None:
+    """Nothing granted is lost, and one sign-in puts everything right."""
+    assert has_tokens(grace) and not still_signed_in(client)
+    assert not AuditEvent.objects.filter(kind="person.recheck_refused").exists()
+    assert AuditEvent.objects.get(kind="person.sign_in_asked").details == {"provider": "company"}
+    assert "sign in again" in why_sign_in_again(grace)
+    assert ask() == 0
+    provider.loses_answers = False
+    assert arrive(client, provider).status_code == 302
+    grace.refresh_from_db()
+    assert why_sign_in_again(grace) == "" and still_signed_in(client)
+    assert ask() == 1 and still_signed_in(client)
+
+
+def test_a_refusal_after_a_lost_answer_asks_for_a_sign_in_and_ends_nothing(
+    provider, company
+) -> None:
+    client, grace = arrived(provider)
+    provider.loses_answers = True
+    assert ask() == 1
+    assert still_signed_in(client) and why_sign_in_again(grace) == ""
+    assert ask() == 1
+    sign_in_is_asked_for(client, grace, provider)
+
+
+def test_a_refusal_after_a_process_died_with_its_answer_ends_nothing(provider, company) -> None:
+    client, grace = arrived(provider)
+    provider.refresh_tokens.clear()
+    IdentityGrant.objects.update(renewing_until=timezone.now() - timedelta(minutes=1))
+    assert ask() == 1
+    sign_in_is_asked_for(client, grace, provider)
+
+
+@pytest.mark.parametrize("suberror", ["basic_action", "additional_action", "message_only"])
+def test_who_has_to_do_something_at_the_provider_is_asked_to_sign_in(
+    provider, company, suberror: str
+) -> None:
+    client, grace = arrived(provider)
+    provider.refresh_tokens.clear()
+    provider.suberror = suberror
+    assert ask() == 1
+    sign_in_is_asked_for(client, grace, provider)
+
+
+def test_a_provider_that_was_not_reached_does_not_soften_its_next_refusal(
+    provider, company
+) -> None:
+    client, grace = arrived(provider)
+    there = provider.metadata()["token_endpoint"]
+    provider.metadata_changes = {"token_endpoint": "http://127.0.0.1:1/token"}
+    cache.clear()
+    assert ask() == 1 and still_signed_in(client)
+    provider.metadata_changes = {"token_endpoint": there}
+    cache.clear()
+    provider.refresh_tokens.clear()
+    assert ask() == 1
+    assert not still_signed_in(client) and not has_tokens(grace)
 
 
 def test_nobody_is_asked_about_who_does_not_use_the_gateway(provider, company) -> None:
