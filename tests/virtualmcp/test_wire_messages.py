@@ -1,6 +1,7 @@
 """Reading one JSON-RPC message: what survives, and what is refused."""
 
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -48,6 +49,24 @@ def test_params_and_unknown_members_stay_as_they_were_written():
     message = read_message(request(params=params))
     assert message.params == params.encode()
     assert bytes(message.members["vendor"]) == b"null"
+
+
+def test_what_is_remembered_of_a_client_keeps_no_request_alive():
+    def meta(name):
+        return f'"_meta":{{"client":"{name}"}}'
+
+    long = "x" * 100_000
+    read_message(request(params=f"{{{meta('first')}}}"))
+    tracemalloc.start()
+    try:
+        kept = [
+            read_message(request(params=f'{{"long":"{long}",{meta(n)}}}')).meta for n in range(30)
+        ]
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert [bytes(one["client"]) for one in kept] == [b'"%d"' % n for n in range(30)]
+    assert held < len(long)
 
 
 def test_a_message_without_id_is_a_notification():

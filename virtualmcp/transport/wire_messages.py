@@ -182,7 +182,8 @@ def _meta(raw: msgspec.Raw, answer_id: bytes) -> Mapping[str, msgspec.Raw]:
     known = _said_before.get(text)
     if known is not None:
         return known
-    members = _object(raw, "params._meta", answer_id)
+    # Of the copy: members are views, and what is remembered must not keep a whole request.
+    members = _object(text, "params._meta", answer_id)
     if len(text) > _LONGEST_REMEMBERED or "progressToken" in members:
         return members
     if len(_said_before) >= _MOST_REMEMBERED:
