@@ -17,6 +17,7 @@ from django.conf import settings
 from upstreams.token_vault import derive_key
 
 LONGEST_SOURCE: Final = 1_024
+_LONGEST_NAME: Final = (4 * LONGEST_SOURCE + 2) // 3
 _SIGNATURE_BYTES: Final = 16
 
 
@@ -24,12 +25,17 @@ def public(upstream_id: int, source: str) -> str:
     """Return where clients load an icon of an upstream, ``""`` if its URL is too long."""
     if len(source) > LONGEST_SOURCE or not source.isascii():
         return ""
-    signature = _signature(derive_key("icon")[0], upstream_id, source)
+    signature = _kept_signature(derive_key("icon")[0], upstream_id, source)
     return f"{settings.PUBLIC_URL}/icons/{upstream_id}/{signature}/{_text(source.encode())}"
 
 
 def source_of(upstream_id: int, signature: str, name: str) -> str | None:
-    """Return the URL an address stands for; ``None`` if the gateway did not make it."""
+    """Return the URL an address stands for; ``None`` if the gateway did not make it.
+
+    Anybody may ask: nothing is kept, and nothing long is looked at.
+    """
+    if len(name) > _LONGEST_NAME or not signature.isascii():
+        return None
     try:
         source = base64.urlsafe_b64decode(name + "=" * (-len(name) % 4)).decode("ascii")
     except (binascii.Error, ValueError):
@@ -42,6 +48,10 @@ def source_of(upstream_id: int, signature: str, name: str) -> str | None:
 
 
 @lru_cache(maxsize=4_096)
+def _kept_signature(key: bytes, upstream_id: int, source: str) -> str:
+    return _signature(key, upstream_id, source)
+
+
 def _signature(key: bytes, upstream_id: int, source: str) -> str:
     mac = hmac.new(key, b"%d\n%s" % (upstream_id, source.encode()), hashlib.sha256)
     return _text(mac.digest()[:_SIGNATURE_BYTES])

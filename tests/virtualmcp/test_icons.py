@@ -15,6 +15,7 @@ from tests.fakes.mcp_upstream import FakeUpstream
 from tests.virtualmcp import routed
 from tests.virtualmcp.routed import Client, in_thread
 from upstreams.models import Upstream
+from upstreams.token_vault import derive_key
 from virtualmcp import icon_addresses, icon_fetching
 from virtualmcp.icons import LONGEST_INSIDE, MOST_ICONS, loadable
 
@@ -201,12 +202,27 @@ async def test_only_addresses_that_the_gateway_made_are_fetched(trusting):
             f"{start}/%00",
             good.replace(f"/icons/{row.pk}/", f"/icons/{row.pk + 1}/"),
             f"{start[:-1]}x/{name}",
+            f"{settings.PUBLIC_URL}/icons/{row.pk}/%C3%A9/{name}",
         )
         for address in bad:
             assert (await loaded(address)).status_code == 404
         await in_thread(lambda: Upstream.objects.update(enabled=False))
         assert (await loaded(good)).status_code == 404
         assert asked == []
+
+
+def test_what_anybody_may_send_leaves_nothing_behind():
+    made = icon_addresses.public(1, GOOD[0]).rpartition("/")[2]
+    kept = icon_addresses._kept_signature.cache_info().currsize
+    assert icon_addresses.source_of(1, "x", made) is None
+    assert icon_addresses._kept_signature.cache_info().currsize == kept
+    # The longest one that the gateway makes is read, and nothing beyond.
+    for length in (icon_addresses.LONGEST_SOURCE, icon_addresses.LONGEST_SOURCE + 3):
+        source = "https://cdn.example/".ljust(length, "a")
+        signature = icon_addresses._signature(derive_key("icon")[0], 1, source)
+        name = icon_addresses._text(source.encode())
+        found = icon_addresses.source_of(1, signature, name)
+        assert found == (source if length == icon_addresses.LONGEST_SOURCE else None)
 
 
 async def test_a_rotated_key_still_serves_the_addresses_it_made(settings, trusting):
