@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.core.exceptions import BadRequest, ValidationError
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
@@ -29,20 +30,30 @@ ASKED: Final = {
 
 
 def question(request: HttpRequest, model_admin: Any) -> HttpResponse | None:
-    """Return the page that asks, None where nothing is to be asked or the answer is here."""
+    """Return the page that asks, None where nothing is to be asked or the answer is here.
+
+    Nothing is to be asked of who may not see the list or take the action: its own page refuses.
+
+    Raises:
+        BadRequest: a chosen row can't be one.
+    """
     match = request.resolver_match
     page, _, kind = ((match.url_name if match else "") or "").rpartition("_")
-    words = ASKED.get((page, request.POST.get("action", "")))
+    action = request.POST.get("action", "")
+    words = ASKED.get((page, action))
     chosen = request.POST.getlist(ACTION_CHECKBOX_NAME)
     if request.method != "POST" or kind != "changelist" or words is None or not chosen:
         return None
-    if "confirmed" in request.POST:
+    if "confirmed" in request.POST or not _may(request, model_admin, action):
         return None
     everything = request.POST.get("select_across") == "1"
-    if everything:
-        rows = model_admin.get_changelist_instance(request).get_queryset(request)
-    else:
-        rows = model_admin.get_queryset(request).filter(pk__in=chosen)
+    try:
+        if everything:
+            rows = model_admin.get_changelist_instance(request).get_queryset(request)
+        else:
+            rows = model_admin.get_queryset(request).filter(pk__in=chosen)
+    except (ValueError, ValidationError):
+        raise BadRequest("The list names a row that cannot be. Open it again and choose.") from None
     context = {
         **model_admin.admin_site.each_context(request),
         "title": "Are you sure?",
@@ -58,3 +69,8 @@ def question(request: HttpRequest, model_admin: Any) -> HttpResponse | None:
         ],
     }
     return TemplateResponse(request, "admin/gateway_site/confirm_action.html", context)
+
+
+def _may(request: HttpRequest, model_admin: Any, action: str) -> bool:
+    sees = model_admin.has_view_or_change_permission(request)
+    return bool(sees and action in model_admin.get_actions(request))

@@ -47,9 +47,10 @@ class GatewayAdminSite(AdminSite):
         inner = super().admin_view(view, cacheable)
 
         def asking(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-            asks = self.has_permission(request) and asks_for_freshness(request)
-            if not asks or is_fresh(request):
-                asked = model_admin and admin_confirmation.question(request, model_admin)
+            may = self.has_permission(request)
+            if not may or not asks_for_freshness(request) or is_fresh(request):
+                # Before the library's own check of who asks, so nobody else is answered here.
+                asked = may and model_admin and admin_confirmation.question(request, model_admin)
                 return asked or inner(request, *args, **kwargs)
             if request.method == "POST":
                 messages.warning(

@@ -152,6 +152,25 @@ def test_an_administrator_sees_sessions_and_ends_them(ada, admin_client):
     assert live_tokens(ada) == 0
 
 
+@pytest.mark.parametrize("across", ["0", "1"])
+@pytest.mark.parametrize("who", ["nobody", "a person", "staff without a permission"])
+def test_who_may_not_end_sessions_is_not_asked_and_told_no_names(ada, who, across):
+    client = Client()
+    if who != "nobody":
+        staff = who.startswith("staff")
+        client.force_login(User.objects.create_user("grace", is_staff=staff))
+    form = {"action": "sign_out_everywhere", "_selected_action": [str(ada.pk)]}
+    answer = client.post("/admin/auth/user/", {**form, "select_across": across})
+    assert answer.status_code in (302, 403)
+    assert ada.username not in answer.content.decode()
+
+
+def test_an_action_on_rows_that_cannot_be_is_refused(ada, admin_client):
+    form = {"action": "sign_out_everywhere", "_selected_action": ["x"]}
+    answer = admin_client.post("/admin/auth/user/", form)
+    assert answer.status_code == 400
+
+
 def test_217_deleting_a_person_ends_their_sessions(ada):
     first = browser()
     people_actions.delete_person(ada, actor=None)
