@@ -34,6 +34,7 @@ from oauthserver import (
     openid,
     redirect_uris,
     scopes,
+    sign_in_age,
     sign_in_demands,
 )
 from oauthserver.actions import approve_client
@@ -199,7 +200,9 @@ class AuthorizationRequestView(TemplateResponseMixin, View):
 
     def _must_sign_in(self, request: HttpRequest, asked: AuthorizationRequest) -> bool:
         hinted = openid.subject_of(asked.id_token_hint, asked.client_id)
-        if sign_in_demands.unmet(request, asked, hinted):
+        # Else the client would be given tokens that it is then refused to refresh.
+        too_old = bool(sign_in_age.why_sign_in_again(request.user))
+        if too_old or sign_in_demands.unmet(request, asked, hinted):
             return True
         if hinted not in ("", str(request.user.pk)):
             text = "Somebody else is signed in than the one the client asked for."

@@ -10,7 +10,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from jwcrypto import jwk, jwt
 
-from oauthserver import sign_in_demands
+from oauthserver import sign_in_age, sign_in_demands
 from oauthserver.models import OAuthClient
 from tests.oauthserver import flows
 from tests.oauthserver.conftest import CALLBACK
@@ -62,6 +62,22 @@ def test_another_request_asks_again(browser: Client, public: OAuthClient, alice:
     browser.force_login(alice, BACKEND)
     assert open_page(browser, query).status_code == 200
     sent_to_sign_in(open_page(browser, asked(public, prompt="login", nonce="n")))
+
+
+def test_whose_sign_in_is_too_old_for_tokens_signs_in_before_a_client_gets_any(
+    browser: Client, public: OAuthClient, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    too_old = {alice.pk: "The person has to sign in again."}
+    monkeypatch.setattr(sign_in_age, "_rule", lambda person: too_old.get(person.pk, ""))
+    silent = open_page(browser, asked(public, prompt="none"))
+    assert answer_of(silent)["error"] == "login_required"
+    query = asked(public)
+    sent = sent_to_sign_in(open_page(browser, query))
+    assert sent["next"] == [f"/oauth/authorize?{query}"]
+    assert "_auth_user_id" not in browser.session
+    too_old.clear()
+    browser.force_login(alice, BACKEND)
+    assert "code" in answer_of(press(browser, open_page(browser, query)))
 
 
 def test_max_age_counts_from_the_sign_in(
