@@ -7,7 +7,7 @@ know nothing else need: ``server/discover``, ``tools/list`` (20 tools, 8 of them
 ``_meta.ui``; ``--list FILE`` serves other bytes), ``tools/call`` (``echo``: 110 bytes back;
 ``big``: 64 KiB; ``steps``: an event stream of 5 progress notifications 20 ms apart, each with the
 moment it was written; ``flood``: one of 64 MiB, as fast as it is taken; ``written``: how much of
-that went out).
+that went out), ``resources/read`` (64 KiB, whatever is asked for).
 """
 
 import argparse
@@ -34,6 +34,7 @@ class Params(msgspec.Struct):
     """What the upstream reads of ``params``."""
 
     name: str = ""
+    uri: str = ""
     meta: dict[str, msgspec.Raw] = msgspec.field(name="_meta", default_factory=dict)
 
 
@@ -42,11 +43,16 @@ DECODE_PARAMS = msgspec.json.Decoder(Params).decode
 TEXT = b'{"resultType":"complete","content":[{"type":"text","text":"%s"}]}'
 ECHO = TEXT % b"hello, and a few more words to fill the line"
 BIG = TEXT % (b"x" * 65536)
+RESOURCE = (
+    b'{"resultType":"complete","ttlMs":0,"cacheScope":"private",'
+    b'"contents":[{"uri":"%s","mimeType":"text/plain","text":"%s"}]}'
+)
+NO_RESOURCES = b'{"resultType":"complete","resources":[],"ttlMs":3600000,"cacheScope":"public"}'
 DISCOVER = json.dumps(
     {
         "resultType": "complete",
         "supportedVersions": ["2026-07-28"],
-        "capabilities": {"tools": {}},
+        "capabilities": {"tools": {}, "resources": {}},
         "serverInfo": {"name": "fast", "version": "1"},
         "ttlMs": 3_600_000,
         "cacheScope": "public",
@@ -137,6 +143,13 @@ class FastUpstream(asyncio.Protocol):
             result = BIG if name == "big" else ECHO
         elif request.method == "tools/list":
             result = self.tools
+        elif request.method == "resources/read":
+            uri = DECODE_PARAMS(request.params).uri
+            result = RESOURCE % (uri.encode(), b"x" * 65536)
+        elif request.method == "resources/list":
+            result = NO_RESOURCES
+        elif request.method == "resources/templates/list":
+            result = NO_RESOURCES.replace(b"resources", b"resourceTemplates")
         elif request.method == "server/discover":
             result = DISCOVER
         elif request.method == "initialize":

@@ -58,12 +58,16 @@ class Load:
     tool: str = ""
     concurrency: int = 32
     expect: str = "resultType"
+    # Of the resource that is read, for resources/read.
+    uri: str = ""
 
     def body(self, target: Target) -> str:
         """Return the JSON-RPC request."""
         params: dict[str, object] = {} if target.legacy else {"_meta": META}
         if self.tool:
             params |= {"name": target.prefix + self.tool, "arguments": {"text": "hello"}}
+        if self.uri:
+            params["uri"] = self.uri
         message = {"jsonrpc": "2.0", "id": 1, "method": self.method, "params": params}
         return json.dumps(message, separators=(",", ":"))
 
@@ -75,7 +79,8 @@ class Load:
         }
         if not target.legacy:
             headers |= {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": self.method}
-            headers |= {"Mcp-Name": self.tool} if self.tool else {}
+            name = self.tool or self.uri
+            headers |= {"Mcp-Name": name} if name else {}
         return headers | target.headers
 
     def request(self, target: Target) -> bytes:

@@ -214,12 +214,17 @@ def _in_sockets(ports: set[int]) -> int:
     return waiting
 
 
-def soak(target: Target, load: Load, calls: int) -> list[tuple[int, int]]:
-    """Make so many calls; returns (calls so far, memory in KiB) about twenty times."""
-    run(target, load, 2)
+def soak(target: Target, load: Load, marks: list[int]) -> list[tuple[int, int]]:
+    """Make many calls; returns (calls so far, memory in KiB) at the beginning and at each mark."""
+    warm = run(target, load, 3)
     seen = [(0, memory_kib(target.pids))]
-    done = 0
-    while done < calls:
-        done += run(target, load, 3).calls
+    done, rate = 0, warm.calls_per_second
+    for mark in marks:
+        while done < mark:
+            # Short enough to see what goes wrong, long enough not to stop all the time.
+            turn = run(target, load, min(20, max(1, round((mark - done) / rate))))
+            if turn.wrong:
+                raise RuntimeError(f"{target.name}: {turn.wrong} wrong answers in {turn.calls}")
+            done, rate = done + turn.calls, turn.calls_per_second
         seen.append((done, memory_kib(target.pids)))
     return seen
