@@ -42,6 +42,7 @@ PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (LOOP, ("/uvicorn/_compat.py", "/uvicorn/server.py", "/granian/_loops.py", "/asyncio/runners")),
     ("server and HTTP toward the client", (
         "/uvicorn/", "/granian/", "/daphne/", "/twisted/", "client_connections.py",
+        "gateway_site/connection_flow.py",
     )),
     ("routing to the endpoint", ("/channels/", "gateway_site/asgi.py", "trusted_proxy.py")),
     ("gate: host, origin, headers, body", ("transport/request_gate.py", "transport/endpoint.py")),
