@@ -9,6 +9,7 @@ Written against uvicorn 0.54; ``tests/gateway_site/test_production_server.py`` h
 """
 
 import asyncio
+from collections import deque
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -22,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from gateway_site.connection_flow import Flow, Signal
 from gateway_site.refused_requests import (
     FAILED,
     HEADERS_TOO_LARGE,
@@ -96,7 +98,7 @@ class Answer(RequestResponseCycle):  # type: ignore[misc]
         self.flow = connection.flow
         self.logger = connection.logger
         self.default_headers = connection.server_state.default_headers
-        self.message_event = asyncio.Event()
+        self.message_event = Signal()  # type: ignore[assignment]
         self.on_response = connection.on_response_complete
         self.keep_alive = keep_alive
         self.waiting_for_100_continue = connection.expect_100_continue
@@ -223,11 +225,24 @@ class ClientConnection(HttpToolsProtocol):  # type: ignore[misc]
     limits = ConnectionLimits()
     # Set for the whole process once it is told to stop: every answer closes its connection.
     stopping = False
+    # An object with more than thirty attributes beside these would have a table of its own.
+    __slots__ = (
+        "chunk_bytes",
+        "ending",
+        "framing_bytes",
+        "head_bytes",
+        "phase",
+        "refused",
+        "since",
+    )
 
     def connection_made(self, transport: Any) -> None:
         """Begin; above the limit the first request is refused, and far above it nothing is read."""
         super().connection_made(transport)
         self.access_log = False
+        self.flow = Flow(transport)  # type: ignore[assignment]
+        # Few clients send requests behind one another.
+        self.pipeline = ()  # type: ignore[assignment]
         transport.set_write_buffer_limits(high=MOST_UNSENT_BYTES)
         self.phase, self.since = HEAD, self.loop.time()
         self.head_bytes = self.chunk_bytes = self.framing_bytes = 0
@@ -327,6 +342,7 @@ class ClientConnection(HttpToolsProtocol):  # type: ignore[misc]
             self._start_asgi_task(self.cycle, app)
         else:
             self.flow.pause_reading()
+            self.pipeline = self.pipeline or deque()
             self.pipeline.appendleft((self.cycle, app))
 
     def on_message_complete(self) -> None:
