@@ -33,7 +33,7 @@ def set_groups(user: User, names: Iterable[str], *, source: str) -> GroupChange:
     """
     wanted = {group.pk: group for group in Group.objects.filter(name__in=set(names))}
     # One synchronisation of a person after the other.
-    User.objects.select_for_update().get(pk=user.pk)
+    User.objects.select_for_update(no_key=True).get(pk=user.pk)
     provided = ProvidedMembership.objects.filter(user=user)
     before = {row.group_id: row for row in provided.filter(source=source).select_related("group")}
     others = set(provided.exclude(source=source).values_list("group_id", flat=True))

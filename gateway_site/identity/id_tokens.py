@@ -86,7 +86,7 @@ def opened(token: str, keys: list[dict[str, Any]]) -> tuple[dict[str, str], dict
     try:
         header = json.loads(_decoded(token.split(".")[0]))
         algorithm = str(header.get("alg"))
-    except (ValueError, AttributeError) as failure:
+    except (ValueError, AttributeError, RecursionError) as failure:
         raise TokenRefused("The ID token is not a signed JWT.") from failure
     if algorithm not in ALGORITHMS:
         raise TokenRefused(
@@ -103,7 +103,7 @@ def opened(token: str, keys: list[dict[str, Any]]) -> tuple[dict[str, str], dict
         raise TokenRefused("The signature of the ID token is wrong.")
     try:
         claims = json.loads(payload)
-    except ValueError as failure:
+    except (ValueError, RecursionError) as failure:
         raise TokenRefused("The ID token's claims are not JSON.") from failure
     if not isinstance(claims, dict):
         raise TokenRefused("The ID token's claims are not an object.")

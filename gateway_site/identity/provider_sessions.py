@@ -8,6 +8,7 @@ from collections.abc import Collection
 
 from allauth.usersessions.models import UserSession
 from django.db import transaction
+from django.db.models import Q
 from django.http import HttpRequest
 
 
@@ -32,7 +33,8 @@ def end(provider: str, *, subject: str = "", sids: Collection[str] = ()) -> dict
 
     Args:
         subject: only this person's, "" for whoever's the sids are.
-        sids: only these sessions of the provider; empty for all of the subject's.
+        sids: only these sessions of the provider, and those of the subject that the provider gave
+            no name; empty for all of the subject's.
 
     Returns:
         How many were ended, by the id of their person.
@@ -46,7 +48,9 @@ def end(provider: str, *, subject: str = "", sids: Collection[str] = ()) -> dict
     if subject:
         rows = rows.filter(data__subject=subject)
     if sids:
-        rows = rows.filter(data__sid__in=list(sids))
+        named = Q(data__sid__in=list(sids))
+        # A sign-in that named no session may be any of the person's.
+        rows = rows.filter(named | Q(data__sid="") if subject else named)
     ended: dict[int, int] = {}
     for row in rows:
         row.end()

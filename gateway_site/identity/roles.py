@@ -44,7 +44,8 @@ def set_roles(user: User, wanted: set[Reason], *, source: str) -> None:
         source: who decides, such as ``oidc:contoso``.
     """
     # One change of a person after the other; the flags are read under the lock.
-    row = User.objects.select_for_update().get(pk=user.pk)
+    # Who only names the person, such as a new token, does not wait.
+    row = User.objects.select_for_update(no_key=True).get(pk=user.pk)
     provided = ProvidedRole.objects.filter(user=row)
     given = set(provided.values_list("role", flat=True))
     by_hand = {role for role, flag in _FLAGS.items() if getattr(row, flag) and role not in given}
@@ -80,7 +81,7 @@ def set_roles(user: User, wanted: set[Reason], *, source: str) -> None:
 def withdraw(source: str, kept: Iterable[Reason] = ()) -> None:
     """Take from everybody what a source gave, but for these roles by these groups."""
     stays = set(kept)
-    rows = ProvidedRole.objects.filter(source=source).select_related("user")
+    rows = ProvidedRole.objects.filter(source=source).select_related("user").order_by("user_id")
     by_person: dict[User, set[Reason]] = {}
     for row in rows:
         by_person.setdefault(row.user, set()).add((row.role, row.claim))

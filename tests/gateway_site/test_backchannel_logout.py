@@ -1,5 +1,6 @@
 """A provider says that somebody signed out there (OpenID Connect Back-Channel Logout 1.0)."""
 
+import base64
 import secrets
 import time
 from collections.abc import Iterator
@@ -110,6 +111,23 @@ def test_a_session_of_somebody_else_is_not_ended_by_a_wrong_pair(provider, compa
     here = arrived(provider, "there-1")
     assert send(logout_token(provider, sub="s-2", sid="there-1")).status_code == 200
     assert still_signed_in(here)
+
+
+def test_a_session_without_a_name_ends_with_any_of_its_persons(provider, company) -> None:
+    provider.token_claims = {}
+    here = browser()
+    arrive(here, provider)
+    assert still_signed_in(here)
+    assert send(logout_token(provider, sid="there-9", sub=None)).status_code == 200
+    assert send(logout_token(provider, sid="there-9", sub="s-2")).status_code == 200
+    assert still_signed_in(here)
+    assert send(logout_token(provider, sid="there-9")).status_code == 200
+    assert not still_signed_in(here)
+
+
+def test_a_token_that_is_nested_without_end_is_refused(provider, company) -> None:
+    nested = base64.urlsafe_b64encode(b"[" * 45_000).decode()
+    assert send(f"{nested}.e30.e30").status_code == 400
 
 
 def test_nobody_to_sign_out_is_fine(provider, company) -> None:
