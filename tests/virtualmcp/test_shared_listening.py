@@ -110,6 +110,24 @@ async def test_the_leader_asks_for_what_others_want_until_they_die(told: list[st
     await shared_listening.close()
 
 
+async def test_a_process_that_was_taken_for_dead_is_listened_for_again() -> None:
+    listener = Listener()
+    assert await listener.stream.lead()
+    theirs = Interest(uris=frozenset({OTHER}))
+    await shared_notes.take_lease(f"listening-process:{ELSEWHERE}", ELSEWHERE, 60)
+    want = msgspec.msgpack.encode(theirs)
+    await shared_notes.put(f"listening-want:{NAME}:{ELSEWHERE}", want, 60)
+    shared_listening.hear(f"want {NAME} {ELSEWHERE}")
+    await until(lambda: listener.shared.wanted() == WANTED | theirs)
+    await shared_notes.end_lease(f"listening-process:{ELSEWHERE}", ELSEWHERE)
+    await until(lambda: listener.shared.wanted() == WANTED)
+    # It lives, and has nothing new to say.
+    await shared_notes.take_lease(f"listening-process:{ELSEWHERE}", ELSEWHERE, 60)
+    await until(lambda: listener.shared.wanted() == WANTED | theirs)
+    listener.stream.end()
+    await shared_listening.close()
+
+
 async def test_a_leader_whose_lease_another_process_took_begins_anew() -> None:
     listener = Listener()
     assert await listener.stream.lead()

@@ -36,6 +36,9 @@ KEEP_SECONDS: Final = 86_400.0
 # A note is written anew well before it expires.
 AGAIN_SECONDS: Final = 6 * 3600.0
 CLOSE_SECONDS: Final = 2.0
+# A leader reads anew what all want after so many turns: one that was taken for dead does not say
+# it again.
+TURNS_TO_HEAR_ALL: Final = 10
 # How often, and how long, a follower looks for the leader's answer without being told of it.
 LOOK_SECONDS: Final = 0.2
 HURRY_SECONDS: Final = 3.0
@@ -78,6 +81,8 @@ class SharedStream:
         self._said_at = 0.0
         self._agreed: tuple[Interest, Interest] | None = None
         self._publishing: asyncio.Task[None] | None = None
+        # So that what was read earlier does not take the place of what was read later.
+        self._hearing = asyncio.Lock()
 
     async def lead(self) -> bool:
         """Become or stay the leader; False while another process is."""
@@ -97,11 +102,19 @@ class SharedStream:
 
     async def _hear_all(self) -> None:
         """Take in what the other processes want."""
-        found = await shared_notes.all_of(_want(self.name, ""))
-        wants = {key.rpartition(":")[2]: _interest.decode(body) for key, body in found.items()}
-        wants.pop(PROCESS, None)
-        alive = await shared_notes.held([_presence(process) for process in wants])
-        self.shared.others = {p: one for p, one in wants.items() if _presence(p) in alive}
+        async with self._hearing:
+            found = await shared_notes.all_of(_want(self.name, ""))
+            wants = {key.rpartition(":")[2]: _interest.decode(body) for key, body in found.items()}
+            wants.pop(PROCESS, None)
+            alive = await shared_notes.held([_presence(process) for process in wants])
+            self.shared.others = {p: one for p, one in wants.items() if _presence(p) in alive}
+
+    async def hear_again(self) -> None:
+        """Take in what was not heard of; the upstream is asked if that is something else."""
+        before = self.shared.others
+        await self._hear_all()
+        if self.shared.others != before:
+            self.shared.wish()
 
     async def follow(self) -> None:
         """Hear by the leader; returns when there is none any more."""
@@ -173,12 +186,13 @@ class SharedStream:
 
     async def hear_want(self, process: str) -> None:
         """Another process wants something else."""
-        content = await shared_notes.get(_want(self.name, process))
-        if content is None:
-            self.drop(process)
-        elif self.leading:
-            self.shared.others[process] = _interest.decode(content)
-            self.shared.wish()
+        async with self._hearing:
+            content = await shared_notes.get(_want(self.name, process))
+            if content is None:
+                self.drop(process)
+            elif self.leading:
+                self.shared.others[process] = _interest.decode(content)
+                self.shared.wish()
 
     def drop(self, process: str) -> None:
         """Another process no longer listens."""
@@ -222,6 +236,7 @@ class _Office:
     def __init__(self) -> None:
         self._streams: dict[str, SharedStream] = {}
         self._turns: asyncio.Task[None] | None = None
+        self._turn_count = 0
         self._running: set[asyncio.Task[None]] = set()
 
     def add(self, stream: SharedStream) -> None:
@@ -275,6 +290,10 @@ class _Office:
             for process in [one for one in others if _presence(one) not in alive]:
                 for stream in leading.values():
                     stream.drop(process)
+        self._turn_count += 1
+        if self._turn_count % TURNS_TO_HEAR_ALL == 0:
+            for stream in [one for one in leading.values() if one.leading]:
+                await stream.hear_again()
 
     def heard(self, key: str) -> None:
         """Take in what another process wrote down."""
