@@ -11,6 +11,7 @@ KINDS: dict[str, str] = {
     "person.recheck_refused": "An identity provider no longer lets a person in",
     "person.sign_in_asked": "An identity provider wants a person to sign in again",
     "person.role_changed": "An identity provider gave or took the right to administer",
+    "person.role_kept": "The last full administrator stays one, though a provider took the right",
     "person.groups_synchronised": "Groups followed the identity provider",
     "person.groups_unknown": "An identity provider did not name somebody's groups",
     "person.password_changed": "Changed their password",

@@ -1,7 +1,8 @@
 """Gives and takes the right to administer that identity providers decide about, by their groups.
 
 Only what a provider gave is a provider's to take: who was made an administrator by hand, on the
-command line or by the file stays one, so that there is always a way in.
+command line or by the file stays one. Nor does anybody cease to be the last full administrator by
+what a provider says, so that there is always a way in.
 """
 
 from collections.abc import Iterable
@@ -59,6 +60,12 @@ def set_roles(user: User, wanted: set[Reason], *, source: str) -> None:
         if role not in by_hand
     )
     has = by_hand | set(provided.values_list("role", flat=True))
+    if ADMINISTRATOR not in has and _is_last_administrator(row):
+        # No provider gives it from here on: it is theirs as if by hand, until somebody takes it.
+        has = {STAFF, ADMINISTRATOR}
+        audit_trail.record(
+            "person.role_kept", user=row, target=row.get_username(), details={"source": source}
+        )
     changed = [flag for role, flag in _FLAGS.items() if getattr(row, flag) != (role in has)]
     if changed:
         # The object that the caller goes on with says the same.
@@ -76,6 +83,13 @@ def set_roles(user: User, wanted: set[Reason], *, source: str) -> None:
                 "full_administrator": row.is_superuser,
             },
         )
+
+
+def _is_last_administrator(person: User) -> bool:
+    if not (person.is_superuser and person.is_active):
+        return False
+    others = User.objects.filter(is_superuser=True, is_active=True).exclude(pk=person.pk)
+    return not others.exists()
 
 
 def withdraw(source: str, kept: Iterable[Reason] = ()) -> None:

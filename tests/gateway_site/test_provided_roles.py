@@ -26,6 +26,7 @@ def provider(transactional_db) -> Iterator[OpenIdProvider]:
 
 @pytest.fixture
 def company(provider) -> SocialApp:
+    User.objects.create_superuser("root", "root@contoso.com", "correct horse battery")
     return configured(
         provider,
         staff_groups=["gateway operators"],
@@ -134,7 +135,6 @@ def test_what_is_written_down_no_more_is_taken_at_once(provider, company) -> Non
 
 
 def test_a_local_administrator_is_untouched_by_all_of_it(provider, company) -> None:
-    User.objects.create_superuser("root", "root@contoso.com", "correct horse battery")
     provider.subject, provider.claims["email"] = "s-9", "root@contoso.com"
     provider.claims["preferred_username"] = "root"
     arrived_with(provider, "gateway owners")
@@ -145,7 +145,6 @@ def test_a_local_administrator_is_untouched_by_all_of_it(provider, company) -> N
 
 def test_a_directory_switches_off_whom_a_provider_made_administrator(provider, company) -> None:
     arrived_with(provider, "gateway owners")
-    User.objects.create_superuser("root", "root@contoso.com", "correct horse battery")
     tokens.create("entra", actor=None, value="t" * 40)
     headers = {"Authorization": f"Bearer {'t' * 40}"}
 
@@ -168,3 +167,29 @@ def test_a_directory_switches_off_whom_a_provider_made_administrator(provider, c
     assert patch("grace", userName="mallory") == 400
     assert patch("grace", active=False) == 200
     assert not User.objects.get(username="grace").is_active
+
+
+@pytest.mark.parametrize("how", ["the group is lost", "it is written down no more", "deleted"])
+def test_the_last_full_administrator_stays_one_whatever_a_provider_says(
+    provider, company, how
+) -> None:
+    arrived_with(provider, "gateway owners")
+    User.objects.get(username="root").delete()
+    if how == "the group is lost":
+        arrived_with(provider, "sales")
+    elif how == "it is written down no more":
+        change(company, administrator_groups=["gateway ownres"])
+    else:
+        people_actions.delete_identity_provider(company, actor=None)
+    assert role_of() == "administrator"
+    assert AuditEvent.objects.filter(kind="person.role_kept", target="grace").exists()
+
+
+def test_of_two_administrators_by_a_provider_one_stays(provider, company) -> None:
+    arrived_with(provider, "gateway owners")
+    provider.subject = "s-9"
+    provider.claims.update(email="hopper@contoso.com", preferred_username="hopper")
+    arrived_with(provider, "gateway owners")
+    User.objects.get(username="root").delete()
+    people_actions.delete_identity_provider(company, actor=None)
+    assert sorted([role_of("grace"), role_of("hopper")]) == ["administrator", "none"]
