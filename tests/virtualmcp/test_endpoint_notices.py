@@ -364,14 +364,18 @@ def settle(upstream):
 
 
 def test_a_subscription_that_comes_later_and_ends(board, upstream):
+    told = "subscriptions/listen" if upstream.era == "modern" else "resources/unsubscribe"
     with get_stream(board) as stream:
         assert upstream.wait(lambda up: up.listening == 1)
         board.legacy("resources/subscribe", {"uri": NOTE})
         upstream.announce(UPDATED, {"uri": NOTE})
         assert stream.heard(UPDATED)
         assert SessionSubscription.objects.count() == 1
+        heard_before = len(upstream.calls(told))
         board.legacy("resources/unsubscribe", {"uri": NOTE})
         assert SessionSubscription.objects.count() == 0
+        # The upstream hears of it a moment later; until then a notice may still be on its way.
+        assert upstream.wait(lambda up: len(up.calls(told)) > heard_before)
         upstream.announce(UPDATED, {"uri": NOTE})
         upstream.tools.clear()
         upstream.announce(TOOLS)
