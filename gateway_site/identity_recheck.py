@@ -102,12 +102,11 @@ def _later(grant: IdentityGrant, after: timedelta) -> None:
 
 def _ask(app: SocialApp, facts: ProviderFacts, grant: IdentityGrant) -> bool:
     """Ask about one person; False if another process does."""
-    request = token_renewal.request_for(
-        grant.provider, identity_grants.opened(grant, "refresh_token")
-    )
+    token = identity_grants.opened(grant, "refresh_token")
+    request = token_renewal.request_for(grant.provider, token)
     if request is None:
-        # Nothing to ask with; the next sign-in may bring it.
-        _later(grant, timedelta(minutes=facts.recheck_minutes))
+        # Nothing to ask with, which the next sign-in may bring; or the provider is out of reach.
+        _later(grant, AGAIN if token else timedelta(minutes=facts.recheck_minutes))
         return False
     if not identity_grants.lease(grant):
         return False

@@ -106,14 +106,18 @@ def _confirmed(request: HttpRequest, provider: Any, message: LogoutRequest) -> H
 
 
 def _answered(request: HttpRequest, provider: Any) -> HttpResponse:
-    pending = request.session.pop(SIGN_OUT_ASKED, None) or {}
+    pending = request.session.get(SIGN_OUT_ASKED) or {}
     app = provider.app
+    if request.user.is_authenticated:
+        # Whoever asked for a sign-out is signed out here; a link to this page must not claim it.
+        raise ProviderFault("The answer belongs to no sign-out of this browser.")
     try:
         message = read(request, provider)
         assert isinstance(message, LogoutResponse)
         asked = pending.get("id") if pending.get("provider") == app.provider_id else None
         if not asked or message.in_response_to != asked:
             raise ProviderFault("The answer belongs to no sign-out of this browser.")
+        del request.session[SIGN_OUT_ASKED]
         if not message.succeeded:
             raise ProviderFault("The provider says that it did not sign out everywhere.")
     except ProviderFault as fault:

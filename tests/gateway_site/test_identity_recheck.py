@@ -234,6 +234,16 @@ def test_who_has_to_do_something_at_the_provider_is_asked_to_sign_in(
     sign_in_is_asked_for(client, grace, provider)
 
 
+def test_a_provider_whose_metadata_cannot_be_had_is_asked_again_soon(provider, company) -> None:
+    client, grace = arrived(provider)
+    provider.metadata_changes = {"issuer": "https://elsewhere.example.com"}
+    cache.clear()
+    ask()
+    assert still_signed_in(client) and has_tokens(grace)
+    again = IdentityGrant.objects.get().recheck_at
+    assert again is not None and again < timezone.now() + timedelta(minutes=3)
+
+
 def test_a_provider_that_was_not_reached_does_not_soften_its_next_refusal(
     provider, company
 ) -> None:

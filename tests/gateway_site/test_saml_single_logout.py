@@ -134,6 +134,23 @@ def test_an_answer_that_proves_nothing_is_said_to_the_person(provider, company, 
     assert AuditEvent.objects.filter(kind="person.provider_failed").exists()
 
 
+def test_a_link_with_an_answer_tells_nobody_who_is_signed_in_that_they_are_not(provider, company):
+    client = here(provider)
+    page = client.get(f"{SLS}?SAMLResponse=x")
+    assert page.status_code == 400
+    assert "This did not sign you out" in page.content.decode()
+    assert still_in(client)
+
+
+def test_a_planted_answer_does_not_spoil_the_real_one(provider, company):
+    client = here(provider)
+    asked = saml_logout.read(ask(client), certificate()).get("ID")
+    client.get(f"{SLS}?SAMLResponse=x")
+    texts(client)
+    client.get(f"{SLS}?{saml_logout.by_redirect(saml_logout.response(provider, HERE, asked))}")
+    assert "You are signed out here and at Company." in texts(client)
+
+
 def test_a_provider_without_logout_is_not_gone_to(provider):
     provider.offers_logout = False
     set_up(provider, sign_out_there=True)
