@@ -15,6 +15,7 @@ import msgspec
 
 from upstreams.legacy_takeover import HeldCall as UpstreamCall
 from upstreams.legacy_takeover import HeldQuestion
+from virtualmcp import rate_limits
 from virtualmcp.eras.era_in import Session
 from virtualmcp.routing.orphaned_calls import Orphan
 from virtualmcp.transport import event_log, held_calls, relayed_calls
@@ -24,8 +25,8 @@ from virtualmcp.transport.exchange import Exchange
 from virtualmcp.transport.held_calls import Asking, HeldCall, Note
 from virtualmcp.transport.http_answers import Accepts
 from virtualmcp.transport.response_stream import AnswerStream
-from virtualmcp.transport.wire_messages import read_message
-from virtualmcp.transport.wire_validation import Rejection, legacy_call
+from virtualmcp.transport.wire_messages import MalformedMessage, read_message
+from virtualmcp.transport.wire_validation import Call, Rejection, legacy_call
 
 logger = logging.getLogger(__name__)
 
@@ -33,36 +34,68 @@ _running: set[asyncio.Task[None]] = set()
 
 
 async def take_over(exchange: Exchange, session: Session, position: Position) -> EventLog | None:
-    """Go on with the call of a stream; returns its log, or None when nothing was left of it, or
-    its process lives.
+    """Go on with the call of a stream; returns its log, or None when nothing was left of it, its
+    process lives, or its person has too many calls running here for now.
 
     Raises:
         django.db.Error, VaultError: that can't be found out.
     """
     name = event_log.name_of(position.token)
+    if not await held_calls.may_be_left(name) or not rate_limits.enter(exchange.holder.user_id):
+        return None
+    task = None
+    try:
+        log, task = await _begin(exchange, session, position)
+    finally:
+        if task is None:
+            rate_limits.leave(exchange.holder.user_id)
+    return log
+
+
+_Begun = tuple[EventLog | None, "asyncio.Task[None] | None"]
+
+
+async def _begin(exchange: Exchange, session: Session, position: Position) -> _Begun:
+    """Take what is left, and go on with it in a task of its own."""
+    name = event_log.name_of(position.token)
     note = await held_calls.left_of(name)
     if note is None:
-        return None
-    unposted = await held_calls.open_questions(name, note)
-    log = event_log.find(session.digest, name)
-    if log is not None:
-        # The client came twice, and the other request was quicker.
-        return log
-    call = legacy_call(read_message(_request(position, note)), b"")
-    if isinstance(call, Rejection):
-        return None
-    number = max(note.number, position.number)
-    log = event_log.restore(session.digest, position.token, number, note.events)
+        # The client may have come twice, and the other request was quicker.
+        return event_log.find(session.digest, name), None
+    log = None
+    try:
+        call = _call(position, note)
+        if call is None:
+            await held_calls.forget(name)
+            return None, None
+        unposted = await held_calls.open_questions(name, note)
+        number = max(note.number, position.number)
+        log = event_log.restore(session.digest, position.token, number, note.events)
+    finally:
+        if log is None:
+            await held_calls.give_back(name)
     held = HeldCall(log, note, lambda: stream.last_progress)
     inner = _without_connection(exchange)
     stream = AnswerStream(inner, call, session)
     stream.take_over(log, held)
-    await held.hold()
     orphan = _orphan(note, unposted)
     task = asyncio.create_task(relayed_calls.go_on(inner, call, session, stream, orphan))
     _running.add(task)
     task.add_done_callback(_running.discard)
-    return log
+    return log, task
+
+
+def _call(position: Position, note: Note) -> Call | None:
+    """Return the client's request as it was; None where it is none any more."""
+    try:
+        call = legacy_call(read_message(_request(position, note)), b"")
+    except MalformedMessage as malformed:
+        logger.error("what is left of a call is no message: %s", malformed)
+        return None
+    if isinstance(call, Rejection):
+        logger.error("what is left of a call is refused: %s", call.message)
+        return None
+    return call
 
 
 def _request(position: Position, note: Note) -> bytes:

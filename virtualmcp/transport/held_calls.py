@@ -135,8 +135,7 @@ class HeldCall:
         seconds = parked_mail.LEASE_SECONDS
         if not await shared_notes.take_lease(lease, shared_notes.PROCESS, seconds):
             return False
-        _here.add(self._name)
-        keeper().keep(lease)
+        _hold(self._name)
         return True
 
     async def may_act(self, origin: Origin) -> bool:
@@ -175,31 +174,67 @@ class HeldCall:
 
     def let_go(self) -> None:
         """Hold it no more; the lease ends by itself."""
-        _here.discard(self._name)
-        keeper().drop(_lease(self._name))
+        _let_go(self._name)
 
 
 async def left_of(name: str) -> Note | None:
-    """Return what a dead process left of a call, whose lease is then ours; None if there is
+    """Return what a dead process left of a call, which this one then holds; None if there is
     nothing, or its holder lives.
 
     Raises:
         django.db.Error, VaultError: that can't be found out.
     """
-    if name in _here or await shared_notes.get(_note_key(name)) is None:
+    if name in _here or not await may_be_left(name):
         return None
     lease = _lease(name)
     if not await shared_notes.take_lease(lease, shared_notes.PROCESS, parked_mail.LEASE_SECONDS):
         return None
+    if name in _here:
+        # Its client came twice at once.
+        return None
+    _hold(name)
+    note = None
+    try:
+        note = await _what_is_left(name)
+    finally:
+        if note is None:
+            await give_back(name)
+    return note
+
+
+async def _what_is_left(name: str) -> Note | None:
     # Before it died, its holder may have come to the point from which there is no way back.
     content = await shared_notes.get(_note_key(name))
-    note = None if content is None else _note.decode(content)
-    if note is not None and note.round:
-        claimed = await shared_notes.get(_claim(name, b"round %d" % note.rounds))
-        note = note if claimed is None else None
-    if note is None:
-        await shared_notes.end_lease(lease, shared_notes.PROCESS)
+    if content is None:
+        return None
+    try:
+        note = _note.decode(content)
+    except msgspec.MsgspecError:
+        logger.exception("what another version of the gateway left of a call can't be read")
+        await forget(name)
+        return None
+    if note.round and await shared_notes.get(_claim(name, b"round %d" % note.rounds)) is not None:
+        return None
     return note
+
+
+async def give_back(name: str) -> None:
+    """Hold a call no more that was not gone on with: another process may, or this one later.
+
+    Raises:
+        django.db.Error: the database can't be reached; the lease ends by itself then.
+    """
+    _let_go(name)
+    await shared_notes.end_lease(_lease(name), shared_notes.PROCESS)
+
+
+async def forget(name: str) -> None:
+    """Drop what is left of a call that nobody can go on with.
+
+    Raises:
+        django.db.Error: the database can't be reached.
+    """
+    await shared_notes.remove(_note_key(name))
 
 
 async def may_be_left(name: str) -> bool:
@@ -218,6 +253,16 @@ async def open_questions(name: str, note: Note) -> list[Asking]:
         django.db.Error, VaultError: that can't be found out.
     """
     return [one for one in note.asking if await shared_notes.get(_claim(name, one.origin)) is None]
+
+
+def _hold(name: str) -> None:
+    _here.add(name)
+    keeper().keep(_lease(name))
+
+
+def _let_go(name: str) -> None:
+    _here.discard(name)
+    keeper().drop(_lease(name))
 
 
 def _key(origin: Origin) -> bytes:

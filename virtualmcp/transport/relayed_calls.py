@@ -40,10 +40,7 @@ def relay(exchange: Exchange, call: Call, session: Session | None) -> Coroutine[
 async def go_on(
     exchange: Exchange, call: Call, session: Session, stream: AnswerStream, orphan: Orphan
 ) -> None:
-    """Go on with a call whose process died; what it says goes to the stream's log."""
-    if not rate_limits.enter(exchange.holder.user_id):
-        await stream.fail(Answer(error=WireError(INTERNAL_ERROR, _TOO_MANY)))
-        return
+    """Go on with a call whose process died, counted in already; it speaks to its stream's log."""
     await _carry(exchange, call, session, stream, orphan)
 
 

@@ -84,23 +84,30 @@ class ResumedStream:
                 await self._say_last()
 
     async def _go_on(self) -> None:
-        digest = self._session.digest
-        token = self._position.token
-        log = event_log.find(digest, event_log.name_of(token))
-        kept = await event_log.kept_for_all(digest, token) if log is None else None
+        known = await self._known()
         await self._start()
         await self._send(b": resumed\n\n")
         self._leaving = asyncio.get_running_loop().create_task(self._until_gone())
         try:
-            if log is not None:
-                await self._follow(log)
-            elif kept is not None:
-                await self._write(kept)
-                await self._close()
-            else:
+            if known is None:
                 await self._from_elsewhere()
+            else:
+                await self._replay(known)
         finally:
             self._leaving.cancel()
+
+    async def _known(self) -> EventLog | Events | None:
+        """Return the stream's log if it is here, or else what was left of it for all."""
+        digest, token = self._session.digest, self._position.token
+        log = event_log.find(digest, event_log.name_of(token))
+        return await event_log.kept_for_all(digest, token) if log is None else log
+
+    async def _replay(self, known: EventLog | Events) -> None:
+        if isinstance(known, EventLog):
+            await self._follow(known)
+        else:
+            await self._write(known)
+            await self._close()
 
     async def _from_elsewhere(self) -> None:
         """Find who has the stream; where its process died, go on with the call if that may be."""
@@ -114,7 +121,9 @@ class ResumedStream:
                 return
             # A process that died may seem to live for as long as its lease.
             if not await held_calls.may_be_left(name):
-                await self._say_lost()
+                # Somebody may have seen it to its end meanwhile.
+                known = await self._known()
+                await (self._say_lost() if known is None else self._replay(known))
                 return
             await self._send(b": waiting\n\n")
 

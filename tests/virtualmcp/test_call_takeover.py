@@ -1,0 +1,126 @@
+"""Calls whose process died while its client was asked something (protocol.md 2.4.2, 2.4.4).
+
+The death is played: the call is cut off in this process as it stands, and its lease has run out.
+``tests/journeys/test_questions_over_nodes.py`` kills processes.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import pytest
+from django.contrib.auth.models import User
+
+from tests.fakes.mcp_upstream import FakeUpstream
+from tests.virtualmcp.answering_client import REPLIES, Answering, form
+from tests.virtualmcp.stream_reader import StreamReader, get_stream, post_stream, until
+from upstreams import token_vault
+from virtualmcp import rate_limits
+from virtualmcp.models import SharedNote
+from virtualmcp.transport import event_log, held_calls, resumption
+from virtualmcp.transport.calls_in_flight import calls_in_flight
+
+
+@dataclass
+class Asked:
+    """A stateful client whose call asks it something."""
+
+    client: Answering
+    stream: StreamReader
+    upstream: FakeUpstream
+
+    def dies(self) -> None:
+        """The call's process ends, and its lease soon after."""
+        loop = event_log.loop()
+        assert loop is not None
+        for call in list(calls_in_flight._calls.values()):
+            loop.call_soon_threadsafe(call._task.cancel)  # type: ignore[attr-defined]
+        assert until(lambda: not calls_in_flight)
+        self.stream.close()
+        event_log._logs.clear()
+        leases().delete()
+
+    def comes_back(self) -> StreamReader:
+        return get_stream(self.client.client, last_event_id=self.stream.events[0][0])
+
+    def answer(self) -> int:
+        return self.client.respond(self.stream.messages[0]).status_code
+
+
+def leases() -> Any:
+    return SharedNote.objects.filter(key__startswith="stream-holder:")
+
+
+def notes() -> Any:
+    return SharedNote.objects.filter(key__startswith="stream-call:")
+
+
+@pytest.fixture
+def asked(
+    ada: User,
+    make_virtual_mcp: Callable[..., Any],
+    make_token: Callable[..., str],
+    wire: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Asked]:
+    monkeypatch.setattr(resumption, "OWNER_SECONDS", 0.2)
+    event_log._logs.clear()
+    with FakeUpstream(era="modern").serve() as upstream:
+        make_virtual_mcp("board", {"fake": upstream.url})
+        client = Answering(wire("board", make_token(ada, "board")), "legacy")
+        client.client.initialize(capabilities=client.capabilities)
+        params = {"name": "interview", "arguments": {"rounds": [[form("Name?")]]}}
+        with post_stream(client.client, "tools/call", params, id="cut") as stream:
+            assert stream.wait(lambda reader: bool(reader.events))
+            assert until(lambda: notes().exists())
+            yield Asked(client, stream, upstream)
+
+
+def result_of(stream: StreamReader) -> Any:
+    assert stream.wait(lambda reader: reader.ended), stream.messages
+    last = stream.messages[-1]
+    assert "result" in last, last
+    return json.loads(last["result"]["content"][0]["text"])
+
+
+def test_a_call_waits_where_its_person_has_too_many_and_goes_on_then(
+    asked: Asked, ada: User, settings: Any
+) -> None:
+    asked.dies()
+    settings.GATEWAY_CALLS_IN_FLIGHT_PER_USER = 1
+    assert rate_limits.enter(ada.pk)
+    with asked.comes_back() as back:
+        assert back.wait(lambda reader: reader.comments >= 3)
+        # It is anybody's still.
+        assert notes().exists() and not leases().exists()
+        rate_limits.leave(ada.pk)
+        assert asked.answer() == 202
+        assert result_of(back) == [REPLIES["elicitation/create"]]
+    assert until(lambda: not rate_limits.in_flight(ada.pk))
+    assert not notes().exists() and not leases().exists()
+
+
+def test_what_no_version_of_the_gateway_can_read_ends_honestly(asked: Asked, ada: User) -> None:
+    asked.dies()
+    note = notes().get()
+    note.value = token_vault.seal(msgspec.msgpack.encode({"not": "it"}), f"note:{note.key}")
+    note.save()
+    with asked.comes_back() as back:
+        assert back.wait(lambda reader: reader.ended)
+    assert "look before you repeat" in back.messages[-1]["error"]["message"]
+    assert not notes().exists() and not leases().exists()
+    assert not rate_limits.in_flight(ada.pk) and not held_calls._here
+
+
+def test_what_is_no_request_any_more_ends_honestly(
+    asked: Asked, ada: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked.dies()
+    monkeypatch.setattr("virtualmcp.transport.call_takeover._request", lambda *_: b"{}")
+    with asked.comes_back() as back:
+        assert back.wait(lambda reader: reader.ended)
+    assert "look before you repeat" in back.messages[-1]["error"]["message"]
+    assert not notes().exists() and not leases().exists()
+    assert not rate_limits.in_flight(ada.pk) and not held_calls._here
