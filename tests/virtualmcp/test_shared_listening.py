@@ -139,6 +139,55 @@ async def test_a_leader_whose_lease_another_process_took_begins_anew() -> None:
     await shared_listening.close()
 
 
+async def test_who_leaves_takes_nothing_from_who_comes_right_after(told: list[str]) -> None:
+    listener = Listener()
+    assert await listener.stream.lead()
+    listener.stream.end()
+    after = Listener()
+    assert await after.stream.lead()
+    await shared_listening.close()
+    assert await shared_notes.lease_holder(f"listening:{NAME}") == shared_notes.PROCESS
+    assert after.stream.leading
+    after.stream.end()
+    await shared_listening.close()
+    # The same of one that follows: what it wants is still written down.
+    await _leads_elsewhere()
+    want = f"listening-want:{NAME}:{shared_notes.PROCESS}"
+    following = Listener()
+    assert not await following.stream.lead()
+    first = asyncio.ensure_future(following.stream.follow())
+    await until(lambda: following.shared.honoured == WANTED)
+    first.cancel()
+    following.stream.end()
+    again = Listener()
+    assert not await again.stream.lead()
+    second = asyncio.ensure_future(again.stream.follow())
+    await until(lambda: again.shared.honoured == WANTED)
+    second.cancel()
+    assert await shared_notes.get(want) is not None
+    again.stream.end()
+    await shared_listening.close()
+    assert await shared_notes.get(want) is None
+
+
+async def test_a_follower_that_was_held_up_says_again_what_it_wants(
+    told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _leads_elsewhere()
+    listener = Listener()
+    assert not await listener.stream.lead()
+    following = asyncio.ensure_future(listener.stream.follow())
+    await until(lambda: listener.shared.honoured == WANTED)
+    assert len(told) == 1
+    # Its leader has forgotten it by then.
+    monkeypatch.setattr(shared_listening, "LEASE_SECONDS", -1.0)
+    await until(lambda: len(told) > 1)
+    assert set(told) == {f"want {NAME} {shared_notes.PROCESS}"}
+    following.cancel()
+    listener.stream.end()
+    await shared_listening.close()
+
+
 async def test_without_the_database_each_process_listens_for_itself(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -16,6 +16,7 @@ statement each ``TURN_SECONDS``.
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
@@ -87,6 +88,7 @@ class SharedStream:
     async def lead(self) -> bool:
         """Become or stay the leader; False while another process is."""
         self._office.add(self)
+        await self._office.until_left(self.name)
         try:
             self.leading = await shared_notes.take_lease(self.lease, PROCESS, LEASE_SECONDS)
             if self.leading:
@@ -199,6 +201,11 @@ class SharedStream:
         if self.shared.others.pop(process, None) is not None:
             self.shared.wish()
 
+    def say_again(self) -> None:
+        """The leader may have taken this process for dead, and no longer ask for what it wants."""
+        self._said = None
+        self._news.set()
+
     def hear_state(self) -> None:
         """The leader's upstream has agreed to something else."""
         self._news.set()
@@ -218,7 +225,7 @@ class SharedStream:
         """Nobody here listens any more."""
         self._office.remove(self)
         self.shared.told = None
-        self._office.run(self._leave(leading=self.leading))
+        self._office.leave(self.name, self._leave(leading=self.leading))
         self.leading = False
 
     async def _leave(self, *, leading: bool) -> None:
@@ -238,6 +245,8 @@ class _Office:
         self._turns: asyncio.Task[None] | None = None
         self._turn_count = 0
         self._running: set[asyncio.Task[None]] = set()
+        self._leaving: dict[str, asyncio.Task[None]] = {}
+        self._seen_at = 0.0
 
     def add(self, stream: SharedStream) -> None:
         self._streams[stream.name] = stream
@@ -255,9 +264,25 @@ class _Office:
         task.add_done_callback(self._running.discard)
         return task
 
+    def leave(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Have what a stream wrote taken back; who comes next with its name waits for that."""
+        task = self._leaving[name] = self.run(work)
+        task.add_done_callback(lambda _: self._left(name, task))
+
+    def _left(self, name: str, task: "asyncio.Task[None]") -> None:
+        if self._leaving.get(name) is task:
+            del self._leaving[name]
+
+    async def until_left(self, name: str) -> None:
+        """Wait until what an earlier stream of this name wrote is taken back."""
+        leaving = self._leaving.get(name)
+        if leaving is not None:
+            await asyncio.wait((leaving,))
+
     async def appear(self) -> None:
         """Be seen to live, so that what is wanted here is not taken for a dead process's."""
         await shared_notes.take_lease(_presence(PROCESS), PROCESS, LEASE_SECONDS)
+        self._seen_at = time.monotonic()
 
     async def _keep_turning(self) -> None:
         while self._streams:
@@ -273,8 +298,13 @@ class _Office:
         following = {one.lease: one for one in self._streams.values() if not one.leading}
         mine = [_presence(PROCESS), *leading]
         kept = await shared_notes.extend_leases(mine, PROCESS, LEASE_SECONDS)
+        lapsed = time.monotonic() - self._seen_at > LEASE_SECONDS
         if _presence(PROCESS) not in kept:
             await self.appear()
+        self._seen_at = time.monotonic()
+        if lapsed:
+            for stream in following.values():
+                stream.say_again()
         for lease, stream in leading.items():
             taken = lease in kept or await shared_notes.take_lease(lease, PROCESS, LEASE_SECONDS)
             if not taken:
