@@ -34,6 +34,7 @@ KEEP_NOTICES = timedelta(minutes=15)
 
 Forget = Callable[[str], None]
 _forgetters: dict[str, list[Forget]] = {}
+_readings: list[Callable[[float], None]] = []
 _pending: set[asyncio.Task[None]] = set()
 
 
@@ -42,6 +43,15 @@ def on_change(kind: str, forget: Forget) -> None:
     registered = _forgetters.setdefault(kind, [])
     if forget not in registered:
         registered.append(forget)
+
+
+def on_reading(tell: Callable[[float], None]) -> None:
+    """Have ``tell(moment)`` called when what was committed before ``moment`` has been forgotten.
+
+    ``moment`` is of ``time.monotonic()``.
+    """
+    if tell not in _readings:
+        _readings.append(tell)
 
 
 def forget_here(kind: str, key: str) -> None:
@@ -107,13 +117,14 @@ class NoticeReader:
     def __init__(self) -> None:
         self._seen: dict[int, float] = {}
         self._heights: deque[tuple[float, int]] = deque()
-        self._last_read = time.monotonic()
+        # When the last reading began.
+        self.last_read = time.monotonic()
 
     def start(self) -> None:
         """Take what exists now as known (blocking)."""
+        self.last_read = time.monotonic()
         highest = ChangeNotice.objects.aggregate(highest=models.Max("pk"))["highest"] or 0
-        self._last_read = time.monotonic()
-        self._heights = deque([(self._last_read, highest)])
+        self._heights = deque([(self.last_read, highest)])
 
     def read(self) -> list[tuple[str, str]]:
         """Return the new notices as (kind, key) (blocking).
@@ -122,7 +133,7 @@ class NoticeReader:
         ("", "") stands for everything.
         """
         now = time.monotonic()
-        if now - self._last_read > LONGEST_TRANSACTION:
+        if now - self.last_read > LONGEST_TRANSACTION:
             self.start()
             return [("", "")]
         while len(self._heights) > 1 and now - self._heights[1][0] > LONGEST_TRANSACTION:
@@ -134,7 +145,7 @@ class NoticeReader:
         if found:
             self._heights.append((now, max(found[-1][0], self._heights[-1][1])))
             self._seen = {pk: at for pk, at in self._seen.items() if pk > floor}
-        self._last_read = now
+        self.last_read = now
         return [(kind, key) for _, kind, key in found]
 
 
@@ -157,12 +168,14 @@ async def _poll_notices() -> None:
     await _in_thread(reader.start)
     # What was cached before the first reading may be older than that reading.
     forget_here("", "")
+    _tell_reading(reader)
     failing, cleaned_at = False, time.monotonic()
     while True:
         await asyncio.sleep(POLL_SECONDS)
         try:
             for kind, key in await _in_thread(reader.read):
                 forget_here(kind, key)
+            _tell_reading(reader)
             if time.monotonic() - cleaned_at > KEEP_NOTICES.total_seconds():
                 cleaned_at = time.monotonic()
                 await _in_thread(remove_old_notices)
@@ -171,6 +184,11 @@ async def _poll_notices() -> None:
             if not failing:
                 logger.exception("changes cannot be read from the database; trying again")
             failing = True
+
+
+def _tell_reading(reader: NoticeReader) -> None:
+    for tell in _readings:
+        tell(reader.last_read)
 
 
 async def _in_thread(work: Callable[[], Any]) -> Any:

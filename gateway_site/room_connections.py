@@ -51,7 +51,7 @@ def connect_caches() -> None:
     from oauthserver import bearer_tokens
     from upstreams import call_gate, credentials, mcp_client
     from virtualmcp import change_hearing, notice_feed, published_lists
-    from virtualmcp.eras import era_in
+    from virtualmcp.eras import era_in, log_levels
     from virtualmcp.routing import shared_listening
     from virtualmcp.transport import (
         calls_in_flight,
@@ -75,7 +75,8 @@ def connect_caches() -> None:
     change_feed.on_change("credential", credentials.forget_key)
     change_feed.on_change("health", call_gate.hear_health)
     change_feed.on_change("session", era_in.forget)
-    change_feed.on_change(era_in.LEVEL, era_in.hear_level)
+    change_feed.on_change(log_levels.KIND, era_in.hear_level)
+    change_feed.on_reading(log_levels.heard_all_before)
     for kind in ("session", calls_in_flight.CANCELLED):
         change_feed.on_change(kind, functools.partial(calls_in_flight.hear, kind))
     for kind in change_hearing.KINDS:

@@ -101,7 +101,7 @@ def test_a_notice_that_commits_late_is_still_read(transactional_db):
 def test_after_a_long_silence_everything_is_forgotten(transactional_db, monkeypatch):
     reader = change_feed.NoticeReader()
     reader.start()
-    monkeypatch.setattr(reader, "_last_read", time.monotonic() - 120)
+    monkeypatch.setattr(reader, "last_read", time.monotonic() - 120)
     assert reader.read() == [("", "")]
 
 

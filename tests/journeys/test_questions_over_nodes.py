@@ -133,6 +133,20 @@ def _drain(client: Answering, params: dict[str, Any]) -> None:
         list(arriving)
 
 
+def test_a_log_level_holds_for_the_very_next_call_at_the_other_process(nodes: Nodes) -> None:
+    bases = (nodes.first.listening, nodes.second.listening)
+    client = nodes.client("legacy", "modern", bases[0]).client
+    warning = {"name": "log", "arguments": {"level": "warning"}}
+    for base in bases:
+        client.http = nodes.http(base)
+        assert len(messages(client.legacy("tools/call", warning))) == 1
+    for turn, (level, heard) in enumerate([("info", 2), ("error", 1), ("debug", 2)]):
+        client.http = nodes.http(bases[turn % 2])
+        client.legacy("logging/setLevel", {"level": level})
+        client.http = nodes.http(bases[(turn + 1) % 2])
+        assert len(messages(client.legacy("tools/call", warning))) == heard
+
+
 NOTE = "file:///notes/1"
 UPDATED, TOOLS = "notifications/resources/updated", "notifications/tools/list_changed"
 

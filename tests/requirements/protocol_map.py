@@ -186,6 +186,11 @@ MAP: dict[str, tuple[str, ...]] = {
         "virtualmcp/test_endpoint_streams",
         "a_stateful_client_hears_logs_from_its_level_on",
         "a_stateless_client_hears_logs_only_if_it_asks",
+        "a_level_set_at_another_process_holds_where_the_change_feed_stands_still",
+    )
+    + _in(
+        "journeys/test_questions_over_nodes",
+        "a_log_level_holds_for_the_very_next_call_at_the_other_process",
     )
     + _in("virtualmcp/test_endpoint_sessions", "a_log_level_must_be_one"),
     "a42": _in(

@@ -22,7 +22,7 @@ from tests.virtualmcp.wire_client import WireClient
 from upstreams import credentials, mcp_client
 from upstreams.models import Upstream
 from virtualmcp import call_log, definition_pins, rate_limits, route_table, upstream_openings
-from virtualmcp.eras import era_in
+from virtualmcp.eras import era_in, log_levels
 from virtualmcp.models import UpstreamChoice, VirtualMcp
 from virtualmcp.routing import call_plans
 from virtualmcp.transport.endpoint import McpEndpoint
@@ -41,6 +41,7 @@ def forget_everything() -> Iterator[None]:
         upstream_openings.forget()
         definition_pins.forget()
         era_in.forget()
+        log_levels.forget()
         call_plans.forget()
         call_log.call_log._queue.clear()
         # Tests of other rooms in this process may have served the whole site, which starts it.

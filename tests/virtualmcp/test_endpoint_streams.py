@@ -7,14 +7,18 @@ import time
 
 import httpx
 import pytest
+from asgiref.sync import async_to_sync
 from django.conf import settings as django_settings
+from django.db import OperationalError
 
 from oauthserver import bearer_tokens
 from tests.fakes.mcp_upstream import FakeUpstream
 from tests.virtualmcp.wire_client import META, RawConnection, messages, modern_headers, modern_meta
 from virtualmcp import rate_limits
 from virtualmcp.call_log import call_log
+from virtualmcp.eras import era_in, log_levels
 from virtualmcp.models import CallRecord
+from virtualmcp.routing import shared_notes
 from virtualmcp.transport import response_stream
 from virtualmcp.transport.relayed_calls import calls_in_flight
 
@@ -132,6 +136,49 @@ def test_a_stateful_client_hears_logs_from_its_level_on(board):
     assert len(messages(call(board, "legacy", "log", {"level": "warning"}))) == 1
     loud = messages(call(board, "legacy", "log", {"level": "critical", "text": "x"}))
     assert loud[0]["params"]["data"] == "x"
+
+
+def logs_of_a_warning(board):
+    """Return how many log messages a stateful client's call brings."""
+    *logs, last = messages(call(board, "legacy", "log", {"level": "warning"}))
+    assert "result" in last
+    return len(logs)
+
+
+def test_a_level_set_at_another_process_holds_where_the_change_feed_stands_still(
+    board, monkeypatch
+):
+    board.legacy("logging/setLevel", {"level": "info"})
+    assert logs_of_a_warning(board) == 1
+    # The session was looked up long ago, too.
+    monkeypatch.setattr(log_levels, "SETTLE_SECONDS", 0.0)
+    log_levels.heard_all_before(time.monotonic() - 60)
+    digest = era_in.digest_of(board.session.encode())
+    keep = async_to_sync(shared_notes.put)
+    keep(f"log-level:{digest}", b"error", 60)
+    assert logs_of_a_warning(board) == 0
+    log_levels.heard_all_before(time.monotonic() + 60)
+    keep(f"log-level:{digest}", b"debug", 60)
+    # What the feed tells is known here; no call looks it up.
+    assert logs_of_a_warning(board) == 0
+    era_in.hear_level(f"{digest} debug")
+    assert logs_of_a_warning(board) == 1
+
+
+def test_calls_go_on_where_neither_the_feed_nor_the_level_can_be_read(board, monkeypatch):
+    asked = []
+
+    async def away(key):
+        asked.append(key)
+        raise OperationalError("away")
+
+    board.legacy("logging/setLevel", {"level": "info"})
+    assert logs_of_a_warning(board) == 1
+    monkeypatch.setattr(log_levels, "SETTLE_SECONDS", 0.0)
+    log_levels.heard_all_before(time.monotonic() - 60)
+    monkeypatch.setattr(shared_notes, "get", away)
+    assert [logs_of_a_warning(board) for _ in range(3)] == [1, 1, 1]
+    assert len(asked) == 1
 
 
 def test_silence_opens_a_stream_that_is_kept_alive(board, hanging, upstream, monkeypatch):

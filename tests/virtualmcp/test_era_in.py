@@ -5,10 +5,12 @@ import json
 import pytest
 from django.db import OperationalError
 
+from gateway_site import change_feed
 from oauthserver.bearer_tokens import TokenHolder
-from virtualmcp.eras import era_in
+from virtualmcp.eras import era_in, log_levels
 from virtualmcp.eras.era_in import ClientTooTalkative, SessionUnknown
 from virtualmcp.models import EndedSession
+from virtualmcp.routing import shared_notes
 from virtualmcp.signals import changed
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -125,11 +127,46 @@ async def test_a_log_level_that_can_not_be_shared_does_not_end_sessions(monkeypa
     async def away(*_):
         raise OperationalError("away")
 
-    monkeypatch.setattr(era_in.shared_notes, "get", away)
-    monkeypatch.setattr(era_in.shared_notes, "put", away)
+    monkeypatch.setattr(shared_notes, "get", away)
+    monkeypatch.setattr(shared_notes, "put", away)
     session = await era_in.find(opened(), "board", holder())
     await era_in.set_log_level(session, "debug")
     assert era_in.log_level(session) == "debug"
+
+
+async def test_setting_a_level_waits_for_other_processes_only_where_there_are_any(monkeypatch):
+    waited = []
+
+    async def wait(seconds):
+        waited.append(seconds)
+
+    monkeypatch.setattr(log_levels.asyncio, "sleep", wait)
+    session = await era_in.find(opened(), "board", holder())
+    await era_in.set_log_level(session, "debug")
+    assert waited == []
+    mine = shared_notes.PROCESS
+    monkeypatch.setattr(shared_notes, "PROCESS", "another")
+    log_levels.forget()
+    await era_in.find(opened(), "board", holder())
+    monkeypatch.setattr(shared_notes, "PROCESS", mine)
+    await era_in.set_log_level(session, "error")
+    assert waited == [log_levels.SETTLE_SECONDS]
+    # A process hears of it, or knows that it may not have heard, before the others are answered.
+    assert log_levels.SETTLE_SECONDS >= 2 * change_feed.POLL_SECONDS
+
+
+async def test_a_level_that_changes_while_a_session_is_looked_up_is_not_missed(monkeypatch):
+    session_id = opened()
+    read = log_levels.kept
+
+    async def reading(digest):
+        level = await read(digest)
+        era_in.hear_level(f"{digest} error")
+        return level
+
+    monkeypatch.setattr(log_levels, "kept", reading)
+    await era_in.find(session_id, "board", holder())
+    assert era_in.remembered(session_id, "board", holder()) is None
 
 
 async def test_a_talkative_client_keeps_its_name_and_a_session_id_of_bearable_length():

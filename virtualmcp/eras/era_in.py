@@ -9,7 +9,6 @@ one dictionary look-up.
 """
 
 import hashlib
-import logging
 import secrets
 import time
 from collections import OrderedDict
@@ -23,8 +22,8 @@ from django.utils import timezone
 from upstreams.canonical_call import ClientFacts
 from upstreams.client_capabilities import capabilities_for
 from upstreams.revisions import LEGACY_ACCEPTED, LEGACY_LATEST
+from virtualmcp.eras import log_levels
 from virtualmcp.models import EndedSession, SessionSubscription
-from virtualmcp.routing import shared_notes
 from virtualmcp.routing.sealed_state import SealBroken, seal, unseal_with_expiry
 from virtualmcp.signals import changed
 from virtualmcp.transport.wire_validation import client_facts
@@ -32,14 +31,10 @@ from virtualmcp.transport.wire_validation import client_facts
 if TYPE_CHECKING:
     from oauthserver.bearer_tokens import TokenHolder
 
-logger = logging.getLogger(__name__)
-
 PURPOSE = "session"
 LIFETIME = 24 * 3600
 REMEMBER_SECONDS = 60.0
 MOST_REMEMBERED = 10_000
-# Kind of change by which the other processes hear how much a client wants to hear.
-LEVEL = "log level"
 MOST_CAPABILITIES = 4_096
 MOST_CLIENT_INFO = 1_024
 BATCHING_REVISION = "2025-03-26"
@@ -73,7 +68,7 @@ class Session:
 
     ``digest`` names it in storage and logs; the id itself never goes there. ``revision`` is the
     one the client was answered; ``facts`` treat 2024-11-05 as 2025-03-26. ``log_level`` is ""
-    until the client asks for one.
+    until the client asks for one; ``level_read_at`` is when it was looked up (monotonic).
     """
 
     __slots__ = (
@@ -81,19 +76,27 @@ class Session:
         "ended",
         "expires_at",
         "facts",
+        "level_read_at",
         "log_level",
         "revision",
         "stale_at",
     )
 
     def __init__(
-        self, digest: str, revision: str, facts: ClientFacts, expires_at: int, log_level: str
+        self,
+        digest: str,
+        revision: str,
+        facts: ClientFacts,
+        expires_at: int,
+        log_level: str,
+        level_read_at: float,
     ) -> None:
         self.digest = digest
         self.revision = revision
         self.facts = facts
         self.expires_at = expires_at
         self.log_level = log_level
+        self.level_read_at = level_read_at
         self.stale_at = time.monotonic() + min(REMEMBER_SECONDS, expires_at - time.time())
         self.ended = False
 
@@ -105,8 +108,9 @@ class Session:
 
 _Key = tuple[bytes, str, int, str]
 _remembered: OrderedDict[_Key, Session] = OrderedDict()
-# Counts endings, so that a look-up that began before one is not remembered after it.
-_endings = 0
+# Counts endings and changed levels, so that a look-up that began before one is not remembered
+# after it.
+_changes = 0
 
 
 def negotiated(requested: str) -> str:
@@ -151,7 +155,7 @@ async def find(session_id: bytes, slug: str, holder: "TokenHolder") -> Session:
     session = remembered(session_id, slug, holder)
     if session is not None:
         return session
-    endings = _endings
+    changes = _changes
     try:
         payload, expires_at = unseal_with_expiry(
             PURPOSE, session_id.decode("latin-1"), bound_to=_owner(slug, holder)
@@ -161,11 +165,13 @@ async def find(session_id: bytes, slug: str, holder: "TokenHolder") -> Session:
     digest = digest_of(session_id)
     if await database_sync_to_async(_has_ended, thread_sensitive=False)(digest):
         raise SessionUnknown("ended")
-    level = await _kept_level(digest)
+    present = await log_levels.be_present()
+    read_at = time.monotonic()
+    level = await log_levels.kept(digest) or ""
     sealed = _reader.decode(payload)
     facts = _facts(sealed.revision, sealed.capabilities, sealed.client_info)
-    session = Session(digest, sealed.revision, facts, expires_at, level)
-    if endings == _endings:
+    session = Session(digest, sealed.revision, facts, expires_at, level, read_at)
+    if present and changes == _changes:
         _remembered[(session_id, slug, holder.user_id, holder.client_id)] = session
         while len(_remembered) > MOST_REMEMBERED:
             _remembered.popitem(last=False)
@@ -182,8 +188,8 @@ async def end(session: Session) -> None:
 
 def forget(key: str = "") -> None:
     """Hear that a session ended on another node: drop it, or everything for ``""``."""
-    global _endings
-    _endings += 1
+    global _changes
+    _changes += 1
     for known, session in list(_remembered.items()):
         if not key or session.digest == key:
             session.ended = True
@@ -191,26 +197,28 @@ def forget(key: str = "") -> None:
 
 
 async def set_log_level(session: Session, level: str) -> None:
-    """Remember how much a client wants to hear, in all processes, for the session's life.
-
-    It is not worth failing for: what can't be told to the others holds here.
-    """
+    """Remember how much a client wants to hear, in all processes, for the session's life."""
     session.log_level = level
-    try:
-        lifetime = max(1.0, session.expires_at - time.time())
-        await shared_notes.put(_level_key(session.digest), level.encode(), lifetime)
-        tell = database_sync_to_async(_tell_level, thread_sensitive=False)
-        await tell(f"{session.digest} {level}")
-    except Exception as failure:
-        logger.warning("a log level is known to one process: %s", type(failure).__name__)
+    await log_levels.keep(session.digest, level, max(1.0, session.expires_at - time.time()))
 
 
 def hear_level(key: str) -> None:
     """Hear what another process was told; from any thread."""
+    global _changes
+    _changes += 1
     digest, _, level = key.partition(" ")
     for session in list(_remembered.values()):
         if session.digest == digest:
             session.log_level = level
+
+
+async def read_level_again(session: Session) -> None:
+    """Look up the level that another process may have been told of unheard here."""
+    read_at, known = time.monotonic(), session.log_level
+    level = await log_levels.kept(session.digest)
+    # What was heard while it was read is newer.
+    if level is not None and session.log_level == known:
+        session.log_level, session.level_read_at = level, read_at
 
 
 def log_level(session: Session) -> str:
@@ -240,22 +248,6 @@ def _short_info(client_info: bytes) -> bytes:
         if name in ("name", "title", "version") and isinstance(value, str):
             kept[name] = value[:200]
     return msgspec.json.encode(kept)
-
-
-def _level_key(digest: str) -> str:
-    return f"log-level:{digest}"
-
-
-async def _kept_level(digest: str) -> str:
-    try:
-        return (await shared_notes.get(_level_key(digest)) or b"").decode()
-    except Exception as failure:
-        logger.warning("a log level can't be read: %s", type(failure).__name__)
-        return ""
-
-
-def _tell_level(key: str) -> None:
-    changed.send(sender=EndedSession, kind=LEVEL, key=key)
 
 
 def _has_ended(digest: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from oauthserver.bearer_tokens import TokenHolder
 from upstreams.revisions import Era
 from upstreams.token_vault import VaultError
-from virtualmcp.eras import era_in
+from virtualmcp.eras import era_in, log_levels
 from virtualmcp.eras.era_in import Session, SessionUnknown
 from virtualmcp.errors import METHOD_NOT_FOUND
 from virtualmcp.route_table import VirtualMcpFacts
@@ -113,6 +113,8 @@ async def _legacy(exchange: Exchange, call: Call, session: Session) -> None:
         await connection_methods.take_notification(message, session)
         await exchange.accept()
     elif method_table.known(message.method, Era.LEGACY):
+        if not log_levels.certain(session.level_read_at):
+            await era_in.read_level_again(session)
         await relay(exchange, call, session)
     elif message.method == "ping":
         await connection_methods.ping(exchange, message)
