@@ -7,7 +7,7 @@ from allauth.account.models import EmailAddress
 from allauth.mfa.models import Authenticator
 from allauth.socialaccount.models import SocialAccount, SocialApp, SocialToken
 from allauth.usersessions.models import UserSession
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.forms import UserChangeForm
 from django.contrib.auth.models import Group, User
@@ -22,7 +22,7 @@ from oauth2_provider.models import (
     get_refresh_token_model,
 )
 
-from gateway_site import audit_trail, people_actions, people_sessions
+from gateway_site import audit_trail, people_actions, people_sessions, rights
 from gateway_site.models import AuditEvent, SiteProfile
 
 # The classes are generic for the type checker only.
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 else:
     _AuditAdmin = _ProfileAdmin = _FactorAdmin = admin.ModelAdmin
     _UserAdmin = UserAdmin
+
+_RIGHTS = ("is_staff", "is_superuser", "user_permissions")
 
 # These libraries register pages of their own, which would show secrets and bypass the actions.
 for _library in (
@@ -152,12 +154,50 @@ class PersonAdmin(_UserAdmin):
         rows = [(s.browser, s.address, f"{s.last_seen:%Y-%m-%d %H:%M} UTC") for s in listed]
         return format_html_join("", "<p>{}, {}, last seen {}</p>", rows) or "nowhere"
 
-    @admin.action(description="Sign out everywhere: browsers and assistants")
+    def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        """Nobody changes whoever may do more than they."""
+        mine = obj is None or rights.may_change_person(request.user, obj)
+        return mine and super().has_change_permission(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        """As with changing."""
+        mine = obj is None or rights.may_change_person(request.user, obj)
+        return mine and super().has_delete_permission(request, obj)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> Any:
+        """Only full administrators decide who administers, and what they may do."""
+        fixed = super().get_readonly_fields(request, obj)
+        return fixed if rights.has_all(request.user) else (*fixed, *_RIGHTS)
+
+    def formfield_for_manytomany(self, db_field: Any, request: Any = None, **kwargs: Any) -> Any:
+        """Offer the groups that carry nothing beyond one's own permissions."""
+        if db_field.name == "groups":
+            kwargs["queryset"] = rights.groups_within(request.user)
+        return super().formfield_for_manytomany(db_field, request, **kwargs)
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        """Leave people in the groups that were not offered."""
+        if "groups" in form.cleaned_data:
+            offered = rights.groups_within(request.user).values("pk")
+            kept = form.instance.groups.exclude(pk__in=offered)
+            form.cleaned_data["groups"] = [*form.cleaned_data["groups"], *kept]
+        super().save_related(request, form, formsets, change)
+
+    @admin.action(
+        description="Sign out everywhere: browsers and assistants", permissions=["change"]
+    )
     def sign_out_everywhere(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
         """End every session and token of these people."""
-        for person in queryset:
+        theirs = [one for one in queryset if rights.may_change_person(request.user, one)]
+        for person in theirs:
             people_actions.end_access(person, actor=request.user)
-        self.message_user(request, f"{len(queryset)} people are signed out everywhere.")
+        self.message_user(request, f"{len(theirs)} people are signed out everywhere.")
+        if len(theirs) < len(queryset):
+            self.message_user(
+                request,
+                "Who may do more here than you is left as they were: ask a full administrator.",
+                messages.WARNING,
+            )
 
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
         """Save, keep the sign-in address in step, and audit."""
@@ -184,6 +224,22 @@ class PersonAdmin(_UserAdmin):
 @admin.register(Group)
 class PeopleGroupAdmin(GroupAdmin):
     """Groups, which decide who may use which Virtual MCP."""
+
+    def has_change_permission(self, request: HttpRequest, obj: Group | None = None) -> bool:
+        """Nobody changes a group that gives more than they have."""
+        mine = obj is None or rights.may_change_group(request.user, obj)
+        return mine and super().has_change_permission(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Group | None = None) -> bool:
+        """As with changing."""
+        mine = obj is None or rights.may_change_group(request.user, obj)
+        return mine and super().has_delete_permission(request, obj)
+
+    def formfield_for_manytomany(self, db_field: Any, request: Any = None, **kwargs: Any) -> Any:
+        """Offer one's own permissions."""
+        if db_field.name == "permissions":
+            kwargs["queryset"] = rights.permissions_within(request.user)
+        return super().formfield_for_manytomany(db_field, request, **kwargs)
 
     def save_model(self, request: HttpRequest, obj: Group, form: Any, change: bool) -> None:
         """Save and audit."""
@@ -217,6 +273,11 @@ class SecondFactorAdmin(_FactorAdmin):
     def has_change_permission(self, request: HttpRequest, obj: Authenticator | None = None) -> bool:
         """Its secret is nobody's business."""
         return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Authenticator | None = None) -> bool:
+        """Not of whoever may do more."""
+        mine = obj is None or rights.may_change_person(request.user, obj.user)
+        return mine and super().has_delete_permission(request, obj)
 
     def delete_model(self, request: HttpRequest, obj: Authenticator) -> None:
         """Remove and audit."""

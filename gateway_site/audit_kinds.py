@@ -30,6 +30,7 @@ KINDS: dict[str, str] = {
     "identity_provider.changed": "Changed an identity provider",
     "identity_provider.mapping_changed": "Changed which groups an identity provider gives",
     "identity_provider.deleted": "Deleted an identity provider",
+    "scim.last_administrator_kept": "A directory did not switch off the last full administrator",
     "scim.token_created": "Made a token for SCIM",
     "scim.token_deleted": "Took a token for SCIM away",
     # Clients, consents and tokens.

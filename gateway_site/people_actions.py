@@ -14,7 +14,7 @@ from django.core.exceptions import ValidationError
 from django.core.validators import validate_slug
 from django.db import transaction
 
-from gateway_site import audit_trail, identity_grants, people_sessions
+from gateway_site import audit_trail, identity_grants, people_sessions, rights
 from gateway_site.identity import group_sync, roles
 from gateway_site.identity.presets import preset_of
 from gateway_site.identity.provider_facts import check_settings, facts_of
@@ -69,7 +69,9 @@ def rename_group(group: Group, name: str, *, actor: Any, by: str = "") -> None:
 
     Raises:
         ValidationError: the name is empty, too long or taken.
+        PermissionDenied: the group gives more than who acts has.
     """
+    rights.require_group(actor, group)
     before, group.name = group.name, name
     group.full_clean()
     group.save()
@@ -79,7 +81,12 @@ def rename_group(group: Group, name: str, *, actor: Any, by: str = "") -> None:
 
 @transaction.atomic
 def delete_group(group: Group, *, actor: Any, by: str = "") -> None:
-    """Delete a group: its people lose what only it gave them."""
+    """Delete a group: its people lose what only it gave them.
+
+    Raises:
+        PermissionDenied: the group gives more than who acts has.
+    """
+    rights.require_group(actor, group)
     group.delete()
     audit_trail.record("group.deleted", user=actor, target=group.name, details=_by(by))
 
@@ -160,7 +167,11 @@ def delete_person(user: User, *, actor: Any, by: str = "") -> None:
     """Delete an account with its sessions, tokens and upstream accounts.
 
     The account of a service account goes with its client.
+
+    Raises:
+        PermissionDenied: the person may do more than who acts.
     """
+    rights.require_person(actor, user)
     name = user.username
     service = ServiceAccount.objects.select_related("client", "user").filter(user=user).first()
     if service is not None:
@@ -183,7 +194,11 @@ def end_access(user: User, *, actor: Any, keep_session: str = "") -> None:
 
     Args:
         keep_session: key of a session that stays, for people who sign out everywhere else.
+
+    Raises:
+        PermissionDenied: the person may do more than who acts.
     """
+    rights.require_person(actor, user)
     ended = people_sessions.end_all(user, keep=keep_session)
     revoke_tokens(user=user, actor=actor)
     identity_grants.forget(user.pk)
@@ -208,7 +223,9 @@ def save_identity_provider(
 
     Raises:
         ValidationError: a value does not fit.
+        PermissionDenied: who acts is no full administrator.
     """
+    rights.require_all(actor)
     for name, value in values.items():
         setattr(app, name, value)
     preset = preset_of(str(app.settings.get("preset", "")))
@@ -246,7 +263,11 @@ def set_group_mapping(
 
     Returns:
         What changed, by name; empty if nothing did.
+
+    Raises:
+        PermissionDenied: who acts is no full administrator.
     """
+    rights.require_all(actor)
     wanted = set(pairs)
     rows = GroupMapping.objects.filter(provider=app).select_related("group")
     present = {(row.claim_value, row.group) for row in rows}
@@ -277,7 +298,11 @@ def delete_identity_provider(app: SocialApp, *, actor: Any) -> None:
     """Delete a provider; accounts that came by it stay, without a way to sign in.
 
     The groups that it gave go with it.
+
+    Raises:
+        PermissionDenied: who acts is no full administrator.
     """
+    rights.require_all(actor)
     group_sync.withdraw(f"oidc:{app.provider_id}")
     roles.withdraw(f"oidc:{app.provider_id}")
     app.delete()

@@ -15,7 +15,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_POST
 
-from gateway_site import people_actions
+from gateway_site import people_actions, rights
 from gateway_site.identity import provider_trial
 from gateway_site.identity.errors import ProviderFault
 from gateway_site.identity.presets import PRESETS
@@ -129,6 +129,22 @@ class IdentityProviderAdmin(_ProviderAdmin):
         rows = [(p.title, p.asks_for, p.example) for p in PRESETS.values()]
         return _list(rows, "{}: {} <code>{}</code>")
 
+    def has_view_permission(self, request: HttpRequest, obj: SocialApp | None = None) -> bool:
+        """A provider says who people are, full administrators among them: it is theirs alone."""
+        return rights.has_all(request.user) and super().has_view_permission(request, obj)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """As with looking."""
+        return rights.has_all(request.user) and super().has_add_permission(request)
+
+    def has_change_permission(self, request: HttpRequest, obj: SocialApp | None = None) -> bool:
+        """As with looking."""
+        return rights.has_all(request.user) and super().has_change_permission(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: SocialApp | None = None) -> bool:
+        """As with looking."""
+        return rights.has_all(request.user) and super().has_delete_permission(request, obj)
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[SocialApp]:
         """Show only what sign-in uses."""
         return super().get_queryset(request).filter(provider__in=("openid_connect", "saml"))
@@ -179,7 +195,7 @@ class IdentityProviderAdmin(_ProviderAdmin):
             PermissionDenied: not for this person.
         """
         if not self.has_change_permission(request):
-            raise PermissionDenied("Only an administrator can test an identity provider.")
+            raise PermissionDenied("Only a full administrator can test an identity provider.")
         app = get_object_or_404(self.get_queryset(request), pk=app_id)
         if request.POST.get("step") != "sign-in":
             return provider_trial.show_steps(request, app)

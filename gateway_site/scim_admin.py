@@ -8,6 +8,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
+from gateway_site import rights
 from gateway_site.models import ScimToken
 from gateway_site.scim import tokens
 
@@ -23,6 +24,14 @@ class ScimTokenAdmin(_TokenAdmin):
 
     list_display = ["name", "created_at", "last_used_at"]
     fields = ["name"]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Whoever holds a token fills groups, those with permissions too."""
+        return super().has_add_permission(request) and rights.has_all(request.user)
+
+    def has_delete_permission(self, request: HttpRequest, obj: ScimToken | None = None) -> bool:
+        """As with making one."""
+        return super().has_delete_permission(request, obj) and rights.has_all(request.user)
 
     def has_change_permission(self, request: HttpRequest, obj: ScimToken | None = None) -> bool:
         """There is nothing to change: make another, take the old one away."""

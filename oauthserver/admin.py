@@ -112,33 +112,37 @@ class OAuthClientAdmin(_ClientAdmin):
         for client in queryset:
             actions.delete_client(client, actor=request.user)
 
-    @admin.action(description="Approve: admit them whatever the client policy says")
+    @admin.action(
+        description="Approve: admit them whatever the client policy says", permissions=["change"]
+    )
     def approve(self, request: HttpRequest, queryset: QuerySet[OAuthClient]) -> None:
         """Admit clients that wait for it, or that the policy keeps out."""
         self._review(request, queryset, True)
 
-    @admin.action(description="Refuse: keep them out and end all their tokens")
+    @admin.action(
+        description="Refuse: keep them out and end all their tokens", permissions=["change"]
+    )
     def refuse(self, request: HttpRequest, queryset: QuerySet[OAuthClient]) -> None:
         """Keep clients out."""
         self._review(request, queryset, False)
 
-    @admin.action(description="Switch on")
+    @admin.action(description="Switch on", permissions=["change"])
     def switch_on(self, request: HttpRequest, queryset: QuerySet[OAuthClient]) -> None:
         """Let clients work again; people have to connect them anew."""
         self._switch(request, queryset, True)
 
-    @admin.action(description="Switch off and end all their tokens")
+    @admin.action(description="Switch off and end all their tokens", permissions=["change"])
     def switch_off(self, request: HttpRequest, queryset: QuerySet[OAuthClient]) -> None:
         """Stop clients at once."""
         self._switch(request, queryset, False)
 
-    @admin.action(description="End all their tokens")
+    @admin.action(description="End all their tokens", permissions=["change"])
     def revoke_all(self, request: HttpRequest, queryset: QuerySet[OAuthClient]) -> None:
         """Sign clients out for everybody; they may ask again."""
         ended = sum(actions.revoke_tokens(actor=request.user, client=one) for one in queryset)
         self.message_user(request, f"{ended} tokens ended.", messages.SUCCESS)
 
-    @admin.action(description="Give it a new secret")
+    @admin.action(description="Give it a new secret", permissions=["change"])
     def renew_secret(
         self, request: HttpRequest, queryset: QuerySet[OAuthClient]
     ) -> HttpResponse | None:

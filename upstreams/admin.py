@@ -277,12 +277,12 @@ class UpstreamAdmin(OnboardingPages):
         }
         return render(request, "upstreams/admin/test_connection.html", context)
 
-    @admin.action(description="Switch on")
+    @admin.action(description="Switch on", permissions=["change"])
     def switch_on(self, request: HttpRequest, queryset: QuerySet[Upstream]) -> None:
         """Enable the selected upstreams."""
         self._switch(request, queryset, enabled=True)
 
-    @admin.action(description="Switch off: nobody can use them")
+    @admin.action(description="Switch off: nobody can use them", permissions=["change"])
     def switch_off(self, request: HttpRequest, queryset: QuerySet[Upstream]) -> None:
         """Disable the selected upstreams."""
         self._switch(request, queryset, enabled=False)
@@ -293,7 +293,7 @@ class UpstreamAdmin(OnboardingPages):
         word = "on" if enabled else "off"
         self.message_user(request, f"{len(chosen)} switched {word}.", messages.SUCCESS)
 
-    @admin.action(description="Disconnect everybody's accounts")
+    @admin.action(description="Disconnect everybody's accounts", permissions=["change"])
     def disconnect_everybody(self, request: HttpRequest, queryset: QuerySet[Upstream]) -> None:
         """Delete all accounts on the selected upstreams."""
         total = sum(

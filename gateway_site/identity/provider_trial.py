@@ -8,6 +8,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
+from gateway_site import rights
 from gateway_site.identity import discovery, outbound
 from gateway_site.identity.admission import Refusal
 from gateway_site.identity.claims import (
@@ -198,10 +199,8 @@ def failure(request: HttpRequest, app: Any, said: str) -> HttpResponse:
 
 
 def _page(request: HttpRequest, app: Any, context: dict[str, Any]) -> HttpResponse:
-    if not admin.site.has_permission(request) or not request.user.has_perm(
-        "socialaccount.change_socialapp"
-    ):
-        raise PermissionDenied("Only an administrator can test an identity provider.")
+    if not admin.site.has_permission(request) or not rights.has_all(request.user):
+        raise PermissionDenied("Only a full administrator can test an identity provider.")
     shared = admin.site.each_context(request)
     title = f"Test of {app.name}"
     return render(request, TEMPLATE, {**shared, "title": title, "app_row": app, **context})

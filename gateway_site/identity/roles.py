@@ -10,6 +10,7 @@ from typing import Final
 
 from django.contrib.auth.models import User
 from django.db import transaction
+from django.db.models import Q
 
 from gateway_site import audit_trail
 from gateway_site.identity.claims import GroupClaim
@@ -45,8 +46,7 @@ def set_roles(user: User, wanted: set[Reason], *, source: str) -> None:
         source: who decides, such as ``oidc:contoso``.
     """
     # One change of a person after the other; the flags are read under the lock.
-    # Who only names the person, such as a new token, does not wait.
-    row = User.objects.select_for_update(no_key=True).get(pk=user.pk)
+    row = locked(user)
     provided = ProvidedRole.objects.filter(user=row)
     given = set(provided.values_list("role", flat=True))
     by_hand = {role for role, flag in _FLAGS.items() if getattr(row, flag) and role not in given}
@@ -60,7 +60,7 @@ def set_roles(user: User, wanted: set[Reason], *, source: str) -> None:
         if role not in by_hand
     )
     has = by_hand | set(provided.values_list("role", flat=True))
-    if ADMINISTRATOR not in has and _is_last_administrator(row):
+    if ADMINISTRATOR not in has and is_last_administrator(row):
         # No provider gives it from here on: it is theirs as if by hand, until somebody takes it.
         has = {STAFF, ADMINISTRATOR}
         audit_trail.record(
@@ -85,7 +85,21 @@ def set_roles(user: User, wanted: set[Reason], *, source: str) -> None:
         )
 
 
-def _is_last_administrator(person: User) -> bool:
+def locked(person: User) -> User:
+    """Return a person's row, locked until the transaction ends.
+
+    Of a full administrator's the others are locked with it, so that no two can cease to be one at
+    the same moment. Who only names a person, such as a new token, does not wait.
+    """
+    wanted = Q(pk=person.pk)
+    if person.is_superuser:
+        wanted |= Q(is_superuser=True)
+    rows = User.objects.select_for_update(no_key=True).filter(wanted).order_by("pk")
+    return {row.pk: row for row in rows}[person.pk]
+
+
+def is_last_administrator(person: User) -> bool:
+    """Tell whether nobody else is a full administrator who can sign in."""
     if not (person.is_superuser and person.is_active):
         return False
     others = User.objects.filter(is_superuser=True, is_active=True).exclude(pk=person.pk)

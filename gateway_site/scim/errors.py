@@ -18,6 +18,17 @@ class ScimRefusal(Exception):
         return body | ({"scimType": self.kind} if self.kind else {})
 
 
+class LastAdministrator(ScimRefusal):
+    """A directory wants to switch off the only full administrator who can sign in."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            403,
+            "This is the last full administrator of the gateway, who is not switched off: nobody "
+            "could administer it any more. Make another one first.",
+        )
+
+
 def not_found() -> ScimRefusal:
     """One text for whatever is not there."""
     return ScimRefusal(404, "There is no such resource.")

@@ -8,10 +8,10 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
-from gateway_site import people_actions
-from gateway_site.identity import group_sync
+from gateway_site import audit_trail, people_actions
+from gateway_site.identity import group_sync, roles
 from gateway_site.models import ProvidedMembership, ProvidedRole, ScimGroup, ScimIdentity
-from gateway_site.scim.errors import ScimRefusal, bad_value, not_found
+from gateway_site.scim.errors import LastAdministrator, ScimRefusal, bad_value, not_found
 from gateway_site.scim.requests import GROUP_SCHEMA, USER_SCHEMA, GroupPatch
 
 SOURCE = "scim"
@@ -141,32 +141,45 @@ def _administers(row: User) -> bool:
     return row.is_staff or row.is_superuser
 
 
-@transaction.atomic
 def change_person(row: User, fields: dict[str, Any], *, by: str) -> User:
     """Change an account; an administrator's can only be switched off.
 
-    Whoever sets an administrator's address or name could sign in as them.
+    Whoever sets an administrator's address or name could sign in as them. The last full
+    administrator stays one, as with what a provider says (``identity.roles``).
 
     Raises:
         ScimRefusal: 409 if the name is taken, 400 if a value does not fit or is not to change.
+        LastAdministrator: nobody else could administer the gateway.
     """
-    if _administers(row):
-        identity = getattr(row, "scim_identity", None)
-        known = {"external_id": identity.external_id if identity else ""}
-        changed = {n for n, v in fields.items() if v != known.get(n, getattr(row, n, None))}
-        if changed - {"is_active"} or (changed and fields["is_active"]):
-            raise ScimRefusal(
-                400,
-                "This is an administrator of the gateway: a directory can only switch the account "
-                "off. Change the rest in the gateway's administration.",
-                "mutability",
-            )
-    if "username" in fields and not fields["username"]:
-        raise bad_value("userName is required.")
-    taken = User.objects.filter(username__iexact=fields.get("username", row.username))
-    if taken.exclude(pk=row.pk).exists():
-        raise ScimRefusal(409, "There is a user with this userName.", "uniqueness")
-    return _write(row, fields, by=by)
+    try:
+        with transaction.atomic():
+            _check_administrator(row, fields)
+            if "username" in fields and not fields["username"]:
+                raise bad_value("userName is required.")
+            taken = User.objects.filter(username__iexact=fields.get("username", row.username))
+            if taken.exclude(pk=row.pk).exists():
+                raise ScimRefusal(409, "There is a user with this userName.", "uniqueness")
+            return _write(row, fields, by=by)
+    except LastAdministrator:
+        audit_trail.record("scim.last_administrator_kept", target=row.username, details={"by": by})
+        raise
+
+
+def _check_administrator(row: User, fields: dict[str, Any]) -> None:
+    if not _administers(row):
+        return
+    identity = getattr(row, "scim_identity", None)
+    known = {"external_id": identity.external_id if identity else ""}
+    changed = {n for n, v in fields.items() if v != known.get(n, getattr(row, n, None))}
+    if changed - {"is_active"} or (changed and fields["is_active"]):
+        raise ScimRefusal(
+            400,
+            "This is an administrator of the gateway: a directory can only switch the account "
+            "off. Change the rest in the gateway's administration.",
+            "mutability",
+        )
+    if changed and roles.is_last_administrator(roles.locked(row)):
+        raise LastAdministrator
 
 
 def _write(row: User, fields: dict[str, Any], *, by: str) -> User:

@@ -9,7 +9,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
 
-from gateway_site import audit_trail
+from gateway_site import audit_trail, rights
 from gateway_site.models import ScimToken
 
 PREFIX = "mcpgw_scim_"
@@ -41,7 +41,9 @@ def create(name: str, *, actor: Any, value: str = "") -> tuple[ScimToken, str]:
 
     Raises:
         ValidationError: the name is taken, or the value is too short.
+        PermissionDenied: who acts is no full administrator.
     """
+    rights.require_all(actor)
     if value and len(value) < SHORTEST:
         raise ValidationError({"secret": f"A token has at least {SHORTEST} characters."})
     value = value or PREFIX + secrets.token_urlsafe(32)
@@ -58,7 +60,9 @@ def replace(row: ScimToken, value: str, *, actor: Any) -> None:
 
     Raises:
         ValidationError: the value is too short.
+        PermissionDenied: who acts is no full administrator.
     """
+    rights.require_all(actor)
     if len(value) < SHORTEST:
         raise ValidationError({"secret": f"A token has at least {SHORTEST} characters."})
     row.digest = _digest(value)
@@ -68,7 +72,12 @@ def replace(row: ScimToken, value: str, *, actor: Any) -> None:
 
 @transaction.atomic
 def delete(row: ScimToken, *, actor: Any) -> None:
-    """Take a token away; the directory's next request is refused."""
+    """Take a token away; the directory's next request is refused.
+
+    Raises:
+        PermissionDenied: who acts is no full administrator.
+    """
+    rights.require_all(actor)
     row.delete()
     audit_trail.record("scim.token_deleted", user=actor, target=row.name)
 

@@ -217,9 +217,11 @@ def test_testing_is_for_administrators(provider):
     assert check(client, app).status_code == 403
     assert check(client, app, "sign-in").status_code == 403
     helper.user_permissions.add(Permission.objects.get(codename="change_socialapp"))
+    assert check(client, app, "sign-in").status_code == 403
+    User.objects.filter(pk=helper.pk).update(is_superuser=True)
     sent = check(client, app, "sign-in")
     answer = provider.answer_to(sent.headers["Location"])
-    helper.user_permissions.clear()
+    User.objects.filter(pk=helper.pk).update(is_superuser=False)
     callback = urlsplit(sent.headers["Location"])
     assert callback.path == "/authorize"
     assert client.get("/accounts/oidc/company/login/callback/", answer).status_code == 403

@@ -6,6 +6,7 @@ import pytest
 from django.contrib.auth.models import User
 
 from gateway_site import people_actions
+from gateway_site.models import AuditEvent
 from oauthserver.models import OAuthClient, ServiceAccount
 from tests.gateway_site.directory import ENTRA_USER, OKTA_USER, PATCH, Directory
 
@@ -19,6 +20,7 @@ def scim(db) -> Directory:
 
 @pytest.mark.parametrize("role", ["is_staff", "is_superuser"])
 def test_an_administrators_account_can_only_be_switched_off(scim, role):
+    User.objects.create_superuser("root")
     key = scim("POST", "Users", OKTA_USER).said["id"]
     User.objects.filter(pk=key).update(**{role: True})
     whole = scim("GET", f"Users/{key}").said
@@ -33,6 +35,31 @@ def test_an_administrators_account_can_only_be_switched_off(scim, role):
     assert scim.patch(f"Users/{key}", off).said["active"] is False
     on = {"op": "replace", "value": {"active": True}}
     assert scim.patch(f"Users/{key}", on).status_code == 400
+
+
+@pytest.mark.parametrize("others", ["none", "switched off"])
+def test_the_last_full_administrator_is_neither_switched_off_nor_deleted(scim, others):
+    key = scim("POST", "Users", OKTA_USER).said["id"]
+    User.objects.filter(pk=key).update(is_superuser=True, is_staff=True)
+    if others == "switched off":
+        User.objects.create_superuser("root", is_active=False)
+    whole = scim("GET", f"Users/{key}").said
+    off = {"op": "replace", "value": {"active": False}}
+    for answer in (
+        scim.patch(f"Users/{key}", off),
+        scim("PUT", f"Users/{key}", whole | {"active": False}),
+    ):
+        assert answer.status_code == 403
+        assert answer.said["schemas"] == ["urn:ietf:params:scim:api:messages:2.0:Error"]
+        assert answer.said["status"] == "403" and "Make another one first" in answer.said["detail"]
+    assert scim("DELETE", f"Users/{key}").status_code == 403
+    assert User.objects.get(pk=key).is_active
+    events = AuditEvent.objects.filter(kind="scim.last_administrator_kept")
+    assert [(e.target, e.details) for e in events] == [
+        (OKTA_USER["userName"], {"by": "scim:entra"})
+    ] * 2
+    User.objects.create_superuser("second")
+    assert scim.patch(f"Users/{key}", off).said["active"] is False
 
 
 @pytest.mark.parametrize("role", ["is_staff", "is_superuser"])
