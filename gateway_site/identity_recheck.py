@@ -9,6 +9,8 @@ how long that may go on is for *Sign in again after … days*.
 import asyncio
 import logging
 import random
+import threading
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -18,6 +20,7 @@ from allauth.usersessions.models import UserSession
 from channels.db import database_sync_to_async
 from django.conf import settings
 from django.contrib.auth.models import User
+from django.db import connections
 from django.db.models import Exists, F, OuterRef, Q
 from django.utils import timezone
 from oauth2_provider.models import get_access_token_model
@@ -31,7 +34,7 @@ from gateway_site import (
 )
 from gateway_site.identity import arrival, discovery, outbound
 from gateway_site.identity.admission import groups_are_unknown, refusal_on_renewal
-from gateway_site.identity.errors import ProviderFault
+from gateway_site.identity.errors import OutOfReach, ProviderFault
 from gateway_site.identity.id_tokens import Expected
 from gateway_site.identity.provider import OpenIdProvider, together
 from gateway_site.identity.provider_facts import ProviderFacts, facts_of
@@ -44,6 +47,10 @@ EVERY_SECONDS: Final = 30
 # A provider that could not be asked is asked again so much later.
 AGAIN: Final = timedelta(minutes=2)
 MOST_AT_ONCE: Final = 100
+# A provider that answers slowly is asked about the rest in its next turn.
+TURN_SECONDS: Final = 60.0
+# At a shutdown: for an answer that is almost there.
+FINISH_SECONDS: Final = 0.8
 # Providers that the log already says of that they name no groups.
 _told: set[str] = set()
 
@@ -56,41 +63,108 @@ class _Over:
 
 
 async def keep_asking() -> None:
-    """Ask for as long as the process runs; grants are leased, so no two processes ask at once."""
-    while True:
-        await asyncio.sleep(EVERY_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311
-        await database_sync_to_async(ask_due, thread_sensitive=False)()
+    """Ask for as long as the process runs; grants are leased, so no two processes ask at once.
+
+    Each provider has its own thread while there is somebody to ask it about, so that one that
+    does not answer delays none of the others. A cancel asks nobody further and waits for what is
+    under way no longer than ``FINISH_SECONDS``: the threads do not outlive the process.
+    """
+    turns: dict[str, _Turn] = {}
+    try:
+        while True:
+            await asyncio.sleep(EVERY_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311
+            apps = await database_sync_to_async(providers_to_ask, thread_sensitive=False)()
+            turns = {name: turn for name, turn in turns.items() if turn.is_alive()}
+            for app in apps:
+                if app.provider_id not in turns:
+                    turns[app.provider_id] = _Turn(app)
+                    turns[app.provider_id].start()
+    finally:
+        await asyncio.to_thread(_end_turns, list(turns.values()))
 
 
-def ask_due() -> int:
-    """Ask about everybody who is due; returns how many (blocking)."""
-    count = 0
-    for app in SocialApp.objects.filter(provider=OpenIdProvider.id):
-        facts = facts_of(app)
-        if not facts.recheck_minutes:
-            continue
-        for grant in _due(facts):
-            try:
-                count += _ask(app, facts, grant)
-            except Exception:
-                logger.exception("asking %s about somebody failed", facts.id)
-                _later(grant, AGAIN)
+class _Turn(threading.Thread):
+    """Asks one provider about everybody who is due."""
+
+    def __init__(self, app: SocialApp) -> None:
+        super().__init__(name=f"recheck-{app.provider_id}", daemon=True)
+        self._app, self.over = app, threading.Event()
+
+    def run(self) -> None:
+        """Ask, and give the thread's database connection back."""
+        try:
+            ask_due(self._app, self.over)
+        except Exception:
+            logger.exception("asking %s failed", self._app.provider_id)
+        finally:
+            connections.close_all()
+
+
+def _end_turns(turns: list[_Turn]) -> None:
+    for turn in turns:
+        turn.over.set()
+    until = time.monotonic() + FINISH_SECONDS
+    for turn in turns:
+        turn.join(max(0.0, until - time.monotonic()))
+
+
+def providers_to_ask() -> list[SocialApp]:
+    """Return the providers that are asked from time to time (blocking)."""
+    apps = SocialApp.objects.filter(provider=OpenIdProvider.id)
+    return [app for app in apps if facts_of(app).recheck_minutes]
+
+
+def ask_due(app: SocialApp, over: threading.Event | None = None) -> int:
+    """Ask a provider about everybody who is due; returns how many (blocking).
+
+    Ends after ``TURN_SECONDS``, when ``over`` is set, and when the provider does not answer: who
+    was not asked about stays due.
+    """
+    facts, count, until = facts_of(app), 0, time.monotonic() + TURN_SECONDS
+    for grant in _due(facts):
+        if time.monotonic() > until or (over is not None and over.is_set()):
+            break
+        try:
+            count += _ask(app, facts, grant)
+        except OutOfReach:
+            logger.warning("%s does not answer; it is asked again soon", facts.id)
+            return count + 1
+        except Exception:
+            logger.exception("asking %s about somebody failed", facts.id)
+            _later(grant, AGAIN)
     return count
 
 
-def _due(facts: ProviderFacts) -> list[IdentityGrant]:
-    """Return the grants of who uses the gateway now: by a client, or in a browser."""
-    now, mine = timezone.now(), {"user": OuterRef("user")}
-    tokens = get_access_token_model().objects.filter(expires__gt=now, **mine)
+def out_of_reach(facts: ProviderFacts) -> tuple[int, int]:
+    """Return how many people of a provider use the gateway now, and of how many of them it can't be
+    asked, since their sign-in left no refresh token (blocking).
+    """
+    people = User.objects.filter(is_active=True, socialaccount__provider=facts.id)
+    people = people.filter(_uses_the_gateway(OuterRef("pk"))).distinct()
+    mine = IdentityGrant.objects.filter(user=OuterRef("pk"), provider=facts.id)
+    # Who is asked to sign in is not let in any more without.
+    known = mine.filter(Q(sealed_tokens__has_key="refresh_token") | Q(sign_in_asked=True))
+    return people.count(), people.exclude(Exists(known)).count()
+
+
+def _uses_the_gateway(user: OuterRef) -> Q:
+    """Return the condition that somebody uses the gateway now: by a client, or in a browser."""
+    now = timezone.now()
+    tokens = get_access_token_model().objects.filter(expires__gt=now, user=user)
     since = now - timedelta(seconds=settings.SESSION_COOKIE_AGE)
-    sessions = UserSession.objects.filter(last_seen_at__gt=since, **mine)
+    sessions = UserSession.objects.filter(last_seen_at__gt=since, user=user)
+    return Q(Exists(tokens)) | Q(Exists(sessions))
+
+
+def _due(facts: ProviderFacts) -> list[IdentityGrant]:
+    """Return the grants of who uses the gateway now."""
     # Sign-ins from before the provider was to be asked have no date; they have tokens only where
     # an upstream needed them.
-    due = Q(recheck_at__lte=now) | Q(recheck_at__isnull=True)
+    due = Q(recheck_at__lte=timezone.now()) | Q(recheck_at__isnull=True)
     grants = IdentityGrant.objects.filter(
         due, provider=facts.id, user__is_active=True, sign_in_asked=False
     )
-    live = grants.filter(Exists(tokens) | Exists(sessions)).select_related("user")
+    live = grants.filter(_uses_the_gateway(OuterRef("user"))).select_related("user")
     return list(live.order_by(F("recheck_at").asc(nulls_first=True))[:MOST_AT_ONCE])
 
 
@@ -101,12 +175,18 @@ def _later(grant: IdentityGrant, after: timedelta) -> None:
 
 
 def _ask(app: SocialApp, facts: ProviderFacts, grant: IdentityGrant) -> bool:
-    """Ask about one person; False if another process does."""
+    """Ask about one person; False if another process does, or there is nothing to ask with.
+
+    Raises:
+        OutOfReach: the provider did not answer; the person is asked about a little later.
+    """
     token = identity_grants.opened(grant, "refresh_token")
     request = token_renewal.request_for(grant.provider, token)
     if request is None:
-        # Nothing to ask with, which the next sign-in may bring; or the provider is out of reach.
+        # The next sign-in may bring a token; what else is missing, the others miss too.
         _later(grant, AGAIN if token else timedelta(minutes=facts.recheck_minutes))
+        if token:
+            raise OutOfReach("There is nothing to make a request with.")
         return False
     if not identity_grants.lease(grant):
         return False
@@ -116,11 +196,12 @@ def _ask(app: SocialApp, facts: ProviderFacts, grant: IdentityGrant) -> bool:
     if renewal.outcome is Outcome.SIGN_IN:
         _ask_for_sign_in(grant, facts)
         return True
+    silent = renewal.outcome in (Outcome.LOST, Outcome.NOT_REACHED)
     try:
         said = _verdict(app, facts, grant, renewal)
     except ProviderFault as fault:
         logger.warning("%s could not be asked about somebody: %s", facts.id, fault)
-        said = None
+        said, silent = None, isinstance(fault, OutOfReach)
     version = grant.version + (1 if renewal.outcome is Outcome.RENEWED else 0)
     if not IdentityGrant.objects.filter(pk=grant.pk, version=version).exists():
         # A sign-in came meanwhile, which says more, or the person's access ended.
@@ -131,6 +212,8 @@ def _ask(app: SocialApp, facts: ProviderFacts, grant: IdentityGrant) -> bool:
     if said is not None:
         arrival.follow(grant.user, app, said)
     _later(grant, AGAIN if said is None else timedelta(minutes=facts.recheck_minutes))
+    if silent:
+        raise OutOfReach("The provider did not answer.")
     return True
 
 

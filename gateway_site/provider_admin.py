@@ -15,11 +15,12 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_POST
 
-from gateway_site import people_actions, rights
+from gateway_site import identity_recheck, people_actions, rights
 from gateway_site.identity import provider_trial
 from gateway_site.identity.errors import ProviderFault
 from gateway_site.identity.presets import PRESETS
 from gateway_site.identity.provider_facts import facts_of
+from gateway_site.identity.provider_trial import Step
 from gateway_site.models import GroupMapping
 from gateway_site.provider_forms import GroupMappingForm, IdentityProviderForm
 from gateway_site.sign_in import SocialAccountAdapter
@@ -52,7 +53,7 @@ class IdentityProviderAdmin(_ProviderAdmin):
     inlines = [GroupMappingInline]
     change_form_template = "admin/gateway_site/provider_form.html"
     list_display = ["name", "provider_id", "server_url", "client_id"]
-    readonly_fields = ["redirect_uri", "sign_out_address", "about_kinds"]
+    readonly_fields = ["redirect_uri", "sign_out_address", "asked_about", "about_kinds"]
     fieldsets = [
         (
             None,
@@ -74,7 +75,7 @@ class IdentityProviderAdmin(_ProviderAdmin):
             {"fields": ["allowed_domains", "allowed_groups", "only_known_people"]},
         ),
         ("Groups", {"fields": ["groups_claim", "groups_by_name"]}),
-        ("Who left the company", {"fields": ["recheck_minutes", "sign_in_days"]}),
+        ("Who left the company", {"fields": ["recheck_minutes", "asked_about", "sign_in_days"]}),
         (
             "Signing out",
             {"fields": ["sign_out_address", "sign_out_ends_access", "sign_out_there"]},
@@ -119,6 +120,12 @@ class IdentityProviderAdmin(_ProviderAdmin):
         path = reverse(name, kwargs={"provider_id": app.provider_id or "ID"})
         address = settings.PUBLIC_URL + path
         return format_html("<code>{}</code>", address)
+
+    @admin.display(description="People it is asked about")
+    def asked_about(self, app: SocialApp) -> str:
+        """Say of how many people the provider can't be asked, and what to do."""
+        step = _recheck_step(app) if app.pk else None
+        return step.text if step is not None else "Nobody."
 
     @admin.display(description="What each kind asks for")
     def about_kinds(self, app: SocialApp) -> str:
@@ -198,13 +205,33 @@ class IdentityProviderAdmin(_ProviderAdmin):
             raise PermissionDenied("Only a full administrator can test an identity provider.")
         app = get_object_or_404(self.get_queryset(request), pk=app_id)
         if request.POST.get("step") != "sign-in":
-            return provider_trial.show_steps(request, app)
+            step = _recheck_step(app)
+            return provider_trial.show_steps(request, app, [step] if step is not None else [])
         provider = SocialAccountAdapter(request).get_provider(request, app.provider_id)
         try:
             answer: HttpResponse = provider.redirect(request, provider_trial.PROCESS)
         except ProviderFault as fault:
             return provider_trial.failure(request, app, str(fault))
         return answer
+
+
+def _recheck_step(app: SocialApp) -> Step | None:
+    """Return whom the provider can be asked about; None where it is not asked."""
+    facts = facts_of(app)
+    if app.provider == "saml" or not facts.recheck_minutes:
+        return None
+    people, unknown = identity_recheck.out_of_reach(facts)
+    title = "Asking again"
+    if not unknown:
+        return Step(title, "ok", f"About all {people} of its people who use the gateway now.")
+    text = (
+        f"About {people - unknown} of {people} people who use the gateway now. Of the other "
+        f"{unknown} no refresh token is kept: that they left, or changed groups, is noticed only "
+        "when they sign in again. Have them do that (People, Sign out everywhere). If new sign-ins "
+        "leave no refresh token either, allow this client at the provider the scope "
+        "offline_access or the refresh token grant, and set Sign in again after … days."
+    )
+    return Step(title, "warn", text)
 
 
 def _list(rows: Sequence[tuple[str, ...]], form: str) -> SafeString:

@@ -47,7 +47,9 @@ class Outcome(Enum):
     SIGN_IN = auto()
     # The provider may have used up the refresh token, but its answer did not arrive.
     LOST = auto()
-    # It was not reached, or refused the gateway and not the person.
+    # It was not reached, so it has used up nothing.
+    NOT_REACHED = auto()
+    # It refused the gateway and not the person.
     NOT_ASKED = auto()
 
 
@@ -110,7 +112,7 @@ def ask(request: RenewalRequest) -> Renewal:
     except (requests.RequestException, HTTPError, OSError) as failure:
         logger.warning("a sign-in could not be renewed: %s", type(failure).__name__)
         if _was_not_sent(failure):
-            return Renewal(Outcome.NOT_ASKED)
+            return Renewal(Outcome.NOT_REACHED)
     except (ValueError, RecursionError):
         logger.warning("a sign-in could not be renewed: the answer is not JSON")
     finally:

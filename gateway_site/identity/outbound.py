@@ -5,16 +5,20 @@ egress rules for upstreams do not apply to them.
 """
 
 import json
-from typing import Any
+import time
+from typing import Any, Final
 
 import requests
 from django.conf import settings
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError
 
-from gateway_site.identity.errors import ProviderFault
+from gateway_site.identity.errors import OutOfReach, ProviderFault
 from upstreams.http_client import tls_context
 
 MAX_BYTES = 1024 * 1024
+# For the whole answer, however small the pieces in which it comes.
+TOTAL_SECONDS: Final = 20.0
 
 
 class _CompanyTls(HTTPAdapter):
@@ -43,7 +47,8 @@ def fetch_json(url: str, *, what: str, token: str = "") -> dict[str, Any]:
         token: access token to present.
 
     Raises:
-        ProviderFault: it could not be reached, or did not answer with a JSON object.
+        OutOfReach: it did not answer, or not in time.
+        ProviderFault: it did not answer with a JSON object.
     """
     body = fetch_bytes(url, what=what, token=token)
     try:
@@ -59,8 +64,10 @@ def fetch_bytes(url: str, *, what: str, token: str = "", accept: str = "applicat
     """Return what is at an address, not more than ``MAX_BYTES``.
 
     Raises:
-        ProviderFault: it could not be reached, is no 200, or is too large.
+        OutOfReach: it did not answer, or not in ``TOTAL_SECONDS``.
+        ProviderFault: the answer is no 200, or is too large.
     """
+    body, began = b"", time.monotonic()
     headers = {"Accept": accept, "Accept-Encoding": "identity"}
     if token:
         headers["Authorization"] = f"Bearer {token}"
@@ -75,16 +82,19 @@ def fetch_bytes(url: str, *, what: str, token: str = "", accept: str = "applicat
         ) as response:
             if response.status_code != 200:
                 raise ProviderFault(f"{what} at {url} answered {response.status_code}.")
-            body: bytes = response.raw.read(MAX_BYTES + 1, decode_content=False)
+            while chunk := response.raw.read1(MAX_BYTES, decode_content=False):
+                body += chunk
+                if len(body) > MAX_BYTES:
+                    raise ProviderFault(f"{what} at {url} is too large.")
+                if time.monotonic() - began > TOTAL_SECONDS:
+                    raise OutOfReach(f"{what} at {url} did not arrive in time.")
     except requests.exceptions.SSLError as failure:
         raise ProviderFault(
             f"The TLS certificate of {url} is not trusted. If your company has an authority of "
             "its own, name it with GATEWAY_EXTRA_CA_BUNDLE."
         ) from failure
-    except (requests.RequestException, OSError) as failure:
-        raise ProviderFault(f"{what} at {url} could not be reached.") from failure
+    except (requests.RequestException, HTTPError, OSError) as failure:
+        raise OutOfReach(f"{what} at {url} could not be reached.") from failure
     finally:
         session.close()
-    if len(body) > MAX_BYTES:
-        raise ProviderFault(f"{what} at {url} is too large.")
     return body

@@ -123,13 +123,13 @@ def _logout_step(document: dict[str, Any]) -> Step:
     return Step("Back-channel logout", "ok", "Announced: enter the address of this page there.")
 
 
-def show_steps(request: HttpRequest, app: Any) -> HttpResponse:
-    """Show the steps of a provider.
+def show_steps(request: HttpRequest, app: Any, further: list[Step]) -> HttpResponse:
+    """Show the steps of a provider, with what else is known of it.
 
     Raises:
         PermissionDenied: not for this person.
     """
-    return _page(request, app, {"steps": discovery_steps(facts_of(app))})
+    return _page(request, app, {"steps": [*discovery_steps(facts_of(app)), *further]})
 
 
 def report(

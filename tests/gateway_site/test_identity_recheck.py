@@ -1,12 +1,18 @@
 """Who left the company only at its provider: asked again there, or signed in again in time."""
 
+import asyncio
+import contextlib
 import secrets
+import socket
+import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from allauth.socialaccount.models import SocialAccount, SocialApp
+from asgiref.sync import sync_to_async
 from django.contrib.auth.models import Group, User
 from django.core.cache import cache
 from django.core.exceptions import ValidationError
@@ -14,7 +20,7 @@ from django.test import Client
 from django.utils import timezone
 from oauth2_provider.models import get_access_token_model
 
-from gateway_site import identity_recheck, people_actions, token_renewal
+from gateway_site import identity_grants, identity_recheck, people_actions, token_renewal
 from gateway_site.models import AuditEvent, IdentityGrant
 from gateway_site.sign_in_age import why_sign_in_again
 from tests.fakes.openid_provider import OpenIdProvider
@@ -57,7 +63,11 @@ def arrived(provider: OpenIdProvider) -> tuple[Client, User]:
 def ask() -> int:
     """Let the time come at which the provider is asked, and ask."""
     IdentityGrant.objects.update(recheck_at=timezone.now())
-    return identity_recheck.ask_due()
+    return ask_who_is_due()
+
+
+def ask_who_is_due() -> int:
+    return sum(map(identity_recheck.ask_due, identity_recheck.providers_to_ask()))
 
 
 def groups_of(person: User) -> set[str]:
@@ -102,7 +112,7 @@ def test_groups_follow_the_provider_between_sign_ins(provider, company) -> None:
     assert still_signed_in(client) and has_tokens(grace)
     again = IdentityGrant.objects.get().recheck_at
     assert again is not None and again > timezone.now() + timedelta(minutes=14)
-    assert identity_recheck.ask_due() == 0
+    assert ask_who_is_due() == 0
 
 
 def test_somebody_disabled_there_loses_everything_here(provider, company) -> None:
@@ -257,6 +267,105 @@ def test_a_provider_that_was_not_reached_does_not_soften_its_next_refusal(
     provider.refresh_tokens.clear()
     assert ask() == 1
     assert not still_signed_in(client) and not has_tokens(grace)
+
+
+@contextlib.contextmanager
+def silent_server() -> Iterator[str]:
+    """Takes connections, as a firewall or a hung process does, and says nothing."""
+    with socket.create_server(("127.0.0.1", 0), backlog=50) as taking:
+        yield f"http://127.0.0.1:{taking.getsockname()[1]}"
+
+
+def somebody_of(app: SocialApp, name: str) -> User:
+    """Somebody with a token and a grant, as a sign-in leaves them."""
+    person = User.objects.create_user(name)
+    SocialAccount.objects.create(user=person, provider=app.provider_id, uid=name)
+    get_access_token_model().objects.create(
+        user=person, token=name, scope="", expires=timezone.now() + timedelta(hours=1)
+    )
+    tokens = {"refresh_token": secrets.token_hex()}
+    identity_grants.remember(person.pk, app.provider_id, name, tokens, {}, timezone.now())
+    return person
+
+
+@pytest.mark.parametrize("how", ["silent", "refuses connections", "silent after the token"])
+def test_a_provider_that_does_not_answer_is_left_alone_for_this_turn(
+    provider, company, settings, how
+) -> None:
+    settings.SOCIALACCOUNT_REQUESTS_TIMEOUT = 0.2
+    people = [somebody_of(company, f"person{number}") for number in range(3)]
+    with silent_server() as nowhere:
+        closed = "http://127.0.0.1:1"
+        name = "userinfo_endpoint" if how.endswith("token") else "token_endpoint"
+        provider.metadata_changes = {name: closed if how.startswith("refuses") else nowhere}
+        provider.renews_id_tokens = False
+        for grant in IdentityGrant.objects.all():
+            provider.refresh_tokens.add(identity_grants.opened(grant, "refresh_token"))
+        cache.clear()
+        assert ask_who_is_due() == 1
+    later = timezone.now() + timedelta(seconds=30)
+    assert IdentityGrant.objects.filter(recheck_at__lt=later).count() == 2, "the rest stay due"
+    assert all(map(has_tokens, people))
+    assert not AuditEvent.objects.filter(kind__startswith="person.recheck").exists()
+
+
+def test_nobody_waits_for_another_provider_that_does_not_answer(
+    provider, company, settings, monkeypatch
+) -> None:
+    settings.SOCIALACCOUNT_REQUESTS_TIMEOUT = 30
+    monkeypatch.setattr(identity_recheck, "EVERY_SECONDS", 0.05)
+    with silent_server() as nowhere:
+        for name in ("aaa", "zzz"):
+            app = SocialApp(provider_id=name, name=name)
+            values = {"client_id": "gw", "settings": {"server_url": nowhere, "recheck_minutes": 5}}
+            people_actions.save_identity_provider(app, values, actor=None)
+            somebody_of(app, name)
+        grace = somebody_of(company, "grace")
+
+        async def turn() -> float:
+            job = asyncio.create_task(identity_recheck.keep_asking())
+            async with asyncio.timeout(10):
+                while await sync_to_async(has_tokens)(grace):  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+            began = time.monotonic()
+            job.cancel()
+            await asyncio.gather(job, return_exceptions=True)
+            return time.monotonic() - began
+
+        assert asyncio.run(turn()) < 1.5, "a shutdown waits for no provider"
+    for thread in threading.enumerate():
+        if thread.name.startswith("recheck-"):
+            thread.join(10)
+            assert not thread.is_alive()
+    assert AuditEvent.objects.get(kind="person.recheck_refused").target == "grace"
+
+
+def test_a_turn_that_is_told_to_end_asks_nobody_further(provider, company) -> None:
+    somebody_of(company, "grace")
+    over = threading.Event()
+    over.set()
+    assert identity_recheck.ask_due(company, over) == 0
+    assert not provider.token_requests
+
+
+def test_the_administrator_sees_whom_the_provider_cannot_be_asked_about(
+    provider, company, admin_client
+) -> None:
+    def pages() -> tuple[str, str]:
+        checked = admin_client.post(f"/admin/socialaccount/socialapp/{company.pk}/test/")
+        form = admin_client.get(f"/admin/socialaccount/socialapp/{company.pk}/change/")
+        return checked.content.decode(), form.content.decode()
+
+    people = [somebody_of(company, f"person{number}") for number in range(3)]
+    for page in pages():
+        assert "About all 3 of its people" in page
+    IdentityGrant.objects.filter(user=people[0]).delete()
+    IdentityGrant.objects.filter(user=people[1]).update(sealed_tokens={})
+    for page in pages():
+        assert "About 1 of 3 people" in page and "Of the other 2 no refresh token" in page
+        assert "offline_access" in page
+    change(company, recheck_minutes=0)
+    assert all("refresh token is kept" not in page for page in pages())
 
 
 def test_nobody_is_asked_about_who_does_not_use_the_gateway(provider, company) -> None:

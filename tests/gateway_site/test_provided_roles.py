@@ -99,7 +99,7 @@ def test_a_recheck_takes_the_role_without_a_sign_in(provider, company) -> None:
     arrived_with(provider, "gateway owners")
     provider.claims["groups"] = []
     IdentityGrant.objects.update(recheck_at=None)
-    assert identity_recheck.ask_due() == 1
+    assert identity_recheck.ask_due(company) == 1
     assert role_of() == "none"
 
 

@@ -192,8 +192,8 @@ def test_signing_out_there_ends_clients_too_where_the_administrator_wants_that(c
 
 ASK_NOW = (
     "from gateway_site.models import IdentityGrant; "
-    "from gateway_site.identity_recheck import ask_due; "
-    "IdentityGrant.objects.update(recheck_at=None); print(ask_due())"
+    "from gateway_site.identity_recheck import ask_due, providers_to_ask; "
+    "IdentityGrant.objects.update(recheck_at=None); print(sum(map(ask_due, providers_to_ask())))"
 )
 A_WEEK_AND_A_DAY_LATER = (
     "from datetime import timedelta; from django.utils import timezone; "
