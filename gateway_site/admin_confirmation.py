@@ -42,18 +42,16 @@ def question(request: HttpRequest, model_admin: Any) -> HttpResponse | None:
     action = request.POST.get("action", "")
     words = ASKED.get((page, action))
     chosen = request.POST.getlist(ACTION_CHECKBOX_NAME)
-    if request.method != "POST" or kind != "changelist" or words is None or not chosen:
+    if request.method != "POST" or kind != "changelist" or not chosen:
         return None
-    if "confirmed" in request.POST or not _may(request, model_admin, action):
+    _check_rows(model_admin.model, chosen)
+    if words is None or "confirmed" in request.POST or not _may(request, model_admin, action):
         return None
     everything = request.POST.get("select_across") == "1"
-    try:
-        if everything:
-            rows = model_admin.get_changelist_instance(request).get_queryset(request)
-        else:
-            rows = model_admin.get_queryset(request).filter(pk__in=chosen)
-    except (ValueError, ValidationError):
-        raise BadRequest("The list names a row that cannot be. Open it again and choose.") from None
+    if everything:
+        rows = model_admin.get_changelist_instance(request).get_queryset(request)
+    else:
+        rows = model_admin.get_queryset(request).filter(pk__in=chosen)
     context = {
         **model_admin.admin_site.each_context(request),
         "title": "Are you sure?",
@@ -69,6 +67,16 @@ def question(request: HttpRequest, model_admin: Any) -> HttpResponse | None:
         ],
     }
     return TemplateResponse(request, "admin/gateway_site/confirm_action.html", context)
+
+
+def _check_rows(model: Any, chosen: list[str]) -> None:
+    """Check what every action on a list is about to look for, confirmed or not."""
+    key = model._meta.pk
+    try:
+        for one in chosen:
+            key.run_validators(key.to_python(one))
+    except ValidationError:
+        raise BadRequest("The list names a row that cannot be. Open it again and choose.") from None
 
 
 def _may(request: HttpRequest, model_admin: Any, action: str) -> bool:

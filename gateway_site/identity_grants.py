@@ -38,8 +38,8 @@ logger = logging.getLogger(__name__)
 USUAL_SECONDS: Final = 3600
 # A token has to live a little longer than the exchange it is shown in.
 MARGIN_SECONDS: Final = 30
-# Longer than a request for a renewal, so that no two ask with one refresh token.
-LEASE: Final = timedelta(seconds=30)
+# Longer than a renewal and UserInfo can take, so that no two ask with one refresh token.
+LEASE: Final = timedelta(seconds=65)
 WAIT_SECONDS: Final = 32.0
 _KINDS: Final = ("id_token", "access_token", "refresh_token")
 
@@ -224,8 +224,8 @@ def redeem(grant: IdentityGrant, request: RenewalRequest) -> Renewal | None:
     held = IdentityGrant.objects.filter(pk=grant.pk, version=grant.version)
     # A lease that ran out is that of a process which did not live to see the answer.
     left = grant.renewing_until is not None and grant.renewing_until < timezone.now()
-    renewal = token_renewal.ask(request)
-    if renewal.answer is not None and not _is_anothers(grant, renewal.answer):
+    renewal = token_renewal.with_userinfo(request, token_renewal.ask(request))
+    if renewal.answer is not None and not _is_anothers(grant, renewal):
         return renewal if _keep(grant, request, renewal.answer) else None
     if renewal.answer is not None:
         logger.warning("%s answered a renewal with another person's token", grant.provider)
@@ -236,10 +236,12 @@ def redeem(grant: IdentityGrant, request: RenewalRequest) -> Renewal | None:
     return renewal if held.update(renewing_until=None, answer_lost=lost) else None
 
 
-def _is_anothers(grant: IdentityGrant, answer: dict[str, Any]) -> bool:
-    """Tell whether a renewal is for somebody else (OpenID Connect Core 12.2)."""
-    raw = str(answer.get("id_token") or "")
-    return bool(raw) and str(claims_in(raw).get("sub", "")) != grant.subject
+def _is_anothers(grant: IdentityGrant, renewal: Renewal) -> bool:
+    """Tell whether a renewal is for somebody else (OpenID Connect Core 12.2, 5.3.2)."""
+    raw = str((renewal.answer or {}).get("id_token") or "")
+    said = [claims_in(raw)] if raw else []
+    said += [renewal.userinfo] if renewal.userinfo is not None else []
+    return any(str(claims.get("sub", "")) != grant.subject for claims in said)
 
 
 def _keep(grant: IdentityGrant, request: RenewalRequest, answer: dict[str, Any]) -> bool:

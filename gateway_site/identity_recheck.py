@@ -229,7 +229,7 @@ def _verdict(
         return _Over("refused")
     if renewal.answer is None:
         return None
-    data = _claims(app, facts, grant, renewal.answer)
+    data = _claims(app, facts, grant, renewal)
     if not data:
         # The sign-in is good; of groups and domain it says nothing.
         return {}
@@ -249,16 +249,18 @@ def _verdict(
 
 
 def _claims(
-    app: SocialApp, facts: ProviderFacts, grant: IdentityGrant, answer: dict[str, Any]
+    app: SocialApp, facts: ProviderFacts, grant: IdentityGrant, renewal: token_renewal.Renewal
 ) -> dict[str, Any]:
-    metadata = discovery.metadata_of(facts.issuer)
+    metadata, answer = discovery.metadata_of(facts.issuer), renewal.answer or {}
     access, raw = str(answer.get("access_token") or ""), answer.get("id_token")
     data: dict[str, Any] = {}
     if isinstance(raw, str) and raw:
         expected = Expected(metadata["issuer"], app.client_id, None, access)
         data["id_token"] = discovery.verified_claims(metadata, raw, expected)
     address = metadata.get("userinfo_endpoint")
-    if facts.fetch_userinfo and address and access:
+    if renewal.userinfo is not None:
+        data["userinfo"] = renewal.userinfo
+    elif facts.fetch_userinfo and address and access:
         data["userinfo"] = outbound.fetch_json(address, what="UserInfo", token=access)
     if any(claims.get("sub") != grant.subject for claims in data.values()):
         # Core 12.2 and 5.3.2.

@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Any, Final
 
@@ -35,6 +35,8 @@ class RenewalRequest:
     url: str
     form: dict[str, str] = field(repr=False)
     auth: tuple[str, str] | None = field(repr=False)
+    # Where to ask whose the answer is if it holds no ID token, "" for nowhere.
+    userinfo: str = ""
 
 
 class Outcome(Enum):
@@ -59,6 +61,7 @@ class Renewal:
 
     outcome: Outcome
     answer: dict[str, Any] | None = field(default=None, repr=False)
+    userinfo: dict[str, Any] | None = field(default=None, repr=False)
 
 
 def request_for(provider: str, refresh_token: str) -> RenewalRequest | None:
@@ -72,8 +75,9 @@ def request_for(provider: str, refresh_token: str) -> RenewalRequest | None:
         "client_id": app.client_id,
     }
     sealed, auth = app.settings.get(SEALED_SECRET), None
+    facts = facts_of(app)
     try:
-        metadata = discovery.metadata_of(facts_of(app).issuer)
+        metadata = discovery.metadata_of(facts.issuer)
         if sealed:
             secret = token_vault.open_sealed(sealed, secret_owner(app.provider_id)).decode()
             methods = metadata.get("token_endpoint_auth_methods_supported") or [
@@ -86,7 +90,8 @@ def request_for(provider: str, refresh_token: str) -> RenewalRequest | None:
     except (ProviderFault, token_vault.VaultError) as failure:
         logger.warning("a sign-in could not be renewed: %s", type(failure).__name__)
         return None
-    return RenewalRequest(metadata["token_endpoint"], form, auth)
+    userinfo = metadata.get("userinfo_endpoint") if facts.fetch_userinfo else None
+    return RenewalRequest(metadata["token_endpoint"], form, auth, userinfo or "")
 
 
 def ask(request: RenewalRequest) -> Renewal:
@@ -118,6 +123,24 @@ def ask(request: RenewalRequest) -> Renewal:
     finally:
         session.close()
     return Renewal(Outcome.LOST)
+
+
+def with_userinfo(request: RenewalRequest, renewal: Renewal) -> Renewal:
+    """Add what UserInfo says to a renewal that brought no ID token (blocking).
+
+    A renewal may have used up the refresh token, so that UserInfo which cannot be had now must not
+    cost what came: the renewal is returned as it is.
+    """
+    answer = renewal.answer
+    access = str(answer.get("access_token") or "") if answer else ""
+    if answer is None or answer.get("id_token") or not (request.userinfo and access):
+        return renewal
+    try:
+        said = outbound.fetch_json(request.userinfo, what="UserInfo", token=access)
+    except ProviderFault as fault:
+        logger.warning("whose a renewed sign-in is could not be asked: %s", fault)
+        return renewal
+    return replace(renewal, userinfo=said)
 
 
 def _was_not_sent(failure: Exception) -> bool:

@@ -184,13 +184,36 @@ def sign_out_address(request: HttpRequest) -> str:
     app = SocialApp.objects.filter(provider_id=kept.get("provider")).first()
     if app is None or not facts_of(app).sign_out_there:
         return ""
-    if app.provider == "saml":
-        return _saml_sign_out_address(request, app, kept.get("asserted"))
     try:
-        endpoint = discovery.metadata_of(facts_of(app).issuer).get("end_session_endpoint")
-        hint = token_vault.open_sealed(kept["sealed"], _VAULT_OWNER) if kept.get("sealed") else b""
-    except (ProviderFault, token_vault.VaultError):
-        return ""
+        if app.provider == "saml":
+            return _saml_sign_out_address(request, app, kept.get("asserted"))
+        return _openid_sign_out_address(app, kept.get("sealed"))
+    except token_vault.VaultError:
+        return _cannot_go_there(request, app, ProviderFault("What the sign-in left does not open."))
+    except ProviderFault as fault:
+        return _cannot_go_there(request, app, fault)
+
+
+def _cannot_go_there(request: HttpRequest, app: Any, fault: ProviderFault) -> str:
+    """Tell the person, whose session here ends all the same."""
+    note_failed_sign_out(app, fault)
+    messages.warning(
+        request,
+        f"You are signed out here. {app.name} could not be asked to sign you out there: if others "
+        "use this browser, sign out there too, or close it.",
+    )
+    return ""
+
+
+def note_failed_sign_out(app: Any, fault: ProviderFault) -> None:
+    """Write down why signing out at a provider failed, or why its message was not believed."""
+    details = {"reason": str(fault)[:500], "while": "signing out"}
+    audit_trail.record("person.provider_failed", target=app.provider_id, details=details)
+
+
+def _openid_sign_out_address(app: Any, sealed: str | None) -> str:
+    endpoint = discovery.metadata_of(facts_of(app).issuer).get("end_session_endpoint")
+    hint = token_vault.open_sealed(sealed, _VAULT_OWNER) if sealed else b""
     if not endpoint:
         return ""
     parameters = {
@@ -209,10 +232,7 @@ def _saml_sign_out_address(request: HttpRequest, app: Any, asserted: Any) -> str
         return ""
     from gateway_site.saml import single_logout
 
-    try:
-        return single_logout.address_to_sign_out(request, app.get_provider(request), asserted)
-    except (ProviderFault, token_vault.VaultError):
-        return ""
+    return single_logout.address_to_sign_out(request, app.get_provider(request), asserted)
 
 
 def failed(request: HttpRequest, provider: Any, exception: Any, context: dict[str, Any]) -> None:

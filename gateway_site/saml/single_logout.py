@@ -16,7 +16,7 @@ from django.urls import reverse
 from onelogin.saml2.logout_response import OneLogin_Saml2_Logout_Response
 
 from gateway_site import audit_trail
-from gateway_site.identity import provider_sessions
+from gateway_site.identity import arrival, provider_sessions
 from gateway_site.identity.arrival import SIGN_OUT_ASKED
 from gateway_site.identity.errors import ProviderFault
 from gateway_site.saml.logout_messages import (
@@ -37,20 +37,26 @@ def address_to_sign_out(request: HttpRequest, provider: Any, name: dict[str, str
         name: what the sign-in's assertion called person and session.
 
     Raises:
-        ProviderFault: its metadata can't be had.
+        ProviderFault: its metadata can't be had, or makes no request.
     """
     if not provider.metadata()["idp"].get("singleLogoutService"):
         return ""
     under_public_address(request)
-    talk = conversation(request, provider)
-    address = talk.logout(
-        return_to="",
-        name_id=name.get("name_id") or None,
-        session_index=escape(name.get("session_index") or "") or None,
-        nq=name.get("name_qualifier") or None,
-        name_id_format=name.get("format") or None,
-        spnq=name.get("sp_name_qualifier") or None,
-    )
+    try:
+        talk = conversation(request, provider)
+        address = talk.logout(
+            return_to="",
+            name_id=name.get("name_id") or None,
+            session_index=escape(name.get("session_index") or "") or None,
+            nq=name.get("name_qualifier") or None,
+            name_id_format=name.get("format") or None,
+            spnq=name.get("sp_name_qualifier") or None,
+        )
+    except Exception as failure:
+        # The library raises whatever it meets; its text may quote what was sent.
+        raise ProviderFault(
+            f"No sign-out request can be made of its metadata ({type(failure).__name__})."
+        ) from failure
     asked = {"provider": provider.app.provider_id, "id": talk.get_last_request_id()}
     request.session[SIGN_OUT_ASKED] = asked
     return str(address)
@@ -121,7 +127,7 @@ def _answered(request: HttpRequest, provider: Any) -> HttpResponse:
         if not message.succeeded:
             raise ProviderFault("The provider says that it did not sign out everywhere.")
     except ProviderFault as fault:
-        note_refusal(app, fault)
+        arrival.note_failed_sign_out(app, fault)
         messages.warning(
             request,
             f"You are signed out here. {app.name} did not confirm that you are signed out there: "
@@ -130,9 +136,3 @@ def _answered(request: HttpRequest, provider: Any) -> HttpResponse:
     else:
         messages.success(request, f"You are signed out here and at {app.name}.")
     return HttpResponseRedirect(reverse("account_login"))
-
-
-def note_refusal(app: Any, fault: ProviderFault) -> None:
-    """Write down why a message was not believed."""
-    details = {"reason": str(fault)[:500], "while": "signing out"}
-    audit_trail.record("person.provider_failed", target=app.provider_id, details=details)

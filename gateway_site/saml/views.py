@@ -10,11 +10,18 @@ from django.shortcuts import render
 from django.utils.decorators import method_decorator
 from django.views import View
 from django.views.decorators.csrf import csrf_exempt
+from onelogin.saml2.errors import OneLogin_Saml2_Error
 
+from gateway_site.identity import arrival
 from gateway_site.identity.errors import ProviderFault
 from gateway_site.identity.views import failed_at
 from gateway_site.saml import single_logout
 from gateway_site.saml.provider import under_public_address
+
+
+def unusable(failure: OneLogin_Saml2_Error) -> ProviderFault:
+    """Return what the library says of a provider's metadata, without what it may quote."""
+    return ProviderFault(f"The provider's metadata cannot be used (error {failure.code}).")
 
 
 class _Guarded:
@@ -27,13 +34,17 @@ class _Guarded:
             answer: HttpResponse = super().dispatch(  # type: ignore[misc]
                 request, organization_slug=organization_slug, **kwargs
             )
-        except ProviderFault as fault:
-            return failed_at(request, self.get_provider(organization_slug), fault, {})  # type: ignore[attr-defined]
+        except ProviderFault as failure:
+            fault = failure
         except PermissionDenied:
             # The library's word for an answer that no sign-in of this browser waits for.
-            unasked = ProviderFault("The answer belongs to no sign-in of this browser.")
-            return failed_at(request, self.get_provider(organization_slug), unasked, {})  # type: ignore[attr-defined]
-        return answer
+            fault = ProviderFault("The answer belongs to no sign-in of this browser.")
+        except OneLogin_Saml2_Error as failure:
+            # It looks at settings and metadata as a whole, with whatever is done.
+            fault = unusable(failure)
+        else:
+            return answer
+        return failed_at(request, self.get_provider(organization_slug), fault, {})  # type: ignore[attr-defined]
 
 
 @method_decorator(login_not_required, name="dispatch")
@@ -99,7 +110,8 @@ class LogoutView(library.SAMLViewMixin, View):  # type: ignore[misc]
         try:
             provider.metadata()
             return single_logout.receive(request, provider)
-        except ProviderFault as fault:
-            single_logout.note_refusal(provider.app, fault)
+        except (ProviderFault, OneLogin_Saml2_Error) as failure:
+            fault = failure if isinstance(failure, ProviderFault) else unusable(failure)
+            arrival.note_failed_sign_out(provider.app, fault)
             context = {"provider_name": provider.app.name}
             return render(request, "socialaccount/sign_out_refused.html", context, status=400)

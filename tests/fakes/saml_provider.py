@@ -69,6 +69,7 @@ class SamlProvider:
     asked: list[str] = field(default_factory=list)
     signed_in_before: float = 0
     offers_logout: bool = True
+    logout_address: str = ""
     wants_signed_requests: bool = False
     url: str = ""
 
@@ -83,9 +84,10 @@ class SamlProvider:
         """Answer with the metadata."""
         certificate = "".join(key_pair("idp")[1].splitlines()[1:-1])
         wants = 'WantAuthnRequestsSigned="true"' if self.wants_signed_requests else ""
+        place = self.logout_address or f"{self.url}/slo"
         logout = (
             f"""<SingleLogoutService
- Binding="urn:oasis:names:tc:SAML:2.0:bindings:HTTP-Redirect" Location="{self.url}/slo"
+ Binding="urn:oasis:names:tc:SAML:2.0:bindings:HTTP-Redirect" Location="{place}"
  ResponseLocation="{self.url}/slo-done"/>"""
             if self.offers_logout
             else ""

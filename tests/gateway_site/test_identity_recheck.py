@@ -169,6 +169,17 @@ def test_an_answer_that_is_not_to_be_believed_changes_nothing(
     assert groups_of(grace) == {"engineering", "leads"} and still_signed_in(client)
 
 
+@pytest.mark.parametrize("by_id_token", [True, False])
+def test_nothing_is_kept_of_a_renewal_for_another_person(provider, company, by_id_token) -> None:
+    client, _ = arrived(provider)
+    before = IdentityGrant.objects.get().sealed_tokens
+    provider.renews_id_tokens = by_id_token
+    provider.subject = "s-2"
+    assert ask() == 1
+    assert IdentityGrant.objects.get().sealed_tokens == before
+    assert still_signed_in(client)
+
+
 @pytest.mark.parametrize("fetch", [True, False])
 def test_a_renewal_that_does_not_speak_of_groups_and_address_takes_nothing(
     provider, company, fetch: bool
@@ -420,6 +431,30 @@ def test_after_some_days_people_sign_in_again_at_their_provider(provider, compan
     assert "sign in again" in why_sign_in_again(grace) and "7 days" in why_sign_in_again(grace)
     arrive(browser(), provider)
     grace.refresh_from_db()
+    assert why_sign_in_again(grace) == ""
+
+
+def test_a_second_factor_that_took_minutes_belongs_to_the_same_sign_in(provider, company) -> None:
+    change(company, sign_in_days=7)
+    _, grace = arrived(provider)
+    aged(grace, 8)
+    assert grace.last_login is not None
+    grace.last_login += timedelta(minutes=14)
+    assert "sign in again" in why_sign_in_again(grace)
+    grace.last_login += timedelta(minutes=3)
+    assert why_sign_in_again(grace) == "", "as long as it waits, no longer"
+
+
+def test_another_way_minutes_after_the_provider_counts_when_it_wants_to_see_somebody(
+    provider, company
+) -> None:
+    change(company, recheck_minutes=5)
+    _, grace = arrived(provider)
+    IdentityGrant.objects.update(sign_in_asked=True)
+    grace.refresh_from_db()
+    assert "wants to see them" in why_sign_in_again(grace)
+    assert grace.last_login is not None
+    grace.last_login += timedelta(minutes=2)
     assert why_sign_in_again(grace) == ""
 
 

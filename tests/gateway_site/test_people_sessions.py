@@ -165,10 +165,13 @@ def test_who_may_not_end_sessions_is_not_asked_and_told_no_names(ada, who, acros
     assert ada.username not in answer.content.decode()
 
 
-def test_an_action_on_rows_that_cannot_be_is_refused(ada, admin_client):
-    form = {"action": "sign_out_everywhere", "_selected_action": ["x"]}
-    answer = admin_client.post("/admin/auth/user/", form)
-    assert answer.status_code == 400
+@pytest.mark.parametrize("action", ["sign_out_everywhere", "delete_selected"])
+def test_an_action_on_rows_that_cannot_be_is_refused(ada, admin_client, action):
+    for row in ("x", "", "9" * 40, "1\0"):
+        form = {"action": action, "_selected_action": [str(ada.pk), row]}
+        for answered in ({}, {"confirmed": "yes"}, {"post": "yes"}):
+            answer = admin_client.post("/admin/auth/user/", {**form, **answered})
+            assert answer.status_code == 400
 
 
 def test_217_deleting_a_person_ends_their_sessions(ada):

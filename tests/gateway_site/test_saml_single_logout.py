@@ -169,6 +169,20 @@ def test_a_provider_that_cannot_be_reached_keeps_nobody_signed_in(provider, comp
     company.save()
     assert ask(client) == "/"
     assert not still_in(client)
+    assert "Company could not be asked to sign you out there" in texts(client)
+
+
+def test_metadata_that_the_library_chokes_on_signs_out_here_and_says_so(provider, company):
+    client = here(provider)
+    provider.logout_address = "http://"
+    cache.clear()
+    assert ask(client) == "/"
+    assert not still_in(client)
+    assert "Company could not be asked to sign you out there" in texts(client)
+    event = AuditEvent.objects.get(kind="person.provider_failed")
+    assert event.details["while"] == "signing out" and "its metadata" in event.details["reason"]
+    again = client.post(f"{BASE}/login/")
+    assert again.status_code == 401 and "did not work" in again.content.decode()
 
 
 # Begun there -----------------------------------------------------------------------
