@@ -10,11 +10,11 @@ import urllib.request
 def main() -> int:
     """Post the address and the suite's context to the test; returns the exit code."""
     control, server = sys.argv[1], sys.argv[-1]
+    context = json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT") or "{}")
+    context["scenario"] = os.environ["MCP_CONFORMANCE_SCENARIO"]
     # Headers are ASCII, as JSON is when it is written anew.
-    context = json.dumps(json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT") or "{}"))
-    request = urllib.request.Request(
-        control, data=server.encode(), headers={"X-Context": context}, method="POST"
-    )
+    headers = {"X-Context": json.dumps(context)}
+    request = urllib.request.Request(control, data=server.encode(), headers=headers, method="POST")
     with urllib.request.urlopen(request, timeout=100) as answer:
         said = answer.read().decode()
     print(said)
