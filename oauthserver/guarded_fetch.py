@@ -2,7 +2,7 @@
 
 The library's fetcher was not enough: it decodes compressed bodies, judges addresses by
 ``is_global`` alone (which lets multicast pass) and bounds each read but not the whole. Here
-one deadline covers everything from the connection to the last byte.
+one deadline covers everything from the look-up of the name to the last byte.
 
 https only; every resolved address must be public and the connection goes to the address that
 was checked, with SNI, certificate and Host by name; status 200 only; redirects are never
@@ -10,6 +10,7 @@ followed; the body comes as ``identity`` and is cut off at the limit.
 """
 
 import ipaddress
+import queue
 import re
 import socket
 import ssl
@@ -30,6 +31,8 @@ from oauthserver.redirect_uris import origin
 TOTAL_SECONDS = 5.0
 MAX_HEADER_BYTES = 16 * 1024
 MAX_IN_FLIGHT = 10
+# The system's resolver cannot be told to stop: who no longer waits for it leaves a thread behind.
+MAX_LOOKUPS = 20
 MAX_URL = 2000
 _URL = re.compile(r"https://[A-Za-z0-9.\-\[\]:]+/[A-Za-z0-9\-._~!$&'()*+,;=:@%/?]*")
 _NUMERIC_LABEL = re.compile(r"\d+|0[xX][0-9A-Fa-f]*")
@@ -43,6 +46,7 @@ _EMBEDDING = (  # forms of IPv6 address that hide an IPv4 address
     ipaddress.ip_network("2002::/16"),
 )
 _slots = threading.BoundedSemaphore(MAX_IN_FLIGHT)
+_lookups = threading.BoundedSemaphore(MAX_LOOKUPS)
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class FetchedDocument:
 
 
 class AtCapacity(FetchFailed):
-    """Too many fetches are under way; says nothing about the document."""
+    """Too many fetches or look-ups are under way; says nothing about the document."""
 
 
 def check_url(url: str) -> SplitResult:
@@ -109,7 +113,7 @@ def fetch_json(url: str, *, limit: int) -> FetchedDocument:
     """Fetch one JSON object of at most ``limit`` bytes.
 
     Raises:
-        AtCapacity: ten fetches are under way.
+        AtCapacity: ten fetches are under way, or twenty look-ups of names.
         FetchFailed: for every other reason; the message is for the log only.
     """
     parts = check_url(url)
@@ -173,7 +177,7 @@ class _Answer:
 def _fetch(parts: SplitResult, limit: int, deadline: float) -> _Answer:
     host, port = parts.hostname or "", parts.port or 443
     failure: Exception = FetchFailed("no address")
-    for address in _addresses(host, port):
+    for address in _addresses(host, port, deadline):
         try:
             return _exchange(parts, address, port, limit, deadline)
         except httptools.HttpParserError as error:
@@ -188,11 +192,8 @@ def _fetch(parts: SplitResult, limit: int, deadline: float) -> _Answer:
     raise FetchFailed(f"no connection: {failure}") from failure
 
 
-def _addresses(host: str, port: int) -> list[str]:
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise FetchFailed("the host does not resolve") from error
+def _addresses(host: str, port: int, deadline: float) -> list[str]:
+    found = _resolved(host, port, deadline)
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     loopback = settings.GATEWAY_ALLOW_LOOPBACK_CLIENT_METADATA
     for address in addresses:
@@ -200,6 +201,34 @@ def _addresses(host: str, port: int) -> list[str]:
         if not address_allowed(address, allow_loopback=loopback):
             raise FetchFailed(f"the host resolves to {address}, which is not public")
     return addresses
+
+
+def _resolved(host: str, port: int, deadline: float) -> list[Any]:
+    """Look a name up, for as long as the deadline leaves; a bounded number at a time."""
+    answers: queue.SimpleQueue[list[Any] | Exception] = queue.SimpleQueue()
+
+    def look_up() -> None:
+        try:
+            answers.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:
+            answers.put(error)
+        finally:
+            _lookups.release()
+
+    if not _lookups.acquire(blocking=False):
+        raise AtCapacity("too many look-ups under way")
+    try:
+        threading.Thread(target=look_up, name="client-document-dns", daemon=True).start()
+    except RuntimeError:
+        _lookups.release()
+        raise AtCapacity("no thread for a look-up") from None
+    try:
+        found = answers.get(timeout=_left(deadline))
+    except queue.Empty:
+        raise FetchFailed("the host does not resolve in time") from None
+    if isinstance(found, Exception):
+        raise FetchFailed("the host does not resolve") from found
+    return found
 
 
 def _exchange(parts: SplitResult, address: str, port: int, limit: int, deadline: float) -> _Answer:

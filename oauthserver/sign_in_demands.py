@@ -1,8 +1,9 @@
 """When a request wants the person to sign in again: ``prompt``, ``max_age``, ``id_token_hint``.
 
 (OpenID Connect Core 3.1.2.1.) The browser is signed out and sent to the sign-in page; that it
-was is noted in the session under a digest of the request. Whoever comes back signed in later
-than that has done what was asked, however long connecting their accounts then takes.
+was is noted in a signed cookie under a digest of the request. Whoever comes back signed in later
+than that has done what was asked, however long connecting their accounts then takes. Not in the
+session: nobody is signed in, and whoever asks again and again must not fill the database.
 """
 
 import time
@@ -14,7 +15,8 @@ from allauth.account.authentication import get_authentication_records
 from django.conf import settings
 from django.contrib.auth import logout
 from django.contrib.auth.signals import user_logged_in
-from django.http import HttpRequest, HttpResponseRedirect, QueryDict
+from django.core import signing
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 from django.shortcuts import resolve_url
 
 from oauthserver.authorization_request import AuthorizationRequest
@@ -22,7 +24,7 @@ from oauthserver.authorization_request import AuthorizationRequest
 REMEMBERED_SECONDS = 3600
 MOST_REMEMBERED = 20
 MAX_HINT = 254
-_DEMANDS = "oauthserver.sign_in_demands"
+_SALT = "oauthserver.sign_in_demands"
 _SIGNED_IN_AT = "oauthserver.signed_in_at"
 
 
@@ -33,7 +35,8 @@ def request_digest(request: HttpRequest) -> str:
 
 def _digest_of(query: str) -> str:
     pairs = sorted(parse_qsl(query, keep_blank_values=True))
-    return sha256(repr(pairs).encode()).hexdigest()
+    # Short, since a cookie holds many of them.
+    return sha256(repr(pairs).encode()).hexdigest()[:32]
 
 
 def demanded_prompt(request: HttpRequest, going_to: str | None) -> str:
@@ -93,21 +96,41 @@ def sign_in_page(request: HttpRequest, asked: AuthorizationRequest) -> HttpRespo
     demands = _demands(request)
     if request.user.is_authenticated:
         logout(request)
-    if asked.prompt & {"login", "select_account"} or asked.max_age or asked.id_token_hint:
-        demands[request_digest(request)] = time.time()
-        newest = sorted(demands.items(), key=lambda entry: entry[1])[-MOST_REMEMBERED:]
-        request.session[_DEMANDS] = dict(newest)
     parameters = QueryDict(mutable=True)
     parameters["next"] = request.get_full_path()
     hint = asked.login_hint
     if hint and len(hint) <= MAX_HINT and hint.isprintable():
         parameters["login_hint"] = hint
-    return HttpResponseRedirect(
+    answer = HttpResponseRedirect(
         f"{resolve_url(settings.LOGIN_URL)}?{parameters.urlencode(safe='/')}"
+    )
+    if asked.prompt & {"login", "select_account"} or asked.max_age or asked.id_token_hint:
+        demands[request_digest(request)] = time.time()
+        _remember(answer, demands)
+    return answer
+
+
+def _remember(answer: HttpResponse, demands: dict[str, float]) -> None:
+    newest = sorted(demands.items(), key=lambda entry: entry[1])[-MOST_REMEMBERED:]
+    answer.set_cookie(
+        _cookie(),
+        signing.dumps(dict(newest), salt=_SALT),
+        max_age=REMEMBERED_SECONDS,
+        secure=settings.SESSION_COOKIE_SECURE,
+        httponly=True,
+        samesite="Lax",
     )
 
 
+def _cookie() -> str:
+    return f"{settings.SESSION_COOKIE_NAME}-asked"
+
+
 def _demands(request: HttpRequest) -> dict[str, float]:
-    known: dict[str, float] = request.session.get(_DEMANDS, {})
+    kept = request.COOKIES.get(_cookie(), "")
+    try:
+        known: dict[str, float] = signing.loads(kept, salt=_SALT, max_age=REMEMBERED_SECONDS)
+    except signing.BadSignature:
+        return {}
     oldest = time.time() - REMEMBERED_SECONDS
     return {digest: at for digest, at in known.items() if at > oldest}

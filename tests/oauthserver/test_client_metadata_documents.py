@@ -352,6 +352,37 @@ def test_the_connection_goes_to_the_address_that_was_checked(
     assert host.seen_headers["host"] == f"chatgpt.test:{port}"
 
 
+def test_names_that_resolve_slowly_count_in_the_deadline_and_pile_nothing_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answer, asked = threading.Event(), threading.Semaphore(0)
+
+    def slow(*_: Any, **__: Any) -> list[Any]:
+        asked.release()
+        answer.wait(10)
+        raise socket.gaierror("no such name")
+
+    def lookups() -> list[threading.Thread]:
+        return [one for one in threading.enumerate() if one.name == "client-document-dns"]
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    monkeypatch.setattr(guarded_fetch, "TOTAL_SECONDS", 0.02)
+    started = time.monotonic()
+    for _ in range(guarded_fetch.MAX_LOOKUPS):
+        with pytest.raises(FetchFailed, match="in time"):
+            fetch_json("https://slow.example/c.json", limit=5120)
+    for _ in range(3):
+        with pytest.raises(guarded_fetch.AtCapacity):
+            fetch_json("https://slow.example/c.json", limit=5120)
+    assert time.monotonic() - started < 5
+    assert len(lookups()) == guarded_fetch.MAX_LOOKUPS
+    answer.set()
+    for thread in lookups():
+        thread.join(5)
+    with pytest.raises(FetchFailed, match="does not resolve"):
+        fetch_json("https://gone.example/c.json", limit=5120)
+
+
 def test_a_certificate_for_another_name_is_refused(
     host: DocumentHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,11 +2,13 @@
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from django.contrib.auth.models import User
+from django.contrib.sessions.models import Session
 from django.test import Client
 from jwcrypto import jwk, jwt
 
@@ -54,6 +56,30 @@ def test_who_signs_in_for_the_request_is_not_asked_twice(public: OAuthClient, al
     sent_to_sign_in(open_page(browser, query))
     browser.force_login(alice, BACKEND)
     assert open_page(browser, query).status_code == 200
+
+
+def test_who_is_not_signed_in_and_asks_again_and_again_fills_no_table(public: OAuthClient) -> None:
+    same = Client()
+    for number in range(40):
+        for browser in (Client(), same):
+            query = asked(public, prompt="login", nonce=str(number))
+            sent_to_sign_in(open_page(browser, query))
+    assert not Session.objects.exists()
+    (kept,) = same.cookies.values()
+    assert len(kept.OutputString()) < 4096
+    assert kept["httponly"] and kept["samesite"] == "Lax"
+
+
+@pytest.mark.parametrize("change", [lambda value: value[:-1] + "x", lambda _: "", lambda _: "{}"])
+def test_a_demand_that_was_not_noted_here_is_none(
+    public: OAuthClient, alice: User, change: Callable[[str], str]
+) -> None:
+    browser, query = Client(), asked(public, prompt="login")
+    sent_to_sign_in(open_page(browser, query))
+    (name,) = browser.cookies
+    browser.cookies[name] = change(browser.cookies[name].value)
+    browser.force_login(alice, BACKEND)
+    sent_to_sign_in(open_page(browser, query))
 
 
 def test_another_request_asks_again(browser: Client, public: OAuthClient, alice: User) -> None:
