@@ -57,12 +57,28 @@ for _pages in ("provider_admin", "scim_admin"):
     import_module(f"gateway_site.{_pages}")
 
 
+class EventFilter(admin.SimpleListFilter):
+    """What happened, in words; only what has happened is offered."""
+
+    title = "what happened"
+    parameter_name = "kind"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Return the kinds that the trail has, by their words."""
+        kinds = AuditEvent.objects.order_by().values_list("kind", flat=True).distinct()
+        return sorted(((kind, audit_trail.words_for(kind)) for kind in kinds), key=lambda k: k[1])
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Keep events of the chosen kind."""
+        return queryset.filter(kind=self.value()) if self.value() else queryset
+
+
 @admin.register(AuditEvent)
 class AuditEventAdmin(_AuditAdmin):
     """The audit trail: to read, filter and search; never to write."""
 
     list_display = ["at", "event", "actor", "address"]
-    list_filter = ["kind"]
+    list_filter = [EventFilter]
     search_fields = ["actor", "target", "kind", "address"]
     date_hierarchy = "at"
     list_per_page = 50

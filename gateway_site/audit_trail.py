@@ -75,9 +75,14 @@ def hear(
     record(kind, user=user, target=target, details=details, address=address)
 
 
+def words_for(kind: str) -> str:
+    """Say in words what a kind of event is."""
+    return KINDS.get(kind, kind.replace(".", " ").replace("_", " "))
+
+
 def sentence(event: AuditEvent) -> str:
     """Say the event in words, for people who look at the trail."""
-    words = KINDS.get(event.kind, event.kind.replace(".", " ").replace("_", " "))
+    words = words_for(event.kind)
     return f"{words}: {event.target}" if event.target else words
 
 

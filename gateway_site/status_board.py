@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from gateway_site.audit_trail import sentence
 from gateway_site.models import AuditEvent
+from oauthserver.client_review import MOST_WAITING
 from oauthserver.models import OAuthClient
 from upstreams.health_words import health_line
 from upstreams.models import Upstream, UpstreamAccount
@@ -66,6 +67,11 @@ class Board:
     people: int
     waiting_clients: int
     to_review: int
+
+    @property
+    def list_is_full(self) -> bool:
+        """Whether no more clients can ask for approval."""
+        return self.waiting_clients >= MOST_WAITING
 
 
 def read_board() -> Board:

@@ -191,12 +191,12 @@ class AuthorizationRequestView(TemplateResponseMixin, View):
         verdict = admission(client, policy)
         if verdict.admitted:
             return
-        waiting = verdict.standing is Standing.WAITING
+        waiting, listed = verdict.standing is Standing.WAITING, False
         if waiting and request.user.is_authenticated:
-            ask_for_review(client, request.user, address=peer_address(request))
+            listed = ask_for_review(client, request.user, address=peer_address(request))
         if silent or "tell" in request.POST:
             raise RedirectRefusal("unauthorized_client", verdict.reason)
-        raise NotAdmitted(verdict.reason, waiting=waiting)
+        raise NotAdmitted(verdict.reason, waiting=waiting, listed=listed)
 
     def _must_sign_in(self, request: HttpRequest, asked: AuthorizationRequest) -> bool:
         hinted = openid.subject_of(asked.id_token_hint, asked.client_id)

@@ -27,13 +27,17 @@ POLICY_FIELDS = (
 )
 
 
-def ask_for_review(client: OAuthClient, person: Any, *, address: str) -> None:
-    """Put a client into the administrators' queue, once; beyond a bound nothing is stored."""
+def ask_for_review(client: OAuthClient, person: Any, *, address: str) -> bool:
+    """Put a client into the administrators' queue, once.
+
+    Returns:
+        Whether it is there; False beyond ``MOST_WAITING``, where nothing is stored.
+    """
     reviews = OAuthClient.Review
     if client.review != reviews.NONE:
-        return
+        return True
     if OAuthClient.objects.filter(review=reviews.WAITING).count() >= MOST_WAITING:
-        return
+        return False
     client.review = reviews.WAITING
     client.review_asked_by = person.get_username()
     try:
@@ -45,7 +49,8 @@ def ask_for_review(client: OAuthClient, person: Any, *, address: str) -> None:
             tell("client.approval_asked", client, person, address=address)
     except IntegrityError:
         # Somebody else asked for the same client a moment ago.
-        return
+        pass
+    return True
 
 
 def review_client(client: OAuthClient, approve: bool, *, actor: Any) -> None:

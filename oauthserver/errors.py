@@ -59,13 +59,16 @@ class LocalRefusal(ProtocolError):
 
 
 class NotAdmitted(LocalRefusal):
-    """The administrator's policy does not let the client in; ``waiting``: not yet."""
+    """The administrator's policy does not let the client in; ``waiting``: not yet.
+
+    ``listed`` says whether the client is in the administrators' list.
+    """
 
     status = 403
 
-    def __init__(self, description: str, *, waiting: bool) -> None:
+    def __init__(self, description: str, *, waiting: bool, listed: bool) -> None:
         super().__init__("unauthorized_client", description)
-        self.waiting = waiting
+        self.waiting, self.listed = waiting, listed
 
 
 class RedirectRefusal(ProtocolError):

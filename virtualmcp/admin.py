@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.auth.models import User
 from django.db.models import Count, Model, QuerySet
 from django.forms import Form, ModelForm
@@ -157,10 +157,16 @@ class VirtualMcpAdmin(_ServerAdmin):
         data, row = form.data_for_action(), form.instance
         if change:
             actions.update_virtual_mcp(row, data, **parts)
-            return
-        made = actions.create_virtual_mcp(data, **parts)
-        row.pk = made.pk
-        row.refresh_from_db()
+        else:
+            row.pk = actions.create_virtual_mcp(data, **parts).pk
+            row.refresh_from_db()
+        if not row.choices.exists():
+            self.message_user(
+                request,
+                f"{row.title} has no upstream, so it offers nothing: clients connect and see no "
+                "tool. Add one under Upstreams.",
+                messages.WARNING,
+            )
 
     def construct_change_message(
         self, request: HttpRequest, form: Form, formsets: Any, add: bool = False

@@ -118,13 +118,40 @@ def test_the_first_page_shows_how_things_are(administrator, planted):
     assert "Added an upstream: keyed" in text
 
 
-def test_the_audit_trail_is_read_filtered_and_searched_but_not_written(administrator):
+def test_the_board_says_when_a_server_offers_nothing_and_a_list_is_full(administrator, monkeypatch):
+    virtual_mcp_actions.create_virtual_mcp({"slug": "bare", "title": "Bare"}, actor=None)
+    client, _ = client_actions.preregister_client(
+        name="Portal", redirect_uris_allowed=["https://p.example/"], confidential=False, actor=None
+    )
+    client.review = client.Review.WAITING
+    client.save()
+    monkeypatch.setattr("gateway_site.status_board.MOST_WAITING", 2)
+    page = administrator.get("/admin/").content.decode()
+    assert "none: nothing is offered" in page
+    assert "1 client waits" in page and "the list is full" not in page
+    monkeypatch.setattr("gateway_site.status_board.MOST_WAITING", 1)
+    assert "the list is full" in administrator.get("/admin/").content.decode()
+
+
+def test_the_audit_trail_is_filtered_by_what_happened_in_words(administrator):
     audit_trail.record("site.changed", target="the site")
+    audit_trail.record("group.changed", target="staff")
+    page = administrator.get("/admin/gateway_site/auditevent/")
+    (chosen,) = page.context["cl"].filter_specs
+    assert chosen.lookup_choices == [
+        ("group.changed", "Changed a group"),
+        ("site.changed", "Changed the site's settings"),
+        ("person.signed_in", "Signed in"),
+    ]
+
+
+def test_the_audit_trail_is_read_filtered_and_searched_but_not_written(administrator):
+    audit_trail.record("site.changed", target="this very site")
     audit_trail.record("group.changed", target="staff")
     place = "/admin/gateway_site/auditevent/"
     found = administrator.get(f"{place}?kind=group.changed&q=staff").content.decode()
     assert "Changed a group: staff" in found
-    assert "the site" not in found
+    assert "this very site" not in found
     event = AuditEvent.objects.get(kind="site.changed")
     assert administrator.post(f"{place}add/", {"kind": "x"}).status_code == 403
     assert administrator.post(f"{place}{event.pk}/change/", {"kind": "x"}).status_code == 403

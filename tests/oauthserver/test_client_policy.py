@@ -7,7 +7,7 @@ from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.test import Client
 
-from oauthserver import client_metadata_documents
+from oauthserver import client_metadata_documents, client_review
 from oauthserver.client_admission import admission, problem_with_host
 from oauthserver.client_review import review_client, set_policy
 from oauthserver.expiry import remove_expired
@@ -115,6 +115,20 @@ def test_a_person_waits_for_approval_and_then_connects_without_setting_up_anew(
     kinds = [event["kind"] for event in told]
     assert kinds.count("client.approval_asked") == 1
     assert kinds.count("client.approved") == 1
+
+
+def test_a_person_is_told_that_the_list_of_waiting_clients_is_full(
+    browser: Client, api: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_policy({"registration": "approval"}, actor=None)
+    monkeypatch.setattr(client_review, "MOST_WAITING", 1)
+    first, second = (register(api)["client_id"] for _ in range(2))
+    for client_id, full in ((first, False), (second, True), (first, False)):
+        page = open_page(browser, request_of(client_id, CALLBACK, Pkce())).content
+        assert b"approved first" in page
+        assert (b"list of waiting clients is full" in page) is full
+        assert (b"is in the administrators" in page) is not full
+    assert OAuthClient.objects.get(client_id=second).review == ""
 
 
 def test_a_document_client_that_waits_keeps_its_place(browser: Client, host: DocumentHost) -> None:

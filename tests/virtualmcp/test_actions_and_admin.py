@@ -155,6 +155,15 @@ def test_the_admin_creates_a_server_with_upstreams_in_one_go(admin_client, heard
     assert [e["kind"] for e in heard].count("virtual_mcp.created") == 1
 
 
+def test_a_server_that_is_saved_without_an_upstream_gets_a_warning(admin_client):
+    add = reverse("admin:virtualmcp_virtualmcp_add")
+    page = admin_client.post(add, form_data(), follow=True).content.decode()
+    assert "Team has no upstream, so it offers nothing" in page
+    one = {"upstream": routed.upstream(None, "one").pk, "position": 1, "tool_mode": "all"}
+    page = admin_client.post(add, form_data(one, title="B", slug="b"), follow=True)
+    assert "has no upstream" not in page.content.decode()
+
+
 def test_the_admin_shows_a_doubled_upstream_as_a_mistake(admin_client):
     one = routed.upstream(None, "one")
     twice = {"upstream": one.pk, "position": 0, "tool_mode": "all"}
