@@ -50,7 +50,7 @@ def connect_caches() -> None:
     """Have every cache of every room forget what a change says is no longer true."""
     from oauthserver import bearer_tokens
     from upstreams import call_gate, credentials, mcp_client
-    from virtualmcp import change_hearing, notice_feed, published_lists
+    from virtualmcp import change_hearing, icon_fetching, notice_feed, published_lists
     from virtualmcp.eras import era_in, log_levels
     from virtualmcp.routing import shared_listening
     from virtualmcp.transport import (
@@ -81,7 +81,7 @@ def connect_caches() -> None:
         change_feed.on_change(kind, functools.partial(calls_in_flight.hear, kind))
     for kind in change_hearing.KINDS:
         change_feed.on_change(kind, hear_of(kind))
-    for forget in (published_lists.forget, mcp_client.forget):
+    for forget in (published_lists.forget, mcp_client.forget, icon_fetching.forget):
         change_feed.on_change("configuration", _whatever_the_key(forget))
     # Open streams look at what they show once everything above has been forgotten.
     for kind in ("token", "access", "credential", "configuration", "session"):

@@ -7,6 +7,7 @@ a picture is refused.
 
 import asyncio
 import logging
+import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -54,30 +55,34 @@ class Icon:
 
 
 class _Shelf:
-    """Bounded memory, the least recently used go first."""
+    """Bounded memory, the least recently used go first; used from any thread."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[int, str], Icon] = OrderedDict()
         self._bytes = 0
 
     def get(self, key: tuple[int, str]) -> Icon | None:
-        icon = self._kept.get(key)
-        if icon is None or icon.until <= time.monotonic():
-            return None
-        self._kept.move_to_end(key)
-        return icon
+        with self._lock:
+            icon = self._kept.get(key)
+            if icon is None or icon.until <= time.monotonic():
+                return None
+            self._kept.move_to_end(key)
+            return icon
 
     def keep(self, key: tuple[int, str], icon: Icon) -> None:
-        before = self._kept.pop(key, None)
-        self._bytes += len(icon.content) - (len(before.content) if before is not None else 0)
-        self._kept[key] = icon
-        while len(self._kept) > MOST_KEPT or self._bytes > MOST_BYTES:
-            _, gone = self._kept.popitem(last=False)
-            self._bytes -= len(gone.content)
+        with self._lock:
+            before = self._kept.pop(key, None)
+            self._bytes += len(icon.content) - (len(before.content) if before is not None else 0)
+            self._kept[key] = icon
+            while len(self._kept) > MOST_KEPT or self._bytes > MOST_BYTES:
+                _, gone = self._kept.popitem(last=False)
+                self._bytes -= len(gone.content)
 
     def clear(self) -> None:
-        self._kept.clear()
-        self._bytes = 0
+        with self._lock:
+            self._kept.clear()
+            self._bytes = 0
 
 
 _shelf = _Shelf()
@@ -85,7 +90,7 @@ _flights: dict[tuple[int, str], "asyncio.Task[Icon]"] = {}
 
 
 def forget() -> None:
-    """Drop every icon."""
+    """Drop every icon, as when an upstream has changed; from any thread."""
     _shelf.clear()
     _flights.clear()
 
@@ -100,7 +105,7 @@ async def icon(upstream_id: int, source: str) -> Icon | None:
     loop = asyncio.get_running_loop()
     flight = _flights.get(key)
     if flight is None or flight.done() or flight.get_loop() is not loop:
-        if sum(not running.done() for running in _flights.values()) >= MOST_AT_ONCE:
+        if sum(not running.done() for running in list(_flights.values())) >= MOST_AT_ONCE:
             return None
         flight = _flights[key] = loop.create_task(_fetched(upstream_id, source))
         flight.add_done_callback(lambda done: _landed(key, done))

@@ -6,11 +6,12 @@ import pytest
 
 from tests.fakes.mcp_upstream import Canned, FakeUpstream
 from tests.fakes.task_tools import EXTENSION, TASK_TOOLS
-from tests.virtualmcp.stream_reader import listen
+from tests.virtualmcp.stream_reader import listen, until
 from tests.virtualmcp.wire_client import META, messages, modern_meta
 from upstreams.models import Upstream
 from virtualmcp.models import UpstreamChoice
 from virtualmcp.routing import task_listener
+from virtualmcp.signals import changed
 
 CHANGED = "notifications/tasks"
 DECLARED = {"extensions": {EXTENSION: {}}, "elicitation": {"form": {}}}
@@ -150,15 +151,49 @@ def test_after_a_break_each_task_is_looked_at_once(client, alpha, monkeypatch):
         assert len(alpha.calls("tasks/get")) == 1
 
 
-def test_a_server_that_is_taken_away_is_listened_to_no_more(client, alpha):
+def reconfigured():
+    """Tell of a change of the configuration as an administrator's page does."""
+    changed.send(sender=None, kind="configuration", key="board")
+
+
+@pytest.mark.parametrize("how", ["taken away", "switched off"])
+def test_a_server_that_is_gone_is_listened_to_no_more(client, alpha, how):
     task_id = started(client)
     with listen(client, {"taskIds": [task_id]}, meta=TASKS) as stream:
         assert stream.wait(lambda reader: bool(reader.events))
-        UpstreamChoice.objects.filter(upstream=Upstream.objects.get(key="alpha")).delete()
-        from virtualmcp.signals import changed
-
-        changed.send(sender=None, kind="configuration", key="board")
+        if how == "taken away":
+            UpstreamChoice.objects.filter(upstream=Upstream.objects.get(key="alpha")).delete()
+        else:
+            Upstream.objects.filter(key="alpha").update(enabled=False)
+        reconfigured()
         assert alpha.wait(lambda up: up.listening == 0)
+
+
+def test_what_is_told_of_tasks_follows_the_configuration(client, beta):
+    task_id = started(client, "beta_pending")
+    question = {"mode": "form", "message": "Go?", "requestedSchema": {"type": "object"}}
+    asks = {"q1": {"method": "elicitation/create", "params": question}}
+    with listen(client, {"taskIds": [task_id]}, meta=TASKS) as stream:
+        assert stream.wait(lambda reader: bool(reader.events))
+        (own,) = own_ids(beta)
+        Upstream.objects.filter(key="beta").update(title="Gamma")
+        reconfigured()
+        news = {"taskId": own, "status": "input_required", "inputRequests": asks}
+
+        def named():
+            beta.announce(CHANGED, news)
+            stream.wait(lambda reader: len(heard_of(reader, task_id)) > 0, 0.1)
+            found = heard_of(stream, task_id)
+            return found and "[Gamma] Go?" in json.dumps(found[-1])
+
+        assert until(named)
+        # It was not asked anew for what concerns nobody there.
+        assert len(beta.calls("subscriptions/listen")) == 1
+        # Another way to reach it does.
+        Upstream.objects.filter(key="beta").update(era="modern")
+        reconfigured()
+        assert beta.wait(lambda up: len(up.calls("subscriptions/listen")) == 2)
+        assert beta.wait(lambda up: up.listening == 1)
 
 
 def test_tools_that_run_as_a_task_only_are_listed_for_who_takes_tasks(client):

@@ -9,6 +9,7 @@ import pytest
 from django.conf import settings
 from django.test import AsyncClient
 
+from gateway_site import change_feed
 from tests.fakes.asgi_server import authority, serve
 from tests.fakes.authorization_server import Fault, reply
 from tests.fakes.mcp_upstream import FakeUpstream
@@ -168,6 +169,17 @@ async def test_what_is_no_picture_is_not_served_and_not_asked_for_again(answer, 
         address = icon_addresses.public(row.pk, f"{origin}/icon")
         assert [(await loaded(address)).status_code for _ in range(2)] == [404, 404]
         assert len(asked) == 1
+
+
+async def test_an_upstream_that_is_switched_off_shows_no_icon_any_more(trusting):
+    with picture_host(Fault(body=PNG)) as (origin, _):
+        row = await registered(f"{origin}/mcp")
+        address = icon_addresses.public(row.pk, f"{origin}/icon")
+        assert (await loaded(address)).status_code == 200
+        row.enabled = False
+        await in_thread(row.save)
+        await in_thread(lambda: change_feed.announce("configuration", row.key))
+        assert (await loaded(address)).status_code == 404
 
 
 async def test_only_so_many_icons_are_fetched_at_once(trusting, monkeypatch):

@@ -9,9 +9,9 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from upstreams import authorized_call, credentials, task_listening
+from upstreams import authorized_call, change_streams, credentials, task_listening
 from upstreams.canonical_call import CanonicalCall, SilentSink
 from upstreams.change_interest import TASK_CHANGED, task_in
 from upstreams.errors import UpstreamError
@@ -19,10 +19,13 @@ from virtualmcp import raw_members
 from virtualmcp.errors import RequestRefused
 from virtualmcp.raw_members import NotAnObject
 from virtualmcp.route_table import ChoiceFacts, VirtualMcpFacts
-from virtualmcp.routing import sealed_tasks, task_results
+from virtualmcp.routing import question_policy, sealed_tasks, task_results
 from virtualmcp.routing.client_request import ClientRequest
 from virtualmcp.routing.question_policy import CapabilityMissing
 from virtualmcp.routing.questions import QuestionUnanswered
+
+if TYPE_CHECKING:
+    from oauthserver.bearer_tokens import TokenHolder
 
 logger = logging.getLogger(__name__)
 
@@ -69,18 +72,20 @@ class TaskListener:
         agreed = [part.first_agreed() for part in self._parts.values()]
         return frozenset[str]().union(*agreed)
 
-    def update(self, server: VirtualMcpFacts) -> None:
+    def update(self, server: VirtualMcpFacts, holder: "TokenHolder") -> None:
         """Take in that configuration, access or accounts may have changed."""
-        user_id = self._request.holder.user_id
+        before = self._request
+        self._request = ClientRequest(
+            server, holder, before.era, before.method, client=before.client
+        )
         for upstream_id, part in list(self._parts.items()):
             choice = server.choice_of(upstream_id)
+            # Somewhere else nobody knows these tasks.
             if choice is None or choice.upstream.url != part.choice.upstream.url:
                 part.close()
                 del self._parts[upstream_id]
-                continue
-            known = credentials.cached_credential(user_id, choice.upstream)
-            if known is None or known.id != part.credential_id:
-                part.begin()
+            else:
+                part.update(self._request, choice)
 
     def close(self) -> None:
         """Listen no more."""
@@ -111,6 +116,18 @@ class _Part:
             self._names.clear()
             self.close()
         return frozenset(self._names.values())
+
+    def update(self, request: ClientRequest, choice: ChoiceFacts) -> None:
+        """Speak and listen as the configuration says now; anew where the upstream is concerned."""
+        before = self._reached_by()
+        self._request, self.choice = request, choice
+        known = credentials.cached_credential(request.holder.user_id, choice.upstream)
+        if known is None or known.id != self.credential_id or self._reached_by() != before:
+            self.begin()
+
+    def _reached_by(self) -> tuple[object, ...]:
+        declared = question_policy.declared_to(self._request, self.choice)
+        return (*change_streams.address_of(self.choice.upstream), declared)
 
     def begin(self) -> None:
         """Listen, anew if it does so already."""
@@ -163,7 +180,8 @@ class _Part:
         user_id, facts = self._request.holder.user_id, self.choice.upstream
         credential = await credentials.credential_for(user_id, facts)
         self.credential_id = credential.id
-        client, tasks = self._request.client, frozenset(self._names)
+        client = question_policy.declared_to(self._request, self.choice)
+        tasks = frozenset(self._names)
         try:
             await task_listening.listen(
                 user_id, facts, credential, client, tasks, acknowledged, self._heard
@@ -178,7 +196,7 @@ class _Part:
             call = CanonicalCall(
                 method="tasks/get",
                 params=raw_members.write({"taskId": own}),
-                facts=self._request.client,
+                facts=question_policy.declared_to(self._request, self.choice),
                 name=own,
                 principal=str(user_id),
                 timeout=facts.call_timeout,

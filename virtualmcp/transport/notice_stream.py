@@ -238,7 +238,7 @@ class NoticeStream:
             if self.listener is not None:
                 self.listener.begin_update(current.server, current.holder)
             if self.tasks is not None:
-                self.tasks.update(current.server)
+                self.tasks.update(current.server, current.holder)
 
 
 def _uri_of(params: bytes) -> str:
