@@ -146,6 +146,8 @@ class LegacySessions:
         task = self._loop.create_task(quietly(work))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+        # A process that ends may cancel it before it has begun.
+        task.add_done_callback(lambda _: work.close())
 
     async def _begin(
         self, key: SessionKey, facts: UpstreamFacts, credential: "Credential", client: ClientFacts

@@ -1,6 +1,7 @@
 """Listening to upstreams of both eras: shared streams, acknowledgements, breaks, and their end."""
 
 import asyncio
+import inspect
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 
 from tests.fakes.mcp_upstream import Canned, FakeUpstream
 from tests.upstreams.relaying import bearer, facts_for, until
-from upstreams import change_streams, credentials, legacy_sessions, mcp_client
+from upstreams import change_streams, credentials, legacy_listening, legacy_sessions, mcp_client
 from upstreams.canonical_call import ClientFacts
 from upstreams.change_interest import UPDATED, Interest, from_filter, part_of
 from upstreams.credentials import Credential
@@ -310,3 +311,15 @@ async def test_when_anything_may_have_changed_everybody_hears_of_their_own(
     assert (note.uris(), other.uris()) == ([NOTE], [OTHER])
     note.close()
     other.close()
+
+
+async def test_what_is_cut_off_before_it_begins_leaves_nothing_behind() -> None:
+    pool = legacy_sessions.sessions()
+    session = legacy_sessions.LegacySession.__new__(legacy_sessions.LegacySession)
+    work = legacy_listening.unsubscribe_all(session, frozenset({NOTE}))
+    pool.run(work)
+    (task,) = pool._background
+    task.cancel()
+    await asyncio.wait((task,))
+    await until(lambda: inspect.getcoroutinestate(work) == inspect.CORO_CLOSED)
+    assert not pool._background

@@ -11,7 +11,7 @@ from tests.fakes import mcp_catalogue
 from tests.fakes.mcp_upstream import FakeUpstream
 from tests.virtualmcp.stream_reader import get_stream, listen, until
 from tests.virtualmcp.wire_client import META, messages
-from upstreams import accounts
+from upstreams import accounts, change_streams
 from upstreams.models import Upstream, UpstreamAccount
 from virtualmcp.models import SessionSubscription, UpstreamChoice
 from virtualmcp.routing.change_listener import ChangeListener
@@ -225,6 +225,32 @@ def test_an_account_that_is_connected_or_ended_changes_the_persons_lists(
         announce("credential", f"{ada.pk}:{Upstream.objects.get().pk}")
         assert upstream.wait(lambda up: up.listening == 0)
         assert his.methods == [ACKNOWLEDGED]
+
+
+def test_an_account_that_comes_while_it_is_looked_for_is_listened_to(
+    ada, upstream, make_virtual_mcp, make_token, wire, monkeypatch
+):
+    upstream.tokens = {"key-of-ada"}
+    row = make_virtual_mcp("board", {"fake": upstream.url})
+    Upstream.objects.update(
+        credential_kind="user_key", credential_name="Authorization", credential_prefix="Bearer "
+    )
+    looking, real = threading.Event(), change_streams.subscribe
+
+    async def slowly(*args):
+        if not looking.is_set():
+            looking.set()
+            await asyncio.Event().wait()
+        return await real(*args)
+
+    with listen(wire("board", make_token(ada, "board")), {"toolsListChanged": True}) as hers:
+        assert hers.wait(lambda reader: bool(reader.events))
+        monkeypatch.setattr(change_streams, "subscribe", slowly)
+        announce("credential", f"{ada.pk}:{row.upstreams.get().pk}")
+        assert looking.wait(10)
+        accounts.save_user_key(ada, row.upstreams.get(), "key-of-ada", actor=ada)
+        assert hers.heard(TOOLS)
+        assert upstream.wait(lambda up: up.listening == 1)
 
 
 def announce(kind, key=""):

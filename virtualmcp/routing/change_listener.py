@@ -91,9 +91,11 @@ class ChangeListener:
         try:
             async with asyncio.timeout(seconds):
                 await self._resolve(wanted)
-                joining = [self._join(choice) for choice in self._request.server.choices]
-                if joining:
+                joining = {self._join(choice) for choice in self._request.server.choices}
+                while joining:
                     await asyncio.wait(joining)
+                    # After a change some were begun anew.
+                    joining = {task for task in self._joining.values() if not task.done()}
         except TimeoutError:
             for choice in self._request.server.choices:
                 self._join(choice)
@@ -186,6 +188,9 @@ class ChangeListener:
             if choice is None or not await self._still_good(part, choice.upstream):
                 part.subscription.close()
                 self._parts.pop(upstream_id, None)
+        # What was begun before goes by what may no longer be true.
+        for upstream_id in [one for one in self._joining if one not in self._parts]:
+            self._joining.pop(upstream_id).cancel()
         for choice in server.choices:
             self._join(choice)
         self.look(self._lists)
