@@ -4,6 +4,7 @@ Claims come from the ID token and from UserInfo. The ID token wins where both sp
 because it is signed for this gateway.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,11 @@ Claims = Mapping[str, Any]
 
 MOST_GROUPS = 5_000
 LONGEST_GROUP = 255
+_TRUE = (True, 1, "1", "true")
+# Entra ID's SAML attribute with groups, and what stands in its place beyond 150 of them.
+_SAML_GROUPS = "http://schemas.microsoft.com/ws/2008/06/identity/claims/groups"
+_SAML_GROUPS_ELSEWHERE = "http://schemas.microsoft.com/claims/groups.link"
+_OTHER_TENANT = re.compile(r"https://sts\.windows\.net/([0-9a-fA-F-]{36})/?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +59,10 @@ def has_overage(claims: Claims, path: str) -> bool:
     """Tell whether the claim was left out because it would be too long (Entra ID).
 
     See https://learn.microsoft.com/entra/identity-platform/id-token-claims-reference:
-    ``_claim_names`` names the claim, or ``hasgroups`` is true.
+    ``_claim_names`` names the claim, or ``hasgroups`` is true; SAML has an attribute with a link.
     """
+    if path == _SAML_GROUPS and _SAML_GROUPS_ELSEWHERE in claims:
+        return True
     elsewhere = claims.get("_claim_names")
     if isinstance(elsewhere, Mapping) and path in elsewhere:
         return True
@@ -104,17 +112,37 @@ def address_is_verified(claims: Claims) -> bool:
     """
     if address_is_denied(claims):
         return False
-    return claims.get("email_verified") is True or claims.get("xms_edov") in (True, "1", "true")
+    return claims.get("email_verified") is True or claims.get("xms_edov") in _TRUE
 
 
 def address_is_denied(claims: Claims) -> bool:
     """Tell whether the provider says itself that the address is not verified.
 
     That holds against an administrator's trust in the provider's addresses: at Entra ID anybody
-    who administers a tenant writes any address into it.
+    who administers a tenant writes any address into it. So does it for a guest from another tenant,
+    unless Entra vouches for the address.
     """
     said = (claims.get("email_verified"), claims.get("xms_edov"))
-    return any(str(value).lower() in ("false", "0") for value in said if value is not None)
+    if any(str(value).lower() in ("false", "0") for value in said if value is not None):
+        return True
+    return is_guest(claims) and claims.get("xms_edov") not in _TRUE
+
+
+def is_guest(claims: Claims) -> bool:
+    """Tell whether somebody's account is not of the Entra tenant that they came by.
+
+    ``acct`` is 1 (an optional claim), or ``idp`` names another tenant or personal accounts:
+    https://learn.microsoft.com/entra/identity-platform/optional-claims-reference and
+    id-token-claims-reference.
+    """
+    tenant = claims.get("tid")
+    if not isinstance(tenant, str):
+        return False
+    if claims.get("acct") in (1, "1"):
+        return True
+    home = str(claims.get("idp") or "")
+    other = _OTHER_TENANT.fullmatch(home)
+    return home == "live.com" or (other is not None and other[1].lower() != tenant.lower())
 
 
 def domain_of(address: str) -> str:

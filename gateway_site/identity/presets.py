@@ -79,10 +79,14 @@ _PRESETS = (
             "Groups come as object IDs, after Token configuration, Add groups claim.",
             "Beyond 200 groups Entra sends none. Choose Groups assigned to the application there, "
             "or app roles with the groups claim roles.",
+            "Addresses of guests from other tenants count as not verified, unless Entra says so: "
+            "add the optional claims xms_edov and acct to the ID token.",
+            "Administrators who sign in here need the optional claim auth_time in the ID token.",
         ),
         sources=(
             "https://learn.microsoft.com/entra/identity-platform/v2-protocols-oidc",
             "https://learn.microsoft.com/entra/identity-platform/id-token-claims-reference",
+            "https://learn.microsoft.com/entra/identity-platform/optional-claims-reference",
             "https://learn.microsoft.com/entra/identity/hybrid/connect/how-to-connect-fed-group-claims",
         ),
     ),
@@ -150,8 +154,13 @@ _PRESETS = (
             "Realm roles are in realm_access.roles once their mapper adds them to the ID token.",
             "Back-channel logout: the client's Settings, Backchannel logout URL, with session "
             "required.",
+            "Administrators who sign in here need auth_time: from version 25 on it comes by the "
+            "client scope basic, which clients have unless it was taken from them.",
         ),
-        sources=("https://www.keycloak.org/docs/latest/server_admin/",),
+        sources=(
+            "https://www.keycloak.org/docs/latest/server_admin/",
+            "https://www.keycloak.org/docs/25.0.6/upgrading/",
+        ),
     ),
     Preset(
         key="ping",
@@ -240,11 +249,15 @@ _PRESETS = (
         scopes=(*SCOPES, "public_metadata"),
         groups_claim="public_metadata.groups",
         notes=(
-            "Make an OAuth application with the scope public_metadata, and keep a list called "
-            "groups in people's public metadata. The scope is documented; where UserInfo shows the "
-            "metadata is not verified, so look with Test sign-in first.",
+            "Make an OAuth application with the scopes openid, profile, email and public_metadata, "
+            "and keep a list called groups in people's public metadata. Never name a claim of "
+            "unsafe_metadata, which comes along: people write that themselves.",
+            "Refresh tokens last three days without use; who comes back later signs in again.",
         ),
-        sources=("https://clerk.com/docs/advanced-usage/clerk-idp",),
+        sources=(
+            "https://clerk.com/docs/oauth/oauth-single-sign-on",
+            "https://clerk.com/docs/oauth/how-clerk-implements-oauth",
+        ),
     ),
 )
 
@@ -260,7 +273,8 @@ SAML = Preset(
     notes=(
         "Only signed assertions are taken, only as the answer to a sign-in that began here.",
         "Entra ID calls the attribute with groups "
-        "http://schemas.microsoft.com/ws/2008/06/identity/claims/groups.",
+        "http://schemas.microsoft.com/ws/2008/06/identity/claims/groups, and sends none beyond 150 "
+        "groups.",
     ),
     sources=("https://docs.oasis-open.org/security/saml/v2.0/saml-core-2.0-os.pdf",),
 )

@@ -111,6 +111,17 @@ SHAPES: dict[str, tuple[str, dict[str, Any], dict[str, Any] | None, str]] = {
         None,
         "staff",
     ),
+    "clerk, in the ID token": (
+        "clerk",
+        {
+            "email": "ada@contoso.com",
+            "email_verified": True,
+            "public_metadata": {"groups": ["staff"]},
+            "unsafe_metadata": {"groups": ["owners"]},
+        },
+        None,
+        "staff",
+    ),
     "clerk, in UserInfo only": (
         "clerk",
         {"email": "ada@contoso.com", "email_verified": True},
@@ -154,6 +165,35 @@ def test_groups_arrive_as_each_provider_sends_them(provider, shape):
     assert list(User.objects.get().groups.all()) == [staff]
     assert User.objects.get().email == "ada@contoso.com"
     assert provider.asked[-1]["scope"] == " ".join(PRESETS[preset].scopes)
+
+
+TENANT = "833ced3d-cb2e-41de-92f1-29e2af035ddc"
+ELSEWHERE = "https://sts.windows.net/9188040d-6c67-4c5b-b112-36a304b66dad/"
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ({}, True),
+        ({"acct": 0, "idp": f"https://sts.windows.net/{TENANT}/"}, True),
+        ({"acct": 1}, False),
+        ({"idp": ELSEWHERE}, False),
+        ({"idp": "live.com"}, False),
+        ({"acct": 1, "idp": ELSEWHERE, "xms_edov": True}, True),
+        ({"xms_edov": False}, False),
+    ],
+)
+def test_a_guest_of_an_entra_tenant_is_nobody_by_their_address(provider, said, found):
+    ada = User(username="ada", email="ada@contoso.com")
+    people_actions.save_person(ada, {}, actor=None)
+    provider.claims = {"tid": TENANT, "email": "ada@contoso.com", **said}
+    app = configured(provider, preset="entra")
+    arrive(browser(), provider)
+    assert ada.socialaccount_set.exists() is found
+    change(app, allowed_domains=["contoso.com"])
+    client = browser()
+    arrive(client, provider)
+    assert signed_in(client) is found
 
 
 def test_google_is_let_in_by_the_domain_it_vouches_for(provider):

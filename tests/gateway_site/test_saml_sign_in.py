@@ -130,6 +130,16 @@ def test_what_is_no_answer_is_refused(provider, company, value):
     assert not signed_in(client)
 
 
+def test_groups_that_entra_names_elsewhere_are_unknown_and_said_to_be(provider, company):
+    name = "http://schemas.microsoft.com/ws/2008/06/identity/claims/groups"
+    company.settings = {**company.settings, "groups_claim": name}
+    company.save()
+    link = "http://schemas.microsoft.com/claims/groups.link"
+    provider.attributes = {"email": ["ada@contoso.com"], link: ["https://graph.windows.net/x"]}
+    arrive(browser(), provider)
+    assert AuditEvent.objects.filter(kind="person.groups_unknown").exists()
+
+
 def test_domains_and_groups_are_asked_for_here_too(provider, company):
     settings = {**company.settings, "allowed_domains": ["contoso.com"], "allowed_groups": ["staff"]}
     people_actions.save_identity_provider(company, {"settings": settings}, actor=None)
