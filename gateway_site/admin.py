@@ -218,7 +218,8 @@ class PersonAdmin(_UserAdmin):
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
         """Save, keep the sign-in address in step, and audit."""
         super().save_model(request, obj, form, change)
-        people_actions.keep_address(obj)
+        if not change or "email" in form.changed_data:
+            people_actions.keep_address(obj)
         if change and "is_active" in form.changed_data and not obj.is_active:
             people_actions.end_access(obj, actor=request.user)
         fields = [name for name in form.changed_data if "password" not in name]

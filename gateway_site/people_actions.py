@@ -126,7 +126,8 @@ def save_person(
     user.save()
     if "groups" in values:
         user.groups.set(values["groups"])
-    keep_address(user)
+    if created or "email" in values:
+        keep_address(user)
     if not created and values.get("is_active") is False:
         end_access(user, actor=actor)
     details = {
@@ -153,7 +154,8 @@ def check_address(email: str, owner: int | None) -> None:
 def keep_address(user: User) -> None:
     """Make the account's e-mail address its one verified address for sign-in.
 
-    An administrator's word is what verifies it; people cannot add addresses themselves.
+    The word of who entered it, an administrator or a directory, is what verifies it; so not for
+    any other change of an account, whose address may be what a provider only repeated.
     """
     EmailAddress.objects.filter(user=user).exclude(email__iexact=user.email).delete()
     if user.email:

@@ -51,6 +51,11 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
         """Return the peer that ``trusted_proxy`` found; headers are not read again here."""
         return request.META.get("REMOTE_ADDR") or "unknown"
 
+    def send_password_reset_mail(self, user: User, email: str, context: dict[str, Any]) -> None:
+        """Send the mail to who has a password; others come by a provider, or not at all."""
+        if user.has_usable_password():
+            super().send_password_reset_mail(user, email, context)
+
     def logout(self, request: HttpRequest) -> None:
         """Sign out; what a provider was asked on that occasion outlives the session."""
         asked = request.session.get(arrival.SIGN_OUT_ASKED)
@@ -199,7 +204,19 @@ def _owner_of(email: str) -> User | None:
     if len(found) != 1 or found[0].is_staff or found[0].is_superuser:
         return None
     kept = EmailAddress.objects.filter(user=found[0], email__iexact=email, verified=True)
-    return found[0] if kept.exists() else None
+    theirs = kept.values_list("email", flat=True)
+    return found[0] if any(is_same_address(email, one) for one in theirs) else None
+
+
+def is_same_address(one: str, other: str) -> bool:
+    """Tell whether two addresses are the same, in upper or lower case of ASCII letters only.
+
+    Databases, and Python, fold further letters, such as the dotless i to an i: somebody else's
+    domain would be taken for this one.
+    """
+    if one == other:
+        return True
+    return one.isascii() and other.isascii() and one.lower() == other.lower()
 
 
 class MfaAdapter(DefaultMFAAdapter):  # type: ignore[misc]

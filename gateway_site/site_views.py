@@ -25,6 +25,21 @@ def managed_by_administrator(request: HttpRequest) -> HttpResponse:
     raise PermissionDenied("E-mail addresses are managed by the administrator of this gateway.")
 
 
+def password_from_administrator(request: HttpRequest) -> HttpResponse:
+    """In the place of the page on which people without a password would set one.
+
+    They come by an identity provider, and have left when it no longer lets them in: a password of
+    their own would outlive that.
+
+    Raises:
+        PermissionDenied: always.
+    """
+    raise PermissionDenied(
+        "You sign in with your identity provider and have no password here. If you need one, ask "
+        "the administrator of this gateway to set it for you."
+    )
+
+
 def mail_not_configured(request: HttpRequest) -> HttpResponse:
     """In the place of the password reset while the gateway cannot send mail.
 

@@ -14,6 +14,7 @@ from oauthserver.urls import discovery_urlpatterns, protocol_urlpatterns
 # What people do with their account, apart from what administrators do for them.
 account_urlpatterns = [
     path("accounts/email/", site_views.managed_by_administrator),
+    path("accounts/password/set/", site_views.password_from_administrator),
     *(
         []
         if settings.MAIL_CONFIGURED

@@ -99,8 +99,16 @@ def address_in(claims: Claims, names: tuple[str, ...]) -> str:
     for name in names:
         value = claims.get(name)
         if isinstance(value, str) and "@" in value.strip("@") and len(value) <= 254:
-            return value.strip()
+            return value.strip() if keeps_its_letters(value) else ""
     return ""
+
+
+def keeps_its_letters(address: str) -> bool:
+    """Tell whether an address does not become another one, in ASCII, when it is written small.
+
+    The library writes addresses small, and of the Kelvin sign that makes somebody else's k.
+    """
+    return address.isascii() or not address.lower().isascii()
 
 
 def address_is_verified(claims: Claims) -> bool:

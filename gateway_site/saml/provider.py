@@ -17,6 +17,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
 from gateway_site.identity import outbound
 from gateway_site.identity.admission import AGAIN_SINCE
+from gateway_site.identity.claims import keeps_its_letters
 from gateway_site.identity.errors import ProviderFault
 from gateway_site.identity.provider_facts import ProviderFacts, facts_of
 from gateway_site.saml import signing_key
@@ -168,7 +169,9 @@ class SamlProvider(SAMLProvider):  # type: ignore[misc]
     def extract_email_addresses(self, data: Any) -> list[EmailAddress]:
         """Return the address; it counts as verified only if the provider is trusted with that."""
         address = self._extract(data).get("email")
-        return [EmailAddress(email=address, verified=False, primary=True)] if address else []
+        if not address or not keeps_its_letters(address):
+            return []
+        return [EmailAddress(email=address, verified=False, primary=True)]
 
     def extract_extra_data(self, data: Any) -> dict[str, Any]:
         """Keep the attributes, and the address where only the name says it."""

@@ -16,6 +16,7 @@ PATCH_SCHEMA = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
 USER_SCHEMA = "urn:ietf:params:scim:schemas:core:2.0:User"
 GROUP_SCHEMA = "urn:ietf:params:scim:schemas:core:2.0:Group"
 MOST_PER_PAGE = 200
+LAST_START = 1_000_000_000
 MOST_OPERATIONS = 1_000
 MOST_MEMBERS = 20_000
 
@@ -44,7 +45,7 @@ def page_of(query: Mapping[str, str]) -> Page:
         start, count = int(query.get("startIndex", 1)), int(query.get("count", 100))
     except ValueError as failure:
         raise bad_value("startIndex and count are numbers.") from failure
-    return Page(max(start, 1), max(0, min(count, MOST_PER_PAGE)))
+    return Page(min(max(start, 1), LAST_START), max(0, min(count, MOST_PER_PAGE)))
 
 
 def terms_of(text: str) -> dict[str, str]:
@@ -181,10 +182,10 @@ def _text(path: str, value: Any) -> str:
 
 def _truth(value: Any) -> bool:
     """Read ``active``; Entra ID may write it as text. Anything else is not guessed."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0].get("value") if isinstance(value[0], Mapping) else value[0]
     if isinstance(value, bool):
         return value
-    if isinstance(value, list) and len(value) == 1:
-        return _truth(value[0].get("value") if isinstance(value[0], Mapping) else value[0])
     if isinstance(value, str) and value.lower() in ("true", "false"):
         return value.lower() == "true"
     raise bad_value("active is true or false.")

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
+from allauth.account.models import EmailAddress
+from allauth.socialaccount.models import SocialAccount
 from django.contrib.auth.models import Group, User
 from django.core.exceptions import ValidationError
 from django.db import transaction
@@ -13,6 +15,7 @@ from gateway_site.identity import group_sync, roles
 from gateway_site.models import ProvidedMembership, ProvidedRole, ScimGroup, ScimIdentity
 from gateway_site.scim.errors import LastAdministrator, ScimRefusal, bad_value, not_found
 from gateway_site.scim.requests import GROUP_SCHEMA, USER_SCHEMA, GroupPatch
+from gateway_site.sign_in import is_same_address
 
 SOURCE = "scim"
 
@@ -108,10 +111,20 @@ def create_person(fields: dict[str, Any], *, by: str) -> User:
     username = fields.get("username", "")
     if not username:
         raise bad_value("userName is required.")
+    email = fields.get("email") or username
     if User.objects.filter(username__iexact=username).exists():
         row = _adoptable(User.objects.filter(username__iexact=username))
+        if row is not None and not _is_known_as(row, email):
+            raise ScimRefusal(
+                409,
+                "Somebody who signed in by an identity provider has this userName, with another "
+                "address or one that nobody verified. Rename or delete that account in the "
+                "gateway's administration.",
+                "uniqueness",
+            )
     else:
-        row = _adoptable(User.objects.filter(email__iexact=fields.get("email") or username))
+        row = _adoptable(User.objects.filter(email__iexact=email))
+        row = row if row is not None and _is_known_as(row, email) else None
     fields = {"is_active": True, **fields}
     return _write(row or User(), fields, by=by)
 
@@ -135,6 +148,19 @@ def _adoptable(found: QuerySet[User]) -> User | None:
             "uniqueness",
         )
     return rows[0]
+
+
+def _is_known_as(row: User, email: str) -> bool:
+    """Tell whether an account is that of the person with an address.
+
+    Whoever came by an identity provider may have chosen name and address there.
+    """
+    return _has_verified(row, email) or not SocialAccount.objects.filter(user=row).exists()
+
+
+def _has_verified(row: User, email: str) -> bool:
+    kept = EmailAddress.objects.filter(user_id=row.pk, verified=True)
+    return any(is_same_address(email, one) for one in kept.values_list("email", flat=True))
 
 
 def _administers(row: User) -> bool:
@@ -185,6 +211,9 @@ def _check_administrator(row: User, fields: dict[str, Any]) -> None:
 def _write(row: User, fields: dict[str, Any], *, by: str) -> User:
     external_id = fields.pop("external_id", None)
     changed = {name: value for name, value in fields.items() if getattr(row, name) != value}
+    if fields.get("email") and not _administers(row) and not _has_verified(row, fields["email"]):
+        # The directory's word verifies what a provider only repeated.
+        changed["email"] = fields["email"]
     if row.pk is None or changed:
         try:
             people_actions.save_person(row, changed, actor=None, by=by)

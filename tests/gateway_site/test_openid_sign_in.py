@@ -11,6 +11,7 @@ from django.contrib.auth.models import User
 from gateway_site import people_actions
 from gateway_site.identity import discovery
 from gateway_site.models import AuditEvent
+from gateway_site.sign_in import AccountAdapter, is_same_address
 from tests.consent.people_and_servers import authorize_address, oauth_client, server, upstream
 from tests.fakes.openid_provider import OpenIdProvider
 from tests.gateway_site.arriving import arrive, browser, change, configured, leave, signed_in
@@ -50,6 +51,60 @@ def test_the_provider_brings_new_people_in(provider, company):
     assert client.session["_auth_user_id"] == str(grace.pk)
     assert not grace.has_usable_password()
     assert not grace.is_staff
+
+
+def test_who_comes_by_a_provider_gives_themselves_no_password_that_outlives_it(
+    provider, company, mailoutbox
+):
+    client = browser()
+    arrive(client, provider)
+    grace = User.objects.get(username="grace")
+    new = {"password1": "correct horse battery", "password2": "correct horse battery"}
+    for answer in (
+        client.get("/accounts/password/set/"),
+        client.post("/accounts/password/set/", new),
+        client.post("/accounts/password/change/", new, follow=True),
+    ):
+        assert answer.status_code == 403 and "ask the administrator" in answer.content.decode()
+    context = {"password_reset_url": "http://localhost:8000/x", "user": grace}
+    AccountAdapter().send_password_reset_mail(grace, "grace@contoso.com", context)
+    grace.refresh_from_db()
+    assert not grace.has_usable_password() and not mailoutbox
+
+
+def test_an_address_of_another_alphabet_is_another_address(provider, company, ada):
+    """PostgreSQL writes the dotless i as an I, and Python the Kelvin sign as a k."""
+    people_actions.save_person(ada, {"email": "ada@kiosk.example"}, actor=None)
+    for other in ("ada@k\u0131osk.example", "ada@\u212aiosk.example"):
+        provider.subject, provider.claims["email"] = other, other
+        arrive(browser(), provider)
+        assert not SocialAccount.objects.filter(user=ada).exists()
+        assert not is_same_address(other, "ada@kiosk.example")
+    assert is_same_address("ada@Kiosk.example", "Ada@kiosk.example")
+
+
+def test_an_administrator_who_changes_something_else_verifies_no_address(
+    provider, company, admin_client
+):
+    provider.claims["email_verified"] = False
+    arrive(browser(), provider)
+    mallory = User.objects.get(username="grace")
+    form = {
+        "username": "grace",
+        "email": "grace@contoso.com",
+        "first_name": "G",
+        "is_active": "on",
+        "date_joined_0": "2026-01-01",
+        "date_joined_1": "00:00:00",
+    }
+    place = f"/admin/auth/user/{mallory.pk}/change/"
+    assert admin_client.post(place, form).status_code == 302
+    people_actions.save_person(mallory, {"last_name": "H"}, actor=None)
+    assert not EmailAddress.objects.filter(verified=True).exists()
+    provider.subject, provider.claims["email_verified"] = "the real one", True
+    client = browser()
+    arrive(client, provider)
+    assert client.session.get("_auth_user_id") != str(mallory.pk)
 
 
 def test_the_request_is_what_openid_connect_asks_for(provider, company):

@@ -4,6 +4,8 @@ import json
 from datetime import timedelta
 
 import pytest
+from allauth.account.models import EmailAddress
+from allauth.socialaccount.models import SocialAccount
 from allauth.usersessions.models import UserSession
 from django.contrib.auth.models import Group, User
 from django.test import Client
@@ -235,6 +237,24 @@ def test_an_account_that_somebody_already_has_is_taken_over(scim):
     assert User.objects.count() == 1
 
 
+@pytest.mark.parametrize("by", ["address", "name"])
+@pytest.mark.parametrize("verified", [True, False])
+def test_who_only_says_to_be_somebody_at_a_provider_is_not_taken_for_them(scim, by, verified):
+    name = "mallory" if by == "address" else ENTRA_USER["userName"]
+    came = User.objects.create_user(name, "ada@contoso.com")
+    SocialAccount.objects.create(user=came, provider="company", uid="s-1")
+    EmailAddress.objects.create(user=came, email="ada@contoso.com", verified=verified)
+    made = scim("POST", "Users", ENTRA_USER)
+    if by == "name" and not verified:
+        assert (made.status_code, made.said["scimType"]) == (409, "uniqueness")
+        assert "Rename or delete" in made.said["detail"]
+        return
+    assert made.status_code == 201
+    assert (made.said["id"] == str(came.pk)) is verified
+    ada = User.objects.get(pk=made.said["id"])
+    assert EmailAddress.objects.get(email="ada@contoso.com", verified=True).user == ada
+
+
 def test_local_administrators_are_out_of_a_directorys_reach(scim):
     root = User.objects.create_superuser("root", "ada@contoso.com")
     assert scim("POST", "Users", ENTRA_USER).status_code == 409
@@ -261,6 +281,18 @@ def test_a_group_that_the_directory_takes_over_ends_where_the_directory_says(sci
 
 
 # The protocol ------------------------------------------------------------------------------
+def test_numbers_and_nesting_beyond_reason_are_answered(scim):
+    assert scim("GET", f"Users?startIndex={'9' * 30}").said["Resources"] == []
+    key = scim("POST", "Users", OKTA_USER).said["id"]
+    deep: object = True
+    for _ in range(400):
+        deep = [deep]
+    assert (
+        scim.patch(f"Users/{key}", {"op": "replace", "path": "active", "value": deep}).status_code
+        == 400
+    )
+
+
 def test_pages_and_lists(scim):
     for number in range(5):
         body = OKTA_USER | {"userName": f"p{number}@c.com", "emails": []}
