@@ -8,6 +8,7 @@ from allauth.mfa.models import Authenticator
 from allauth.socialaccount.models import SocialAccount, SocialApp, SocialToken
 from allauth.usersessions.models import UserSession
 from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.forms import UserChangeForm
 from django.contrib.auth.models import Group, User
@@ -227,6 +228,15 @@ class PersonAdmin(_UserAdmin):
         audit_trail.record(
             "person.changed", user=request.user, target=obj.username, details=details
         )
+
+    def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> Any:
+        """Set or take away a person's password, and audit."""
+        row = self.get_object(request, unquote(id))
+        before = row.password if row is not None else ""
+        answer = super().user_change_password(request, id, form_url)
+        if row is not None and not User.objects.filter(pk=row.pk, password=before).exists():
+            audit_trail.record("person.password_changed", user=request.user, target=row.username)
+        return answer
 
     def delete_model(self, request: HttpRequest, obj: User) -> None:
         """Delete through the action."""

@@ -14,7 +14,7 @@ KINDS: dict[str, str] = {
     "person.role_kept": "The last full administrator stays one, though a provider took the right",
     "person.groups_synchronised": "Groups followed the identity provider",
     "person.groups_unknown": "An identity provider did not name somebody's groups",
-    "person.password_changed": "Changed their password",
+    "person.password_changed": "Changed a password",
     "person.provider_linked": "Signed in with an identity provider for the first time",
     "person.provider_unlinked": "Removed the link to an identity provider",
     "person.second_factor_added": "Added a second factor",

@@ -129,6 +129,15 @@ def forget(user_id: int) -> None:
     IdentityGrant.objects.filter(user_id=user_id).delete()
 
 
+def forget_provider(provider: str) -> None:
+    """Drop what sign-ins at a provider left, when it goes or is another one from now on (blocking).
+
+    What one provider gave is shown to no other, which may have the same id; and what it gave to
+    another client it refuses, which would say of people that they had left.
+    """
+    IdentityGrant.objects.filter(provider=provider).delete()
+
+
 def subject_token(user_id: int, kind: str, provider: str) -> SubjectToken | None:
     """Return what ``upstreams.enterprise_identity`` asks for (blocking).
 

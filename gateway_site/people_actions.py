@@ -228,6 +228,7 @@ def save_identity_provider(
         PermissionDenied: who acts is no full administrator.
     """
     rights.require_all(actor)
+    before = _asks_as(SocialApp.objects.filter(pk=app.pk).first())
     for name, value in values.items():
         setattr(app, name, value)
     preset = preset_of(str(app.settings.get("preset", "")))
@@ -249,12 +250,19 @@ def save_identity_provider(
     app.secret = ""
     app.full_clean()
     app.save()
+    if before != _asks_as(app):
+        identity_grants.forget_provider(app.provider_id)
     # What a group gives no more is taken at once.
     roles.withdraw(f"oidc:{app.provider_id}", roles.configured(facts_of(app)))
     details = {"fields": sorted(values), "credential_set": secret is not None}
     audit_trail.record(
         "identity_provider.changed", user=actor, target=app.provider_id, details=details
     )
+
+
+def _asks_as(app: SocialApp | None) -> tuple[str, str] | None:
+    """Return at whom and as whom a provider's refresh tokens are good."""
+    return (facts_of(app).issuer, app.client_id) if app is not None else None
 
 
 @transaction.atomic
@@ -307,5 +315,6 @@ def delete_identity_provider(app: SocialApp, *, actor: Any) -> None:
     rights.require_all(actor)
     group_sync.withdraw(f"oidc:{app.provider_id}")
     roles.withdraw(f"oidc:{app.provider_id}")
+    identity_grants.forget_provider(app.provider_id)
     app.delete()
     audit_trail.record("identity_provider.deleted", user=actor, target=app.provider_id)

@@ -149,6 +149,17 @@ def test_staff_with_other_permissions_are_as_far_off_as_full_administrators(brow
     assert browser.post(address, {**body, "usable_password": "true"}).status_code == 302
 
 
+def test_a_password_that_an_administrator_sets_stands_in_the_audit_trail(browser):
+    ada = User.objects.create_user("ada", password="the old one 1")
+    address = page(ada).replace("/change/", "/password/")
+    wrong = {"password1": "another horse 1", "password2": "another", "usable_password": "true"}
+    assert browser.post(address, wrong).status_code == 200
+    events = AuditEvent.objects.filter(kind="person.password_changed")
+    assert not events.exists()
+    assert browser.post(address, {**wrong, "password2": "another horse 1"}).status_code == 302
+    assert [(one.actor, one.target) for one in events] == [("helper", "ada")]
+
+
 def test_an_administrator_is_not_signed_out_by_one_who_may_do_less(browser, root):
     session = Client()
     session.force_login(root, backend="django.contrib.auth.backends.ModelBackend")

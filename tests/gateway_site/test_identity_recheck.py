@@ -379,6 +379,20 @@ def test_the_administrator_sees_whom_the_provider_cannot_be_asked_about(
     assert all("refresh token is kept" not in page for page in pages())
 
 
+@pytest.mark.parametrize("how", ["deleted", "another issuer", "another client", "renamed"])
+def test_what_one_provider_gave_one_client_is_shown_to_no_other(provider, company, how) -> None:
+    arrived(provider)
+    if how == "deleted":
+        people_actions.delete_identity_provider(company, actor=None)
+    elif how == "another issuer":
+        change(company, server_url="https://login.example")
+    elif how == "another client":
+        people_actions.save_identity_provider(company, {"client_id": "gw-2"}, actor=None)
+    else:
+        people_actions.save_identity_provider(company, {"name": "Contoso"}, actor=None)
+    assert IdentityGrant.objects.exists() is (how == "renamed")
+
+
 def test_nobody_is_asked_about_who_does_not_use_the_gateway(provider, company) -> None:
     _, grace = arrived(provider)
     get_access_token_model().objects.all().delete()
