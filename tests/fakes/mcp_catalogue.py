@@ -35,6 +35,7 @@ EXACT = (
     b'"resultType":"complete","_meta":{"vendor/x":null},"vendorTop":[1, 2,  3]}'
 )
 BOARD = "ui://board/view.html"
+LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 
 
 class WireFault(Exception):
@@ -161,6 +162,8 @@ async def answer(call: ToolCall) -> Any:
     if method == "ping" and not call.modern:
         return {}
     if method == "logging/setLevel" and not call.modern:
+        if call.params["level"] not in LEVELS:
+            raise WireFault(-32602, "Not a log level")
         call.session.log_level = call.params["level"]
         return {}
     if method in ("resources/subscribe", "resources/unsubscribe") and not call.modern:

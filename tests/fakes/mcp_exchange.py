@@ -89,6 +89,9 @@ class Exchange:
             if self.scope["method"] == "POST" and up.script:
                 await self.give(up.script.pop(0))
                 return
+            if not isinstance(self.message, dict):
+                code = -32700 if self.message is None else -32600
+                raise Refused(400, {"code": code, "message": "not a JSON-RPC message"})
             self.authenticate()
             canned = up.canned.get(str(self.message.get("method", "")))
             if canned is not None:
@@ -146,7 +149,9 @@ class Exchange:
             raise Refused(400, {"code": -32600, "message": "Bad Request: no valid session ID"})
         if modern:
             self.check_modern(meta)
-            await self.answer()
+            await (self.answer() if "id" in message else self.give(Canned(202, b"", {})))
+        elif up.era == "modern" and self.headers.get("mcp-protocol-version") == MODERN:
+            raise Refused(400, {"code": -32602, "message": "_meta is incomplete"})
         elif up.era == "modern":
             error = {"code": -32022, "message": "unsupported protocol version"}
             error["data"] = {"supported": [MODERN], "requested": "unknown"}

@@ -181,12 +181,15 @@ class FakeUpstream:
                 break
         headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
         message: Any = {}
+        broken = False
         if body:
-            with contextlib.suppress(ValueError):
+            try:
                 message = json.loads(body)
+            except ValueError:
+                broken = True
         query = scope["query_string"].decode()
         with self._changed:
             self.requests.append(Seen(scope["method"], headers, message, query, body))
             self._changed.notify_all()
-        exchange = Exchange(self, scope, receive, send, headers, message)
+        exchange = Exchange(self, scope, receive, send, headers, None if broken else message)
         await exchange.run()

@@ -20,6 +20,8 @@ DIFFERENCES = {
     "status": "an upstream's application error travels with HTTP 200 (D11)",
     "code": "an error code that the client's revision does not know is -32603, the original in "
     "data; -32002 is -32602 for a stateless client (2.3.9)",
+    "undeclared": "a question of a kind that the client did not declare is -32021 (a6), whatever "
+    "the upstream makes of it",
     "half": "half a surrogate pair is no text (RFC 8259 8.2): a request with one is refused",
     "own": "the request never reaches the upstream, since the gateway's rule for it is stricter "
     "or its own: another status, the code of its own rule",
@@ -307,7 +309,76 @@ def _of_one_era() -> list[Case]:
     ]
 
 
+TASK_METHODS = {"tasks/get": "", "tasks/cancel": "", "tasks/update": ',"inputResponses":{}'}
+_NO_ABILITIES = f'"{META}clientCapabilities":{{}}'
+_TASK_ABILITY = f'"{META}clientCapabilities":{{"extensions":{{"{META}tasks":{{}}}}}}'
+
+
+def _of_the_connection() -> list[Case]:
+    """Opening, subscribing, notifying, tasks, and what is no request at all."""
+    info = '"capabilities":{},"clientInfo":{"name":"w","version":"1"}'
+    opening = f'{{"protocolVersion":"{LEGACY}",{info}}}'
+    nobody = {"mcp-session-id": None, "mcp-protocol-version": None}
+    note, missing = '{"uri":"file:///notes/1"}', '{"uri":"nowhere://1"}'
+    cancelled = '{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"gone"}}'
+    listening = (
+        '{"notifications":{"toolsListChanged":true,"resourceSubscriptions":["file:///notes/1"]}}'
+    )
+    task, words = '{"taskId":"nobody-made-it"', ("words",)
+    broken = {"cut off": b'{"jsonrpc":"2.0","id":1,"method":"to', "no UTF-8": b'{"id":"\xff"}'}
+    cases = [
+        Case("initialize", "legacy", "initialize", opening, headers=nobody, differs=("identity",)),
+        Case(
+            "initialized", "legacy", body=b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
+        ),
+        Case("cancelled", "legacy", body=cancelled.encode()),
+        Case("subscribe", "legacy", "resources/subscribe", note),
+        Case("unsubscribe", "legacy", "resources/unsubscribe", note),
+        Case("subscribe to nothing", "legacy", "resources/subscribe", missing),
+        Case(
+            "a level that is none", "legacy", "logging/setLevel", '{"level":"loud"}', differs=words
+        ),
+        Case(
+            "a batch", "legacy", body=b'[{"jsonrpc":"2.0","id":1,"method":"ping"}]', differs=words
+        ),
+        Case("listen", "modern", "subscriptions/listen", listening),
+        Case("no _meta", "modern", "tools/list", meta=False, differs=words),
+        Case("ping", "modern", "ping", differs=words),
+        Case(
+            "cancelled",
+            "modern",
+            "notifications/cancelled",
+            body=cancelled.replace('{"requestId"', _with_meta("{}")[:-1] + ',"requestId"').encode(),
+        ),
+        Case(
+            "a question nobody can answer",
+            "modern",
+            "tools/call",
+            call("ask"),
+            differs=("undeclared",),
+        ),
+    ]
+    for method, more in TASK_METHODS.items():
+        params = _with_meta(f"{task}{more}}}").replace(_NO_ABILITIES, _TASK_ABILITY)
+        named = {"mcp-name": "nobody-made-it"}
+        cases.append(
+            Case(
+                f"{method} of nobody",
+                "modern",
+                method,
+                params,
+                headers=named,
+                meta=False,
+                differs=words,
+            )
+        )
+    cases += [
+        Case(name, era, body=body, differs=words) for name, body in broken.items() for era in ERAS
+    ]
+    return cases
+
+
 def corpus() -> list[Case]:
     """Return every case."""
     cases = [c for era in ERAS for c in (*_values(era), *_codes(era), *_methods(era))]
-    return [*cases, *_of_one_era()]
+    return [*cases, *_of_one_era(), *_of_the_connection()]
