@@ -13,13 +13,14 @@ from allauth.socialaccount.signals import social_account_added, social_account_r
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
 
 from gateway_site import audit_trail
-from gateway_site.identity import arrival
+from gateway_site.identity import arrival, provider_sessions
 
 
 def connect() -> None:
     """Connect the receivers once."""
     receivers = (
         (user_logged_in, _signed_in),
+        (user_logged_in, provider_sessions.arrived),
         (arrived, arrival.signed_in),
         (user_logged_out, _signed_out),
         (user_login_failed, _failed),

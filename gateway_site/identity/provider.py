@@ -15,7 +15,7 @@ from allauth.socialaccount.providers.oauth2.provider import OAuth2Provider
 from allauth.socialaccount.providers.openid_connect.provider import OpenIDConnectProvider
 from django.http import HttpRequest, HttpResponse
 
-from gateway_site.identity import claims, discovery
+from gateway_site.identity import claims, discovery, provider_sessions
 from gateway_site.identity.admission import AGAIN_SINCE
 from gateway_site.identity.openid_adapter import OpenIdAdapter
 from gateway_site.identity.provider_facts import ProviderFacts, facts_of
@@ -107,6 +107,7 @@ class OpenIdProvider(OpenIDConnectProvider):  # type: ignore[misc]
     def stash_redirect_state(self, request: HttpRequest, *args: Any, **kwargs: Any) -> str:
         """Keep the state under a name long enough not to be guessed (RFC 6749 10.10)."""
         kwargs.setdefault("state_id", secrets.token_urlsafe(24))
+        provider_sessions.begin(request)
         return str(OAuth2Provider.stash_redirect_state(self, request, *args, **kwargs))
 
     def extract_uid(self, data: dict[str, Any]) -> str:

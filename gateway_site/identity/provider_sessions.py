@@ -5,11 +5,15 @@ does not carry: from its server, in a frame, or from another browser of the same
 """
 
 from collections.abc import Collection
+from typing import Any, Final
 
 from allauth.usersessions.models import UserSession
 from django.db import transaction
 from django.db.models import Q
 from django.http import HttpRequest
+
+# Longer than the library waits for somebody's return.
+NOBODYS_SECONDS: Final = 1800
 
 
 def remember(request: HttpRequest, provider: str, subject: str, sid: str = "") -> None:
@@ -25,6 +29,21 @@ def remember(request: HttpRequest, provider: str, subject: str, sid: str = "") -
     UserSession.objects.create_from_request(request)
     data = {"provider": provider, "subject": subject, "sid": sid}
     UserSession.objects.filter(session_key=request.session.session_key).update(data=data)
+
+
+def begin(request: HttpRequest) -> None:
+    """Have the session end soon that somebody needs who leaves for a provider and may not return.
+
+    Anybody can leave any number of times.
+    """
+    if not request.user.is_authenticated:
+        request.session.set_expiry(NOBODYS_SECONDS)
+
+
+def arrived(sender: Any, request: HttpRequest | None, **_: Any) -> None:
+    """Have the session of somebody last as sessions do; receiver of ``user_logged_in``."""
+    if request is not None and hasattr(request, "session"):
+        request.session.set_expiry(None)
 
 
 @transaction.atomic

@@ -15,7 +15,7 @@ from django.conf import settings
 from django.core.cache import cache
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
-from gateway_site.identity import outbound
+from gateway_site.identity import outbound, provider_sessions
 from gateway_site.identity.admission import AGAIN_SINCE
 from gateway_site.identity.claims import keeps_its_letters
 from gateway_site.identity.errors import ProviderFault
@@ -130,6 +130,7 @@ class SamlProvider(SAMLProvider):  # type: ignore[misc]
         auth = build_auth(request, self)
         forced = again or demanded_prompt(request, next_url) != ""
         address = auth.login(return_to="", force_authn=forced)
+        provider_sessions.begin(request)
         self.stash_redirect_state(
             request, process, next_url, data, state_id=auth.get_last_request_id(), **more
         )

@@ -1,11 +1,12 @@
 """Going to a SAML provider and coming back from it, always under the public address."""
 
-from typing import Any
+from typing import Any, Final
 
 from allauth.account.internal.decorators import login_not_required
 from allauth.socialaccount.providers.saml import views as library
+from django.contrib.sessions.backends.db import SessionStore
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.shortcuts import render
 from django.utils.decorators import method_decorator
 from django.views import View
@@ -17,6 +18,9 @@ from gateway_site.identity.errors import ProviderFault
 from gateway_site.identity.views import failed_at
 from gateway_site.saml import single_logout
 from gateway_site.saml.provider import under_public_address
+
+MOST_OF_AN_ANSWER: Final = 256 * 1024
+KEPT_SECONDS: Final = 600
 
 
 def unusable(failure: OneLogin_Saml2_Error) -> ProviderFault:
@@ -60,7 +64,29 @@ class LoginView(_Guarded, library.LoginView):  # type: ignore[misc]
 @method_decorator(csrf_exempt, name="dispatch")
 @method_decorator(login_not_required, name="dispatch")
 class AcsView(_Guarded, library.ACSView):  # type: ignore[misc]
-    """Take the provider's answer, which comes from another site without the session's cookie."""
+    """Take the provider's answer, which comes from another site without the session's cookie.
+
+    It is put aside for the next request, which has the cookie. Anybody may send something here, so
+    it is small, and kept for minutes.
+    """
+
+    def dispatch(self, request: HttpRequest, organization_slug: str, **kwargs: Any) -> HttpResponse:
+        """Put the answer aside.
+
+        Raises:
+            Http404: there is no such provider.
+        """
+        self.get_app(organization_slug)
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        size = sum(len(value) for _, values in request.POST.lists() for value in values)
+        if "SAMLResponse" not in request.POST or size > MOST_OF_AN_ANSWER:
+            fault = ProviderFault("There is no SAML answer here, or it is too long.")
+            return failed_at(request, self.get_provider(organization_slug), fault, {})
+        # The library goes on with it.
+        request.saml_acs_session = SessionStore()  # type: ignore[attr-defined]
+        request.saml_acs_session.set_expiry(KEPT_SECONDS)  # type: ignore[attr-defined]
+        return super().dispatch(request, organization_slug, **kwargs)
 
 
 @method_decorator(login_not_required, name="dispatch")

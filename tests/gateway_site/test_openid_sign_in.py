@@ -107,6 +107,20 @@ def test_an_administrator_who_changes_something_else_verifies_no_address(
     assert client.session.get("_auth_user_id") != str(mallory.pk)
 
 
+def test_who_leaves_and_does_not_return_leaves_a_session_for_half_an_hour_only(
+    provider, company, settings
+):
+    client = browser()
+    leave(client)
+    assert client.session.get_expiry_age() <= 1800
+    arrive(client, provider)
+    assert signed_in(client)
+    assert client.session.get_expiry_age() == settings.SESSION_COOKIE_AGE
+    # Signing in again there, while signed in here, shortens nothing.
+    leave(client)
+    assert client.session.get_expiry_age() == settings.SESSION_COOKIE_AGE
+
+
 def test_the_request_is_what_openid_connect_asks_for(provider, company):
     arrive(browser(), provider)
     asked, redeemed = provider.asked[0], provider.token_requests[0]

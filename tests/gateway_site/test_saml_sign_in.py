@@ -1,12 +1,15 @@
 """People sign in by SAML; what is not signed, meant or fresh signs nobody in."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from allauth.socialaccount.models import SocialApp
 from django.contrib.auth.models import Group, User
+from django.contrib.sessions.models import Session
 from django.core.cache import cache
 from django.test import Client
+from django.utils import timezone
 
 from gateway_site import people_actions, saml_library
 from gateway_site.models import AuditEvent
@@ -128,6 +131,21 @@ def test_what_is_no_answer_is_refused(provider, company, value):
     leave(client)
     assert post(client, {"SAMLResponse": value}).status_code == 401
     assert not signed_in(client)
+
+
+def test_what_anybody_sends_as_an_answer_is_small_and_kept_for_minutes(provider, company):
+    stranger = browser()
+    form = {"SAMLResponse": "x" * 1000}
+    assert stranger.post(f"{BASE}/acs/", form).status_code == 302
+    (kept,) = Session.objects.all()
+    assert kept.expire_date < timezone.now() + timedelta(minutes=11)
+    kept.delete()
+    for wrong in ({}, {"SAMLResponse": "x" * 300_000}, {**form, "RelayState": "x" * 300_000}):
+        refused = stranger.post(f"{BASE}/acs/", wrong)
+        assert refused.status_code == 401 and "did not work" in refused.content.decode()
+    assert stranger.get(f"{BASE}/acs/").status_code == 405
+    assert stranger.post("/accounts/saml/nobody/acs/", form).status_code == 404
+    assert not Session.objects.exists()
 
 
 def test_groups_that_entra_names_elsewhere_are_unknown_and_said_to_be(provider, company):
