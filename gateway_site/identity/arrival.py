@@ -1,6 +1,7 @@
 """What happens when somebody comes back from a provider: admission, groups, signing out there."""
 
 import time
+from hashlib import sha256
 from typing import Any
 from urllib.parse import urlencode
 
@@ -8,6 +9,7 @@ from allauth.core.exceptions import ImmediateHttpResponse
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.models import User
+from django.core.cache import cache
 from django.http import HttpRequest
 from django.shortcuts import render
 from django.urls import reverse
@@ -37,6 +39,7 @@ SIGN_OUT_KEY = "identity.sign_out"
 # In the session of nobody, after a sign-out: what a provider was asked, to know its answer by.
 SIGN_OUT_ASKED = "identity.sign_out_asked"
 _VAULT_OWNER = "identity-sign-out"
+_UNASKED_SECONDS = 60
 
 
 def group_claim(facts: ProviderFacts, data: dict[str, Any]) -> GroupClaim:
@@ -246,10 +249,11 @@ def failed(request: HttpRequest, provider: Any, exception: Any, context: dict[st
     state = context.get("state") or {}
     if exception is None:
         said = str(request.GET.get("error", ""))[:60] or "the sign-in was not started here"
-    audit_trail.record(
-        "person.provider_failed",
-        target=getattr(app, "provider_id", "") or str(provider)[:60],
-        details={"reason": said[:500]},
-    )
+    target = getattr(app, "provider_id", "") or str(provider)[:60]
+    # Of what no sign-in of this browser waits for, which anybody can send, one of a kind a minute.
+    kind = said if exception is not None else "not started here"
+    known = sha256(f"{target} {kind}".encode()).hexdigest()
+    if state or cache.add(f"identity.failed.{known}", 1, _UNASKED_SECONDS):
+        audit_trail.record("person.provider_failed", target=target, details={"reason": said[:500]})
     if app is not None and state.get("process") == provider_trial.PROCESS:
         raise ImmediateHttpResponse(provider_trial.failure(request, app, said))

@@ -107,6 +107,18 @@ def test_an_administrator_who_changes_something_else_verifies_no_address(
     assert client.session.get("_auth_user_id") != str(mallory.pk)
 
 
+def test_strangers_do_not_fill_the_audit_trail(provider, company):
+    failures = AuditEvent.objects.filter(kind="person.provider_failed")
+    for number in range(5):
+        answer = browser().get(f"/accounts/oidc/company/login/callback/?error=e{number}&state=x")
+        assert answer.status_code in (200, 401)
+    assert failures.count() == 1
+    provider.client_secret = "another"
+    for _ in range(2):
+        arrive(browser(), provider)
+    assert failures.count() == 3, "what somebody began is told each time"
+
+
 def test_who_leaves_and_does_not_return_leaves_a_session_for_half_an_hour_only(
     provider, company, settings
 ):
