@@ -135,7 +135,7 @@ def _environment(folder: Path, url: str, changes: Mapping[str, str]) -> dict[str
 
 
 @cache
-def _migrated_database() -> Path:
+def migrated_database() -> Path:
     """Return the empty database that every gateway starts from.
 
     Migrating takes half a minute on a busy machine, so one is made for all test processes and
@@ -200,7 +200,7 @@ def running_gateway(
     if "DATABASE_URL" in gateway.environment:
         gateway.manage("migrate", "--verbosity", "0")
     else:
-        shutil.copy(_migrated_database(), folder / "gateway.sqlite3")
+        shutil.copy(migrated_database(), folder / "gateway.sqlite3")
     try:
         gateway.apply(configuration)
         start(gateway, server=server)
@@ -228,7 +228,7 @@ def production_gateway(*, workers: int = 2) -> Iterator[RunningGateway]:
     port = free_port()
     gateway = RunningGateway(url, folder, environment, log_file=folder / "gateway.log")
     gateway.listening = f"http://127.0.0.1:{port}"
-    shutil.copy(_migrated_database(), folder / "gateway.sqlite3")
+    shutil.copy(migrated_database(), folder / "gateway.sqlite3")
     command = [sys.executable, str(ROOT / "manage.py"), "gateway_serve", "--production"]
     command += ["--workers", str(workers), "--port", str(port)]
     try:

@@ -7,6 +7,7 @@ import ipaddress
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -96,6 +97,44 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class PromptServer(uvicorn.Server):
+    """Starts and ends at once: uvicorn itself looks ten times a second, twice on its way out."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = threading.Event()
+        self._told_to_end = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def end(self) -> None:
+        """Stop serving; may be called from any thread."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._told_to_end.set)
+
+    async def main_loop(self) -> None:
+        """Wait until it is told to end; the date of answers changes every second."""
+        self._loop = asyncio.get_running_loop()
+        self.ready.set()
+        while not self._told_to_end.is_set():
+            await self.on_tick(0)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._told_to_end.wait(), 1)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let requests end for ``timeout_graceful_shutdown`` seconds, then cancel them."""
+        for server in self.servers:
+            server.close()
+        state = self.server_state
+        for connection in list(state.connections):
+            connection.shutdown()
+        deadline = time.monotonic() + (self.config.timeout_graceful_shutdown or 0)
+        while (state.connections or state.tasks) and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.002)  # uvicorn has no event for it
+        for task in state.tasks:
+            task.cancel()
+        await self.lifespan.shutdown()
+
+
 @contextlib.contextmanager
 def serve(
     app: Any,
@@ -123,24 +162,17 @@ def serve(
         ssl_certfile=str(authority().certificate_file) if tls else None,
         ssl_keyfile=str(authority().key_file) if tls else None,
     )
-    server = uvicorn.Server(config)
-    ready = threading.Event()
-
-    async def run() -> None:
-        started = asyncio.create_task(server.serve(sockets=[listener]))
-        while not server.started and not started.done():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)  # uvicorn has no event for it
-        ready.set()
-        await started
-
-    thread = threading.Thread(target=lambda: asyncio.run(run()), daemon=True)
+    server = PromptServer(config)
+    thread = threading.Thread(
+        target=lambda: asyncio.run(server.serve(sockets=[listener])), daemon=True
+    )
     thread.start()
-    if not ready.wait(10):
+    if not server.ready.wait(10):
         raise RuntimeError("the test server did not start")
     try:
         yield f"{'https' if tls else 'http'}://{host}:{listener.getsockname()[1]}"
     finally:
-        server.should_exit = True
+        server.end()
         thread.join(10)
         listener.close()
 
