@@ -16,6 +16,10 @@ _SUITE = _in(
     "conformance/test_official_suite",
     "through_the_gateway_everything_passes_but_what_the_baseline_names",
 )
+_AS_CLIENT = _in("conformance/test_client_scenarios", "the_gateway_passes_as_client")
+_AS_OAUTH_CLIENT = _in(
+    "conformance/test_oauth_client_scenarios", "the_gateway_passes_as_oauth_client"
+)
 _PLAIN = _in(
     "virtualmcp/test_differential",
     "answers_and_what_the_upstream_sees_are_equal_but_for_what_is_documented",
@@ -46,7 +50,8 @@ MAP: dict[str, tuple[str, ...]] = {
     "a7": _in(
         "virtualmcp/test_conversion",
         "an_upstreams_signature_is_replaced_and_its_other_meta_keys_stay",
-    ),
+    )
+    + _in("virtualmcp/test_lists", "a_stateless_list_is_typed_hinted_and_signed_by_the_gateway"),
     "a8": _in("journeys/test_servers_and_nodes", "two_nodes_on_postgresql_are_one_gateway")
     + _SUITE
     + _in(
@@ -54,7 +59,8 @@ MAP: dict[str, tuple[str, ...]] = {
     ),
     "a9": _in("virtualmcp/test_mirrored_arguments", "data_that_looks_like_an_annotation_is_none")
     + _in("virtualmcp/test_lists", "a_single_upstream_is_shown_byte_for_byte")
-    + _SUITE,
+    + _SUITE
+    + _AS_CLIENT,
     "a10": _in("virtualmcp/test_era_in", "initialize_is_answered_with_a_revision_both_know"),
     "a11": _in(
         "virtualmcp/test_endpoint_sessions",
@@ -243,11 +249,13 @@ MAP: dict[str, tuple[str, ...]] = {
         "a_client_that_did_not_declare_tasks_is_told_what_it_lacks",
     ),
     # (b) MCP client to the upstream
-    "b1": _in("upstreams/test_mcp_client_modern", "the_headers_repeat_the_body"),
+    "b1": _in("upstreams/test_mcp_client_modern", "the_headers_repeat_the_body") + _AS_CLIENT,
     "b2": _in(
         "upstreams/test_mcp_client_modern", "params_of_a_legacy_client_get_the_modern_members"
-    ),
-    "b3": _in("upstreams/test_mcp_client_modern", "names_no_header_can_carry_travel_in_base64"),
+    )
+    + _AS_CLIENT,
+    "b3": _in("upstreams/test_mcp_client_modern", "names_no_header_can_carry_travel_in_base64")
+    + _AS_CLIENT,
     "b4": _in("virtualmcp/test_mirrored_arguments", "headers_repeat_what_is_there_and_nothing_else")
     + _in(
         "virtualmcp/test_calls",
@@ -267,7 +275,8 @@ MAP: dict[str, tuple[str, ...]] = {
     "b8": _in(
         "upstreams/test_mcp_client_legacy",
         "a_stream_the_upstream_ends_early_is_resumed_from_its_last_event",
-    ),
+    )
+    + _AS_CLIENT,
     "b9": _in("upstreams/test_mcp_client_modern", "every_request_has_an_id_of_its_own"),
     "b10": _in(
         "upstreams/test_upstream_era",
@@ -279,7 +288,8 @@ MAP: dict[str, tuple[str, ...]] = {
     "b12": _in(
         "virtualmcp/test_calls", "a_question_is_relayed_with_our_seal_in_the_place_of_the_state"
     )
-    + _in("virtualmcp/test_questions_across_eras", "round_follows_round_and_the_tool_runs_once"),
+    + _in("virtualmcp/test_questions_across_eras", "round_follows_round_and_the_tool_runs_once")
+    + _AS_CLIENT,
     "b13": _in("virtualmcp/test_lists", "two_peoples_lists_never_mix"),
     "b14": _in("virtualmcp/test_lists", "an_empty_cursor_is_not_the_end_of_an_upstreams_list"),
     "b15": _in(
@@ -354,7 +364,8 @@ MAP: dict[str, tuple[str, ...]] = {
         ),
     ),
     "c9": _in("virtualmcp/test_step_up", "the_wider_token_calls_and_lists_are_the_same_for_both"),
-    "c10": _in("oauthserver/test_discovery", "a_resource_describes_itself"),
+    "c10": _in("oauthserver/test_discovery", "a_resource_describes_itself")
+    + _in("virtualmcp/test_endpoint_gate", "without_a_token_a_client_is_told_where_to_authorize"),
     "c11": _in(
         "virtualmcp/test_endpoint_sessions", "a_session_of_another_person_or_server_is_unknown"
     ),
@@ -418,6 +429,7 @@ MAP: dict[str, tuple[str, ...]] = {
     "d13": _in(
         "oauthserver/test_authorize",
         "two_resources_are_refused",
+        "other_mistakes_go_to_the_client_with_state_and_issuer",
         "without_a_resource_the_person_picks",
     )
     + _in(
@@ -463,7 +475,8 @@ MAP: dict[str, tuple[str, ...]] = {
         "metadata_is_found_at_every_place",
         "without_a_challenge_header_the_path_comes_before_the_root",
     )
-    + _in("upstreams/test_oauth_challenge", "the_bearer_challenge_is_found"),
+    + _in("upstreams/test_oauth_challenge", "the_bearer_challenge_is_found")
+    + _AS_OAUTH_CLIENT,
     "e2": _in(
         "upstreams/test_oauth_discovery",
         "137_metadata_of_another_resource_is_refused",
@@ -483,13 +496,15 @@ MAP: dict[str, tuple[str, ...]] = {
         "upstreams/test_connect_attacks",
         "80_an_answer_of_another_issuer_is_refused",
         "80_an_error_of_another_issuer_shows_none_of_its_text",
-    ),
+    )
+    + _AS_OAUTH_CLIENT,
     "e7": _in("upstreams/test_connect_attacks", "79_a_state_that_is_not_ours_is_refused"),
     "e8": _in(
         "upstreams/test_connect_flow",
         "scopes_come_from_the_administrator_the_challenge_or_the_metadata",
     )
-    + _in("upstreams/test_credentials", "a_step_up_asks_for_both_scopes_and_not_in_circles"),
+    + _in("upstreams/test_credentials", "a_step_up_asks_for_both_scopes_and_not_in_circles")
+    + _AS_OAUTH_CLIENT,
     "e9": _in(
         "upstreams/test_oauth_registration",
         "our_document_is_used_where_the_server_takes_it",

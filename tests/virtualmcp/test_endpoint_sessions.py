@@ -161,7 +161,11 @@ def test_a_method_a_stateful_session_lacks_is_an_error_with_status_200(board, me
 @pytest.mark.parametrize("id", ["a", "", 0, -1, 2**53 + 1, 10**25, "x" * 1_000])
 def test_an_answer_repeats_the_id(board, id):
     board.initialize()
-    assert board.legacy("ping", id=id).json()["id"] == id
+    said = board.legacy("ping", id=id).json()
+    assert (said["id"], set(said)) == (id, {"jsonrpc", "id", "result"})
+    refused = board.legacy("vendor/method", id=id).json()
+    assert (refused["id"], set(refused)) == (id, {"jsonrpc", "id", "error"})
+    assert type(refused["error"]["code"]) is int
 
 
 def test_notifications_are_accepted_and_go_nowhere(board):
