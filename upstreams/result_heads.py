@@ -21,12 +21,16 @@ class _Block(msgspec.Struct, gc=False):
 
 
 class ResultHead(msgspec.Struct, gc=False):
-    """The members of a result that differ between the eras, and whether it may name resources."""
+    """The members of a result that differ between the eras, and whether it may name resources.
+
+    ``read`` are the members of what a resource's result holds, None where the head does not tell.
+    """
 
     result_type: msgspec.Raw = msgspec.field(default=_ABSENT, name="resultType")
     ttl: msgspec.Raw = msgspec.field(default=_ABSENT, name="ttlMs")
     scope: msgspec.Raw = msgspec.field(default=_ABSENT, name="cacheScope")
     meta: msgspec.Raw = msgspec.field(default=_ABSENT, name="_meta")
+    structured: msgspec.Raw = msgspec.field(default=_ABSENT, name="structuredContent")
 
     @property
     def kind(self) -> str:
@@ -43,11 +47,17 @@ class ResultHead(msgspec.Struct, gc=False):
         """Whether it is certain that a *tool's* result names no resource and no app."""
         return False
 
+    @property
+    def read(self) -> list[dict[str, msgspec.Raw]] | None:
+        """What the result of ``resources/read`` holds, each with its members; they are views."""
+        return None
 
-class _CallHead(ResultHead, gc=False):
-    """The head of a tool's result whose ``content`` is what it should be."""
+
+class _WholeHead(ResultHead, gc=False):
+    """The head of a result whose ``content`` or ``contents`` is what it should be."""
 
     content: list[_Block] = []
+    contents: list[dict[str, msgspec.Raw]] = []
 
     @property
     def plain(self) -> bool:
@@ -58,16 +68,20 @@ class _CallHead(ResultHead, gc=False):
                 return False
         return True
 
+    @property
+    def read(self) -> list[dict[str, msgspec.Raw]] | None:
+        return self.contents
+
 
 _text = msgspec.json.Decoder(str)
-_decode_call_head = msgspec.json.Decoder(_CallHead).decode
+_decode_whole_head = msgspec.json.Decoder(_WholeHead).decode
 _decode_any_head = msgspec.json.Decoder(ResultHead).decode
 
 
 def read_head(raw: bytes) -> ResultHead | None:
     """Read a result's head; None if the bytes are not one JSON object."""
     try:
-        return _decode_call_head(raw)
+        return _decode_whole_head(raw)
     except msgspec.ValidationError:
         # Content of another shape is the client's to judge.
         pass

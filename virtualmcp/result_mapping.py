@@ -72,22 +72,36 @@ class ResultMapping:
         """Map resources embedded in a prompt's messages."""
         return self._only(raw, "messages", self._messages, sign=b'"resource')
 
-    def read_result(self, raw: bytes, *, asked: str, read: str) -> bytes:
-        """Map ``contents[].uri``: what was read comes back under the URI that was asked for."""
+    def read_result(
+        self, raw: bytes, contents: list[Members] | None = None, *, asked: str, read: str
+    ) -> bytes:
+        """Map ``contents[].uri``: what was read comes back under the URI that was asked for.
+
+        ``contents`` are the members of each of ``raw``'s contents, where they are known already.
+        """
 
         def uri(value: msgspec.Raw) -> msgspec.Raw | None:
             if raw_members.text(value) == read:
                 return raw_members.raw(asked) if asked != read else None
             return self._uri(value)
 
-        def content(value: msgspec.Raw) -> msgspec.Raw | None:
-            return self._object(value, {"uri": uri, "_meta": self._meta})
-
-        if asked == read and not self._concerned(raw, uris=bool(self.key)):
+        changes: dict[str, _Change] = {"uri": uri, "_meta": self._meta}
+        if contents is None:
+            if asked == read and not self._concerned(raw, uris=bool(self.key)):
+                return raw
+            members = raw_members.read(raw)
+            changed = self._set(
+                members,
+                "contents",
+                lambda value: self._each(value, lambda item: self._object(item, changes)),
+            )
+            return raw_members.write(members) if changed else raw
+        changes_made = [self._changed(one, changes) for one in contents]
+        if not any(changes_made):
             return raw
         members = raw_members.read(raw)
-        changed = self._set(members, "contents", lambda value: self._each(value, content))
-        return raw_members.write(members) if changed else raw
+        members["contents"] = raw_members.raw(contents)
+        return raw_members.write(members)
 
     def question(self, raw: bytes, *, asker: str = "") -> bytes:
         """Map the ``params`` of a question to the client.
@@ -195,8 +209,11 @@ class ResultMapping:
             members = raw_members.read(value)
         except NotAnObject:
             return None
+        return raw_members.raw(members) if self._changed(members, changes) else None
+
+    def _changed(self, members: Members, changes: dict[str, _Change]) -> bool:
         changed = [self._set(members, name, change) for name, change in changes.items()]
-        return raw_members.raw(members) if any(changed) else None
+        return any(changed)
 
     @staticmethod
     def _each(value: msgspec.Raw, change: _Change) -> msgspec.Raw | None:

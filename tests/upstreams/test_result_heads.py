@@ -61,3 +61,20 @@ def test_only_what_certainly_names_no_resource_passes_unmapped(result, plain):
     head = read_head(result)
     assert head is not None
     assert head.plain is plain
+
+
+@pytest.mark.parametrize(
+    ("result", "read"),
+    [
+        (b'{"contents":[{"uri":"x:1","text":"a"},{"uri":"x:2"}]}', [["uri", "text"], ["uri"]]),
+        (b'{"contents":[]}', []),
+        (b"{}", []),
+        (b'{"contents":["of another shape"]}', None),
+        (b'{"contents":{"uri":"x:1"}}', None),
+    ],
+)
+def test_what_a_resource_holds_is_known_from_the_one_pass(result, read):
+    head = read_head(result)
+    assert head is not None
+    found = None if head.read is None else [list(members) for members in head.read]
+    assert found == read

@@ -29,7 +29,8 @@ def modern(raw, method="tools/call", modern_upstream=True):
 
 
 def legacy(raw, method="tools/call", revision="2025-11-25", modern_upstream=True):
-    return to_legacy(raw, method, revision=revision, modern_upstream=modern_upstream)
+    head = conversion.read_head(raw)
+    return to_legacy(raw, method, head, revision=revision, modern_upstream=modern_upstream)
 
 
 @given(RESULTS, st.booleans())

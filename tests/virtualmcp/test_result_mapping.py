@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from upstreams.result_heads import read_head
 from virtualmcp.listed_entries import Kind
 from virtualmcp.resource_uris import to_upstream
 from virtualmcp.result_mapping import ResultMapping
@@ -84,6 +85,36 @@ def test_what_was_read_comes_back_under_the_uri_that_was_asked_for():
     assert [c["uri"] for c in found["contents"]] == ["x:1", "k+x:1/sub"]
     found = mapped("read_result", {"contents": contents}, asked="k+x:1", read="x:1")
     assert [c["uri"] for c in found["contents"]] == ["k+x:1", "k+x:1/sub"]
+
+
+VALUES = st.none() | st.integers() | st.text(max_size=4) | st.just({"domain": "d"})
+CONTENTS = st.lists(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "uri": st.sampled_from(["x:1", "ui://x", "https://a.example/b", "k+x:1", 7]),
+            "text": st.sampled_from(['"domain"', "x:1", '","uri":"x:1"', "é"]),
+            "_meta": VALUES | st.sampled_from([APP, {"ui": {"domain": "d", "x": 2**70}}]),
+            'uri"': VALUES,
+        },
+    ),
+    max_size=3,
+)
+
+
+@given(CONTENTS, st.sampled_from(["", "k"]), st.sampled_from(["x:1", "k+x:1"]), st.booleans())
+def test_a_resource_is_mapped_alike_whether_its_members_are_known_already(
+    contents, key, asked, spaced
+):
+    separators = (" , ", " : ") if spaced else (",", ":")
+    result = {"ttlMs": 2**70, "contents": contents, "vendor": "x:1"}
+    raw = json.dumps(result, separators=separators).encode()
+    head = read_head(raw)
+    assert head is not None and head.read is not None
+    known, unknown = ResultMapping(key), ResultMapping(key)
+    after = known.read_result(raw, head.read, asked=asked, read="x:1")
+    assert json.loads(after) == json.loads(unknown.read_result(raw, asked=asked, read="x:1"))
+    assert known.web == unknown.web
 
 
 def test_the_domain_of_an_app_goes_also_in_a_transparent_server():

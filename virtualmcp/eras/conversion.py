@@ -104,15 +104,17 @@ def _spliced(raw: bytes, front: list[bytes]) -> bytes:
     return b"".join((b"{", b",".join(front), comma, memoryview(raw)[start:]))
 
 
-def to_legacy(raw: bytes, method: str, *, revision: str, modern_upstream: bool) -> bytes:
-    """Return a final result as a stateful client of ``revision`` reads it.
+def to_legacy(
+    raw: bytes, method: str, head: ResultHead, *, revision: str, modern_upstream: bool
+) -> bytes:
+    """Return a final result as a stateful client of ``revision`` reads it; ``head`` is its own.
 
     Raises:
         NotAnObject: the result is not a JSON object.
     """
     if modern_upstream:
-        raw = _without_modern_members(raw)
-        if method == CALL and b'"structuredContent"' in raw:
+        raw = _without_modern_members(raw, head)
+        if method == CALL and len(head.structured):
             raw = _structured_as_text(raw)
     unknown = _UNKNOWN_TYPES.get(revision, ())
     if any(b'"%s"' % name.encode() in raw for name in unknown):
@@ -120,8 +122,7 @@ def to_legacy(raw: bytes, method: str, *, revision: str, modern_upstream: bool) 
     return raw
 
 
-def _without_modern_members(raw: bytes) -> bytes:
-    head = read_head(raw)
+def _without_modern_members(raw: bytes, head: ResultHead) -> bytes:
     signs = bytes(head.meta) and META_SERVER_INFO.encode() in bytes(head.meta)
     if not (signs or bytes(head.result_type) or bytes(head.ttl) or bytes(head.scope)):
         return raw

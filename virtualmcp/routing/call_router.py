@@ -75,8 +75,10 @@ async def read_resource(request: ClientRequest, sink: CallSink) -> Answer:
     """Answer resources/read."""
     uri = ""
     try:
-        params = _read(request.params)
-        uri = _text(params.uri, "uri", LONGEST_URI)
+        params = _params_of(request)
+        uri = request.name or ""
+        if not uri or len(uri) > LONGEST_URI:
+            uri = _text(params.uri, "uri", LONGEST_URI)
         choice, own = await resource_routes.find(request, uri)
     except ResourceUnknown:
         return upstream_failures.not_found(request, uri)

@@ -49,6 +49,8 @@ from virtualmcp.routing.relay_sink import RelaySink
 from virtualmcp.secret_redaction import clean_json, secrets_of
 from virtualmcp.server_identity import raw_server_info
 
+# What nothing is asked about and no task is made of, once its result says that it is complete.
+_FINAL_AT_ONCE = frozenset({conversion.CALL, conversion.READ})
 _OWN_ACCOUNT = frozenset({CredentialKind.USER_KEY, CredentialKind.USER_OAUTH})
 
 
@@ -157,7 +159,7 @@ async def _made(
         else:
             outcome = await _send(request, target, params, headers, inner)
         head = outcome.head
-        if head is not None and request.method == conversion.CALL and head.kind == "complete":
+        if head is not None and request.method in _FINAL_AT_ONCE and head.kind == "complete":
             # What most calls come to.
             return _result(request, target, outcome, head)
         return await _rounds(request, inner, target, params, headers, call, outcome)
@@ -305,24 +307,25 @@ def _result(request: ClientRequest, target: Target, outcome: Outcome, head: Resu
     """Return a final result with its URIs mapped, in the form of the client's revision."""
     facts, method = target.choice.upstream, request.method
     raw = clean_json(outcome.result, secrets_of(request.holder.user_id, facts))
-    if method == conversion.READ and request.era is Era.MODERN and _is_empty(raw):
+    if raw is not outcome.result:
+        head = conversion.read_head(raw)
+    if method == conversion.READ and request.era is Era.MODERN and _is_empty(raw, head):
         return upstream_failures.not_found(request, target.asked)
     if method != conversion.CALL or not head.plain:
-        raw = _mapped(request, target, raw)
+        # What the head tells of the result as a whole stays true.
+        raw = _mapped(request, target, raw, head)
     if request.era is Era.MODERN:
         info = raw_server_info(request.server)
-        if raw is not outcome.result:
-            head = conversion.read_head(raw)
         raw = conversion.to_modern(
             raw, method, head, modern_upstream=outcome.modern, server_info=info
         )
     else:
-        revision = request.client.revision
-        raw = conversion.to_legacy(raw, method, revision=revision, modern_upstream=outcome.modern)
+        revision, modern = request.client.revision, outcome.modern
+        raw = conversion.to_legacy(raw, method, head, revision=revision, modern_upstream=modern)
     return Answer(result=raw)
 
 
-def _mapped(request: ClientRequest, target: Target, raw: bytes) -> bytes:
+def _mapped(request: ClientRequest, target: Target, raw: bytes, head: ResultHead) -> bytes:
     """Return a result with its URIs as the public knows them."""
     facts = target.choice.upstream
     mapping = request.server.mapping(facts)
@@ -331,13 +334,15 @@ def _mapped(request: ClientRequest, target: Target, raw: bytes) -> bytes:
     elif request.method == conversion.PROMPT:
         raw = mapping.prompt_result(raw)
     elif request.method == conversion.READ:
-        raw = mapping.read_result(raw, asked=target.asked, read=target.name)
+        raw = mapping.read_result(raw, head.read, asked=target.asked, read=target.name)
     resource_routes.note_returned(request, mapping.web, facts.id)
     return raw
 
 
-def _is_empty(raw: bytes) -> bool:
+def _is_empty(raw: bytes, head: ResultHead) -> bool:
     """Tell whether nothing was read; that must not look like a resource without contents (a38)."""
+    if head.read is not None:
+        return not head.read
     try:
         return not _contents.decode(raw).contents
     except (msgspec.MsgspecError, RecursionError) as error:
