@@ -37,6 +37,8 @@ class Habits:
         scope: what it asks for.
         asks: further parameters of the authorization request.
         revision: the stateful revision it speaks, or "" for the stateless one.
+        names_revision: whether it sends ``MCP-Protocol-Version`` once it has opened.
+        probes: it asks for an event stream before it has a session.
     """
 
     name: str
@@ -49,6 +51,8 @@ class Habits:
     scope: str = "mcp:tools"
     asks: dict[str, str] = field(default_factory=dict)
     revision: str = "2025-11-25"
+    names_revision: bool = True
+    probes: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -63,12 +67,14 @@ HABITS = [
         looks=(OAUTH_WITH_PATH, OAUTH_ROOT),
         scope="mcp:tools offline_access",
     ),
-    # Without documents it registers on each fresh connection (anthropics/claude-ai-mcp#1043).
+    # Without documents it registers on each fresh connection (anthropics/claude-ai-mcp#1043); was
+    # seen without the header that names the revision (anthropics/claude-ai-mcp#70).
     Habits(
         "claude-registered",
         "https://claude.ai/api/mcp/auth_callback",
         registration=REGISTRATIONS["claude"],
         scope="mcp:tools offline_access",
+        names_revision=False,
     ),
     # Any port, localhost too; the document lists the redirect without one.
     Habits(
@@ -77,10 +83,24 @@ HABITS = [
         document="claude-code",
         looks=(OAUTH_WITH_PATH, OPENID_AFTER_PATH),
     ),
+    Habits("claude-code-by-address", "http://127.0.0.1:54546/callback", document="claude-code"),
     # Its own scheme; three redirect URIs at once; no documents.
     Habits(
         "cursor",
         "cursor://anysphere.cursor-mcp/oauth/callback",
+        registration=REGISTRATIONS["cursor"],
+        scope="",
+    ),
+    # The same registration, used by its agents on the web and by its command line.
+    Habits(
+        "cursor-agents",
+        "https://www.cursor.com/agents/mcp/oauth/callback",
+        registration=REGISTRATIONS["cursor"],
+        scope="",
+    ),
+    Habits(
+        "cursor-command-line",
+        "http://localhost:8787/callback",
         registration=REGISTRATIONS["cursor"],
         scope="",
     ),
@@ -91,11 +111,19 @@ HABITS = [
         document="vs-code",
         looks=(OAUTH_WITH_PATH, OPENID_ROOT),
         revision="",
+        probes=True,
     ),
     # The slash of an empty path came and went (microsoft/vscode#260446).
     Habits(
         "vs-code-registered",
         "http://127.0.0.1:51998",
+        registration=REGISTRATIONS["vs-code"],
+        probes=True,
+    ),
+    # What opens in the browser brings the answer back to the editor.
+    Habits(
+        "vs-code-by-redirect",
+        "https://vscode.dev/redirect",
         registration=REGISTRATIONS["vs-code"],
     ),
     # Some versions name no resource (openai/codex#13891); checks iss.
@@ -107,6 +135,21 @@ HABITS = [
         scope="",
         revision="",
     ),
+    # Where documents are switched off.
+    Habits(
+        "codex-registered",
+        "http://localhost:38212/callback",
+        registration={
+            "client_name": "Codex",
+            "redirect_uris": DOCUMENTS["codex"]["redirect_uris"],
+            "token_endpoint_auth_method": "none",
+            "grant_types": ["authorization_code", "refresh_token"],
+            "response_types": ["code"],
+        },
+        revision="",
+    ),
+    # Its document names a grant that is not offered here.
+    Habits("kiro", "http://localhost:48001/oauth/callback", document="kiro"),
     # 2025-06-18; the resource is made from the server's address.
     Habits(
         "gemini-cli",
@@ -189,6 +232,7 @@ HABITS = [
         },
         scope="offline_access",
         revision="2024-11-05",
+        names_revision=False,
     ),
     # 2025-03-26: knows no protected resources and looks at the origin.
     Habits(
@@ -197,6 +241,7 @@ HABITS = [
         registration=REGISTRATIONS["python-sdk"],
         resource=frozenset(),
         revision="2025-03-26",
+        names_revision=False,
     ),
 ]
 
@@ -209,6 +254,7 @@ class NamedClient(WireClient):
         self.habits = habits
         self.redirect_uri = habits.redirect
         self.registered: dict[str, Any] = {}
+        self.spoken = ""
 
     def become_known(self, host: DocumentHost) -> None:
         """Discover, then publish a document or register."""
@@ -253,9 +299,24 @@ class NamedClient(WireClient):
 
     def open_tools(self) -> list[str]:
         """Open MCP and list the tools."""
+        if self.habits.probes:
+            assert self.tokens is not None
+            bearer = {"Authorization": f"Bearer {self.tokens.access_token}"}
+            events = {"Accept": "text/event-stream", **bearer}
+            # A 404 here ended the connection (openai/tunnel-client#35).
+            assert self.http.get(self.endpoint, headers=events).status_code == 405
         if self.habits.revision:
-            self.initialize(protocolVersion=self.habits.revision)
+            self.spoken = self.initialize(protocolVersion=self.habits.revision)["protocolVersion"]
         return self.names()
+
+    def headers(self, body: dict[str, Any]) -> dict[str, str]:
+        """Return the headers of a request; what was agreed on is named, or nothing is."""
+        headers = super().headers(body)
+        if self.habits.revision and "MCP-Protocol-Version" in headers:
+            headers["MCP-Protocol-Version"] = self.spoken or self.habits.revision
+            if not self.habits.names_revision:
+                del headers["MCP-Protocol-Version"]
+        return headers
 
     def _resource(self) -> str:
         return self.habits.typed.format(endpoint=self.endpoint)
