@@ -25,6 +25,8 @@ _PREFERENCES = {
     "datareporting.policy.dataSubmissionEnabled": False,
     "network.captive-portal-service.enabled": False,
     "network.connectivity-service.enabled": False,
+    # The person has said before that pages may open the installed program.
+    "security.external_protocol_requires_permission": False,
     "toolkit.telemetry.enabled": False,
 }
 
@@ -36,7 +38,8 @@ class Refused(Exception):
 class Firefox:
     """One window. Messages are ``length:[type, id, ...]``, one answer to each command."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, home: Path) -> None:
+        self._opened = home / "opened"
         self._socket = self._connected(port)
         self._buffer = b""
         self._ids = 0
@@ -115,6 +118,14 @@ class Firefox:
             time.sleep(0.05)
         return self.url
 
+    def handed_over(self) -> str:
+        """Wait until an address went to the installed program; return it."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not self._opened.exists():
+            assert time.monotonic() < deadline, f"nothing was opened from {self.url}"
+            time.sleep(0.05)
+        return self._opened.read_text()
+
     def _find(self, selector: str) -> str:
         asked = {"using": "css selector", "value": selector}
         return str(self.command("WebDriver:FindElement", asked)[_ELEMENT])
@@ -123,16 +134,47 @@ class Firefox:
 _TEXT = "return document.body ? document.body.innerText.slice(0, 500) : ''"
 
 
+# Takes an address as the operating system hands it to an editor, and writes it down.
+_EDITOR = """#!/bin/sh
+printf '%s' "$1" > "$HOME/opened.part" && mv "$HOME/opened.part" "$HOME/opened"
+"""
+
+
+def _install_editor(home: Path, scheme: str) -> None:
+    """Install a program for a scheme, as a Linux desktop does, and have agreed to open it."""
+    editor = home / "editor"
+    editor.write_text(_EDITOR)
+    editor.chmod(0o700)
+    kind = f"x-scheme-handler/{scheme}"
+    applications = home / ".local" / "share" / "applications"
+    applications.mkdir(parents=True)
+    (applications / "editor.desktop").write_text(
+        f"[Desktop Entry]\nType=Application\nName=Editor\nExec={editor} %u\nMimeType={kind};\n"
+    )
+    (applications / "mimeapps.list").write_text(f"[Default Applications]\n{kind}=editor.desktop\n")
+    agreed = {"action": 4, "handlers": [None]}
+    (home / "handlers.json").write_text(json.dumps({"schemes": {scheme: agreed}}))
+
+
 @contextmanager
-def firefox(program: str) -> Iterator[Firefox]:
-    """Run Firefox with an empty profile, without a screen, until the block ends."""
+def firefox(program: str, *, scheme: str = "cursor") -> Iterator[Firefox]:
+    """Run Firefox with an empty profile, without a screen, until the block ends.
+
+    Addresses of ``scheme`` go to a program, as on a machine where an editor is installed.
+    """
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="firefox-", ignore_cleanup_errors=True) as profile:
         lines = [
             f"user_pref({json.dumps(name)}, {json.dumps(value)});"
-            for name, value in {**_PREFERENCES, "marionette.port": port}.items()
+            for name, value in {
+                **_PREFERENCES,
+                "marionette.port": port,
+                f"network.protocol-handler.external.{scheme}": True,
+                f"network.protocol-handler.expose.{scheme}": False,
+            }.items()
         ]
         (Path(profile) / "user.js").write_text("\n".join(lines))
+        _install_editor(Path(profile), scheme)
         command = [program, "--headless", "--marionette", "--no-remote", "--profile", profile]
         with subprocess.Popen(
             command,
@@ -142,7 +184,7 @@ def firefox(program: str) -> Iterator[Firefox]:
             env={"PATH": "/usr/bin:/bin", "HOME": profile, "LANG": "C.UTF-8"},
         ) as process:
             try:
-                yield Firefox(port)
+                yield Firefox(port, Path(profile))
             finally:
                 process.terminate()
                 try:

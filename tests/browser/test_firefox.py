@@ -12,6 +12,7 @@ import pytest
 from tests.browser.firefox import Firefox, Refused, firefox
 from tests.browser.stage import CHATGPT_ID, CHATGPT_REDIRECT, PASSWORD, Stage
 
+CURSOR = "cursor://anysphere.cursor-mcp/oauth/callback"
 AUTHORIZE = "button[name=allow]"
 
 
@@ -63,6 +64,16 @@ def test_firefox_reaches_a_client_that_goes_on_to_a_private_scheme(stage: Stage,
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert stage.client.answers[-1]["code"]
+
+
+def test_firefox_hands_the_code_to_a_client_with_a_scheme_of_its_own(stage: Stage, fox: Firefox):
+    at_consent(stage, fox, CURSOR, "fox-scheme")
+    fox.click(AUTHORIZE)
+    address = fox.handed_over()
+    assert address.startswith(f"{CURSOR}?")
+    answer = parse_qs(urlsplit(address).query)
+    assert (answer["state"], answer["iss"]) == (["fox-scheme"], [stage.url])
+    assert answer["code"]
 
 
 def test_firefox_loads_nothing_from_elsewhere_and_runs_the_pages_scripts(

@@ -10,6 +10,7 @@ from playwright.sync_api import Page, expect
 from tests.browser.stage import PASSWORD, Stage
 from tests.browser.test_accessibility import LOOKS, problems
 from tests.fakes.openid_provider import OpenIdProvider
+from tests.fakes.saml_provider import SamlProvider
 from tests.running_gateway import running_gateway
 
 PROVIDERS = """
@@ -20,6 +21,13 @@ for name, url, domains in {providers}:
     settings = {{"server_url": url, "sign_in_domains": domains}}
     values = {{"client_id": "gw", "settings": settings}}
     people_actions.save_identity_provider(app, values, secret="sso-s3cret", actor=None)
+"""
+SAML_PROVIDER = """
+from allauth.socialaccount.models import SocialApp
+from gateway_site import people_actions
+app = SocialApp(provider_id="fabrikam", name="Fabrikam")
+settings = {{"preset": "saml", "server_url": "{url}/metadata.xml"}}
+people_actions.save_identity_provider(app, {{"settings": settings}}, actor=None)
 """
 NO_PROVIDERS = """
 from allauth.socialaccount.models import SocialApp
@@ -114,6 +122,59 @@ def test_the_address_chooses_the_provider(
     assert company.asked[-1]["login_hint"] == "grace@contoso.com"
     assert found == []
     assert chair.complaints == []
+
+
+@pytest.fixture
+def fabrikam(stage: Stage) -> Iterator[SamlProvider]:
+    """A SAML provider of another site than the gateway: its answer comes without our cookies."""
+    attributes = {"email": ["lin@fabrikam.com"], "givenName": ["Lin"], "sn": ["Yao"]}
+    with SamlProvider(attributes=attributes, name_id="lin-1").serve() as provider:
+        provider.url = provider.url.replace("127.0.0.1", "localhost")
+        stage.gateway.manage("shell", "-v", "0", "-c", SAML_PROVIDER.format(url=provider.url))
+        yield provider
+    stage.gateway.manage("shell", "-v", "0", "-c", NO_PROVIDERS)
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_client_is_authorized_by_somebody_who_signs_in_by_saml(
+    stage: Stage, seat: Any, shoot: Any, fabrikam: SamlProvider, look: str
+):
+    chair = seat(**LOOKS[look])
+    page = chair.page()
+    redirect = f"{stage.client_url}/callback"
+    client = stage.register("Editor", redirect)
+    page.goto(stage.authorize_url(client, redirect, "harbour", f"saml-{look}"))
+    found = problems(page)
+    shoot(page, f"sign-in-saml-{look}")
+    page.get_by_role("button", name="Continue with Fabrikam").click()
+    page.wait_for_url("**/oauth/authorize?**")
+    heading = page.get_by_role("heading", level=1)
+    expect(heading).to_have_text("Editor wants to use Harbour as you")
+    expect(page.get_by_text("Lin Yao")).to_be_visible()
+    found += problems(page)
+    shoot(page, f"consent-after-saml-{look}")
+    page.get_by_role("button", name="Authorize").click()
+    page.wait_for_url(f"{redirect}?**")
+    answer = stage.client.answers[-1]
+    assert (answer["state"], answer["iss"]) == (f"saml-{look}", stage.url)
+    token = stage.token(client, redirect, answer["code"], "harbour")
+    assert stage.call_status(token, "harbour") == 200
+    assert found == []
+    assert chair.complaints == []
+
+
+def test_an_answer_by_saml_that_is_not_signed_shows_what_to_do(
+    stage: Stage, seat: Any, shoot: Any, fabrikam: SamlProvider
+):
+    fabrikam.signs = "nothing"
+    page = seat().page()
+    page.goto(f"{stage.url}/accounts/login/?next=/connections/")
+    page.get_by_role("button", name="Continue with Fabrikam").click()
+    page.wait_for_url(f"{stage.url}/accounts/saml/**")
+    assert problems(page) == []
+    shoot(page, "saml-refused")
+    page.goto(f"{stage.url}/connections/")
+    assert "/accounts/login/" in page.url
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""A SAML identity provider: metadata on a socket, and signed answers to sign-in requests."""
+"""A SAML identity provider on a socket: metadata, and signed answers to sign-in requests."""
 
 import base64
 import contextlib
@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from html import escape
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -81,7 +82,31 @@ class SamlProvider:
             yield self
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer with the metadata."""
+        """Sign a browser in that comes with a request; answer anything else with the metadata."""
+        kind, body = "application/samlmetadata+xml", self._metadata()
+        if scope["path"] == "/sso":
+            kind, body = "text/html; charset=utf-8", self._page(scope["query_string"].decode())
+        headers = [(b"content-type", kind.encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body.encode()})
+
+    def _page(self, query: str) -> str:
+        """Return the page that posts itself back to the gateway (SAML bindings 3.5.4)."""
+        form = self.answer_to(f"{self.url}/sso?{query}")
+        reply = etree.fromstring(self.asked[-1].encode()).get("AssertionConsumerServiceURL")
+        state = parse_qs(query).get("RelayState", [])
+        fields = form | ({"RelayState": state[0]} if state else {})
+        inputs = "".join(
+            f'<input type="hidden" name="{name}" value="{escape(value)}">'
+            for name, value in fields.items()
+        )
+        return (
+            "<!doctype html><title>Company sign-in</title>"
+            f'<body onload="document.forms[0].submit()"><form method="post" action="{reply}">'
+            f"{inputs}</form></body>"
+        )
+
+    def _metadata(self) -> str:
         certificate = "".join(key_pair("idp")[1].splitlines()[1:-1])
         wants = 'WantAuthnRequestsSigned="true"' if self.wants_signed_requests else ""
         place = self.logout_address or f"{self.url}/slo"
@@ -92,16 +117,13 @@ class SamlProvider:
             if self.offers_logout
             else ""
         )
-        body = f"""<EntityDescriptor xmlns="urn:oasis:names:tc:SAML:2.0:metadata"
+        return f"""<EntityDescriptor xmlns="urn:oasis:names:tc:SAML:2.0:metadata"
  entityID="{self.url}/idp"><IDPSSODescriptor {wants}
  protocolSupportEnumeration="urn:oasis:names:tc:SAML:2.0:protocol"><KeyDescriptor use="signing">
 <KeyInfo xmlns="http://www.w3.org/2000/09/xmldsig#"><X509Data><X509Certificate>{certificate}
 </X509Certificate></X509Data></KeyInfo></KeyDescriptor>{logout}<SingleSignOnService
  Binding="urn:oasis:names:tc:SAML:2.0:bindings:HTTP-Redirect" Location="{self.url}/sso"/>
-</IDPSSODescriptor></EntityDescriptor>""".encode()
-        headers = [(b"content-type", b"application/samlmetadata+xml")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+</IDPSSODescriptor></EntityDescriptor>"""
 
     def answer_to(self, address: str) -> dict[str, str]:
         """Return the form that the browser posts back to the gateway."""
