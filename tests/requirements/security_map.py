@@ -203,8 +203,7 @@ CONSENT: dict[str, tuple[str, ...]] = {
         f"{_BROWSER}firefox.py::test_firefox_takes_the_code_to_a_loopback_client",
         f"{_BROWSER}firefox.py::test_firefox_follows_a_client_that_sends_the_browser_on",
         f"{_BROWSER}firefox.py::test_firefox_reaches_a_client_that_goes_on_to_a_private_scheme",
-        f"{_BROWSER}firefox.py::"
-        "test_firefox_hands_the_code_to_a_client_with_a_scheme_of_its_own",
+        f"{_BROWSER}firefox.py::test_firefox_hands_the_code_to_a_client_with_a_scheme_of_its_own",
         f"{_BROWSER}firefox.py::test_firefox_takes_the_code_to_a_web_client",
         f"{_BROWSER}redirects_after_consent.py::test_loopback_client_gets_its_code",
         f"{_BROWSER}redirects_after_consent.py::test_client_that_sends_the_browser_on_to_another_site",
