@@ -59,6 +59,7 @@ def connect_caches() -> None:
         open_streams,
         resumption,
         session_notices,
+        session_questions,
     )
 
     def forget_tokens(key: str) -> None:
@@ -90,6 +91,7 @@ def connect_caches() -> None:
     change_feed.on_change("notice", notice_feed.hear)
     change_feed.on_change(shared_listening.KIND, shared_listening.hear)
     change_feed.on_change(resumption.ASKED, resumption.hear)
+    change_feed.on_change(session_questions.KIND, session_questions.hear)
     change_feed.on_change("session", event_log.forget_session)
 
 

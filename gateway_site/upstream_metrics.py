@@ -1,15 +1,15 @@
 """Metrics of upstreams, read when they are scraped.
 
-``circuit_open`` and ``calls_in_flight`` are of this process; ``up`` and the rest come from
-the database, so that every process says the same.
+``circuit_open``, ``calls_in_flight`` and ``unrelated_questions`` are of this process; ``up`` and
+the rest come from the database, so that every process says the same.
 """
 
 from collections.abc import Iterable
 
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from upstreams import call_gate
+from upstreams import call_gate, unrelated_questions
 from upstreams.models import UpstreamHealth
 
 
@@ -20,8 +20,8 @@ class UpstreamCollector(Collector):  # type: ignore[misc]
         """Say nothing in advance: registering must not read the database."""
         return []
 
-    def collect(self) -> Iterable[GaugeMetricFamily]:
-        """Return the gauges as they are now."""
+    def collect(self) -> Iterable[GaugeMetricFamily | CounterMetricFamily]:
+        """Return the metrics as they are now."""
         in_flight = self._gauge("calls_in_flight", "Calls running at the moment, in this process.")
         opened = self._gauge(
             "circuit_open",
@@ -41,7 +41,18 @@ class UpstreamCollector(Collector):  # type: ignore[misc]
                 seconds.add_metric(labels, health.latency_ms / 1000)
             if health.last_success_at is not None:
                 age.add_metric(labels, health.last_success_at.timestamp())
-        return [in_flight, opened, up, seconds, age]
+        return [in_flight, opened, up, seconds, age, self._questions()]
+
+    @staticmethod
+    def _questions() -> CounterMetricFamily:
+        questions = CounterMetricFamily(
+            "gateway_upstream_unrelated_questions",
+            "Questions of upstreams outside of their calls' streams, by how they ended.",
+            labels=["upstream", "outcome"],
+        )
+        for labels, count in unrelated_questions.ended.copy().items():
+            questions.add_metric(list(labels), count)
+        return questions
 
     @staticmethod
     def _gauge(name: str, text: str) -> GaugeMetricFamily:

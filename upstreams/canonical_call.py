@@ -44,6 +44,8 @@ class CanonicalCall(msgspec.Struct, eq=False):
             one of ours instead.
         log_level: level the client wants, ``""`` for none.
         principal: opaque id of the person; part of every pool key.
+        owner: opaque name of the client behind the call, that of its session if it has one;
+            ``""`` where the gateway itself asks. Who may be asked outside of calls (2.3.5).
         timeout: seconds the whole call may take; 0 takes the upstream's default.
         param_headers: ``Mcp-Param-*`` headers for a modern upstream, made from the tool's schema.
     """
@@ -56,6 +58,7 @@ class CanonicalCall(msgspec.Struct, eq=False):
     progress_token: bytes = b""
     log_level: str = ""
     principal: str = ""
+    owner: str = ""
     timeout: float = 0.0
     param_headers: tuple[tuple[str, str], ...] = ()
 

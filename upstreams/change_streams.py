@@ -103,9 +103,11 @@ class ChangeStream:
         for heard in _when_heard_for_all:
             heard(self.facts.id, self.credential_id, method, params)
 
-    def join(self, user_id: int, interest: Interest, heard: Heard) -> Subscription:
+    def join(self, user_id: int, interest: Interest, heard: Heard, owner: str = "") -> Subscription:
         """Take a listener in; the first one opens the stream."""
-        part = Subscription(self.shared, user_id, self.credential_id, interest, heard, self._leave)
+        part = Subscription(
+            self.shared, user_id, self.credential_id, interest, heard, self._leave, owner
+        )
         self.shared.parts.add(part)
         self.shared.wish()
         if self._task is None:
@@ -239,10 +241,16 @@ def _streams_here() -> dict[_Key, ChangeStream]:
 
 
 async def subscribe(
-    user_id: int, facts: UpstreamFacts, client: ClientFacts, interest: Interest, heard: Heard
+    user_id: int,
+    facts: UpstreamFacts,
+    client: ClientFacts,
+    interest: Interest,
+    heard: Heard,
+    owner: str = "",
 ) -> Subscription:
     """Hear of an upstream on behalf of a person, with what their client can do.
 
+    ``owner`` names that client, as ``CanonicalCall.owner`` does.
     Returns before the upstream has agreed to anything; see ``Subscription.settled``.
 
     Raises:
@@ -261,7 +269,7 @@ async def subscribe(
             raise TooManyStreams
         share = _share if key == (*address_of(facts), credential.id) else None
         stream = streams[key] = ChangeStream(key, facts, credential.id, client, share)
-    return stream.join(user_id, interest, heard)
+    return stream.join(user_id, interest, heard, owner)
 
 
 async def _key(

@@ -38,6 +38,12 @@ def capabilities_for(revision: str, declared: bytes) -> bytes:
     return json_rpc.encode(found)
 
 
+def any_asked(capabilities: bytes) -> bool:
+    """Tell whether a client with these raw capabilities can be asked anything."""
+    declared = json_rpc.members_of(capabilities)
+    return any(name in declared for name in ("elicitation", "sampling", "roots"))
+
+
 def _fit_elicitation(found: dict[str, Any], revision: str) -> None:
     """Modes exist since 2025-11-25; before, elicitation meant forms (b21)."""
     modes = found["elicitation"]

@@ -95,6 +95,11 @@ def response(request_id: object, *, result: bytes = b"", error: bytes = b"") -> 
     return b'{"jsonrpc":"2.0","id":%s,"%s":%s}' % (encode(request_id), member, payload)
 
 
+def refusal(request_id: object, text: str) -> bytes:
+    """Return the error answer to a request of the upstream that nobody answers (2.3.5)."""
+    return response(request_id, error=error_object(-32603, text))
+
+
 def error_object(code: int, message: str) -> bytes:
     """Return a raw JSON-RPC error object."""
     return encode({"code": code, "message": message})

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
-from upstreams import json_rpc, legacy_sessions, relay_client
+from upstreams import json_rpc, legacy_sessions, relay_client, session_stream
 from upstreams.call_answer import LEVELS, AwaitedAnswer, SessionGone
 from upstreams.call_gate import gate_for
 from upstreams.canonical_call import (
@@ -30,6 +30,7 @@ from upstreams.revisions import (
     META_LOG_LEVEL,
     META_VERSION,
 )
+from upstreams.unrelated_questions import PERSON_SECONDS, questions_of
 from upstreams.upstream_facts import UpstreamFacts
 
 if TYPE_CHECKING:
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SIDE_SECONDS: Final = 5.0
-# The sides that ask the person wait ten minutes; this only ends what they forget.
-PERSON_SECONDS: Final = 630.0
 MOST_QUESTIONS: Final = 16
 MOST_RESUMES: Final = 20
 LONGEST_PAUSE: Final = 10.0
@@ -97,7 +96,9 @@ class LegacyCall:
         self._facts = session.facts
         self._credential = credential
         self._call = call
-        self._sink = sink
+        self.sink = sink
+        self.owner = call.owner
+        self._over: asyncio.Future[bool] | None = None
         self._questions: dict[object, asyncio.Task[None]] = {}
         self._stream: RelayExchange | None = None
         self._thinking = 0
@@ -108,7 +109,7 @@ class LegacyCall:
             modern=False,
             in_session=may_be_gone and bool(session.id),
             on_request=self._asked,
-            on_cancelled=self._withdrawn,
+            on_cancelled=self.withdrawn,
         )
 
     async def run(self) -> tuple[Outcome, int]:
@@ -120,7 +121,11 @@ class LegacyCall:
         """
         session, answered = self._session, False
         session.in_use += 1
+        asks = session.askable and bool(self.owner)
         try:
+            if asks:
+                questions_of(session).begin(self)
+                await session_stream.ready_for(session)
             await legacy_sessions.quietly(self._ask_for_log())
             outcome = await self._send()
             answered = True
@@ -134,6 +139,10 @@ class LegacyCall:
             if not answered:
                 legacy_sessions.sessions().run(self._cancel())
             session.in_use -= 1
+            if asks:
+                questions_of(session).end(self)
+            if self._over is not None and not self._over.done():
+                self._over.set_result(answered)
             for task in self._questions.values():
                 task.cancel()
 
@@ -188,7 +197,7 @@ class LegacyCall:
         self._questions[key] = task
         task.add_done_callback(lambda _: self._questions.pop(key, None))
 
-    def _withdrawn(self, request_id: object) -> None:
+    def withdrawn(self, request_id: object) -> None:
         """The upstream takes a question back."""
         task = self._questions.get(str(request_id))
         if task is not None:
@@ -204,22 +213,54 @@ class LegacyCall:
             await self._post(json_rpc.response(message.id))
             return
         started = asyncio.get_running_loop().time()
-        if self._stream is not None:
-            self._stream.extend(PERSON_SECONDS + self._awaited.seconds)
+        self.person_asked()
         try:
             outcome = await self._ask_person(message)
             answer = json_rpc.response(message.id, result=outcome.result, error=outcome.error)
         except QuestionNotPossible as impossible:
-            answer = refusal(message, str(impossible) or "the client cannot be asked this")
+            answer = json_rpc.refusal(
+                message.id, str(impossible) or "the client cannot be asked this"
+            )
         except TimeoutError:
-            answer = refusal(message, "nobody answered in time")
+            answer = json_rpc.refusal(message.id, "nobody answered in time")
         except Exception:  # whatever went wrong on the client's side, the upstream must not hang
             log.exception("a question of %s could not be put to the client", self._facts.key)
-            answer = refusal(message, "the client could not be asked")
-        self._awaited.wait_for_person(asyncio.get_running_loop().time() - started)
+            answer = json_rpc.refusal(message.id, "the client could not be asked")
+        self.person_answered(asyncio.get_running_loop().time() - started)
+        await self._post(answer)
+
+    def person_asked(self) -> None:
+        """Give the call time for a person to answer."""
+        if self._stream is not None:
+            self._stream.extend(PERSON_SECONDS + self._awaited.seconds)
+
+    def person_answered(self, seconds: float) -> None:
+        """Go on as before; what the person took does not count."""
+        self._awaited.wait_for_person(seconds)
         if self._stream is not None:
             self._awaited.allow(self._stream, self._awaited.seconds)
-        await self._post(answer)
+
+    async def ask_beside(self, message: Message) -> Outcome | None:
+        """Put a question that came outside of this call's stream to its client all the same.
+
+        Returns None when the call is answered first: the question may be of something else.
+
+        Raises:
+            QuestionNotPossible: the client can't be asked, or the call was given up.
+            TimeoutError: nobody answered in time.
+        """
+        if self._over is None:
+            self._over = asyncio.get_running_loop().create_future()
+        asking = asyncio.ensure_future(self._ask_person(message))
+        try:
+            await asyncio.wait((asking, self._over), return_when=asyncio.FIRST_COMPLETED)
+            if asking.done():
+                return asking.result()
+        finally:
+            asking.cancel()
+        if not self._over.result():
+            raise QuestionNotPossible("the call was cancelled")
+        return None
 
     async def _ask_person(self, message: Message) -> Outcome:
         """Ask; the upstream's place in the gate is free meanwhile.
@@ -227,6 +268,8 @@ class LegacyCall:
         Raises:
             QuestionNotPossible, TimeoutError: as ``CallSink.ask``.
         """
+        params = bytes(message.params) or b"{}"
+        questions_of(self._session).opens_page(params, self.owner)
         origin = QuestionOrigin(
             json_rpc.encode(message.id),
             self._awaited.request_id,
@@ -241,9 +284,7 @@ class LegacyCall:
             gate.leave()
         try:
             async with asyncio.timeout(PERSON_SECONDS):
-                return await self._sink.ask(
-                    str(message.method), bytes(message.params) or b"{}", origin
-                )
+                return await self.sink.ask(str(message.method), params, origin)
         finally:
             self._thinking -= 1
             if not self._thinking:
@@ -280,8 +321,3 @@ class LegacyCall:
             self._facts, self._credential, self._session.headers, body, timeout=SIDE_SECONDS
         ) as answer:
             await answer.read(64 * 1024)
-
-
-def refusal(message: Message, text: str) -> bytes:
-    """Return the error answer to a request of the upstream (protocol.md 2.3.5)."""
-    return json_rpc.response(message.id, error=json_rpc.error_object(-32603, text))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from upstreams import json_rpc, relay_client
 from upstreams.call_answer import AwaitedAnswer
 from upstreams.canonical_call import CanonicalCall, ClientFacts, SilentSink
-from upstreams.client_capabilities import capabilities_for
+from upstreams.client_capabilities import any_asked, capabilities_for
 from upstreams.errors import UpstreamAnswerInvalid, UpstreamError, UpstreamIncompatible
 from upstreams.json_rpc import NotJsonRpc
 from upstreams.modern_exchange import JSON_HEADERS
@@ -27,6 +27,8 @@ from upstreams.upstream_facts import UpstreamFacts
 
 if TYPE_CHECKING:
     from upstreams.credentials import Credential
+    from upstreams.session_stream import SessionStream
+    from upstreams.unrelated_questions import UnrelatedQuestions
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +75,8 @@ class LegacySession:
     (``time.monotonic``); ``headers`` go on every request; ``id`` is
     empty for upstreams without session ids. ``credential`` is the newest one of the grant.
     ``wanted`` holds, for each who listens in it, the URIs subscribed to; ``subscribing`` keeps
-    what is said about them in order.
+    what is said about them in order. ``stream`` is the session's GET stream where one was opened,
+    ``questions`` what the upstream asked there, ``askable`` whether it may ask anything at all.
     """
 
     key: SessionKey
@@ -84,12 +87,22 @@ class LegacySession:
     opened: bytes
     headers: Headers = field(repr=False)
     can_log: bool = False
+    askable: bool = False
     log_level: str = ""
     opened_at: float = field(default_factory=time.monotonic)
     last_used: float = 0.0
     in_use: int = 0
     wanted: dict[object, frozenset[str]] = field(default_factory=dict)
     subscribing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    stream: "SessionStream | None" = None
+    questions: "UnrelatedQuestions | None" = None
+
+    def close(self) -> None:
+        """Hear no more of it."""
+        if self.stream is not None:
+            self.stream.stop()
+        if self.questions is not None:
+            self.questions.close()
 
 
 class LegacySessions:
@@ -140,6 +153,7 @@ class LegacySessions:
         """Forget a session that the upstream no longer knows."""
         if self._open.get(session.key) is session:
             del self._open[session.key]
+        session.close()
 
     def run(self, work: Any) -> None:
         """Run a coroutine apart from the call it belongs to; its upstream errors are dropped."""
@@ -256,7 +270,15 @@ def session_of(
     headers = headers_for(session_id, revision)
     can_log = isinstance(capabilities, dict) and "logging" in capabilities
     return LegacySession(
-        key, facts, credential, session_id, revision, opened, headers, can_log=can_log
+        key,
+        facts,
+        credential,
+        session_id,
+        revision,
+        opened,
+        headers,
+        can_log=can_log,
+        askable=any_asked(key.capabilities),
     )
 
 
@@ -286,6 +308,7 @@ async def end(session: LegacySession) -> None:
     Raises:
         UpstreamError: it could not be told.
     """
+    session.close()
     if session.id:
         async with relay_client.delete(
             session.facts, session.credential, session.headers, timeout=CLOSE_SECONDS

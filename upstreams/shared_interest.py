@@ -23,10 +23,10 @@ class Subscription:
     """One listener's part.
 
     ``heard`` is called on the event loop with the method and raw params of each notice of
-    ``interest``; it must not block.
+    ``interest``; it must not block. ``owner`` names the client, as ``CanonicalCall.owner`` does.
     """
 
-    __slots__ = ("_leave", "_shared", "credential_id", "heard", "interest", "user_id")
+    __slots__ = ("_leave", "_shared", "credential_id", "heard", "interest", "owner", "user_id")
 
     def __init__(
         self,
@@ -36,6 +36,7 @@ class Subscription:
         interest: Interest,
         heard: Heard,
         leave: "Callable[[Subscription], None]",
+        owner: str = "",
     ) -> None:
         self._shared = shared
         self._leave = leave
@@ -43,6 +44,7 @@ class Subscription:
         self.credential_id = credential_id
         self.interest = interest
         self.heard = heard
+        self.owner = owner
 
     @property
     def honoured(self) -> Interest:
@@ -181,7 +183,8 @@ class SharedInterest:
         finally:
             wished.cancel()
         if stream is not None and stream.done():
-            stream.result()
+            if not stream.cancelled():
+                stream.result()
             return True
         await asyncio.sleep(SETTLE_SECONDS)
         return False

@@ -327,9 +327,11 @@ class Exchange:
         question_id = uuid.uuid4().hex
         answer = asyncio.get_running_loop().create_future()
         self.session.questions[question_id] = answer
-        await self.stream(
-            event({"jsonrpc": "2.0", "id": question_id, "method": method, "params": params})
-        )
+        message = {"jsonrpc": "2.0", "id": question_id, "method": method, "params": params}
+        if self.upstream.asks_apart:
+            self.upstream.announce_raw(message)
+        else:
+            await self.stream(event(message))
         return await answer
 
     # Streams of announcements -------------------------------------------------------------

@@ -33,6 +33,7 @@ What it saw:
                                            subscriptions/listen stream (modern)
     end_streams()                          end those streams, a modern one with its result
     listening                              how many of those streams are open
+    asks_apart    calls ask on the session's GET stream, as servers do that name no request
     list_ttl                               milliseconds a list, then a public one, is good for
     subscribed                             URIs as resources/subscribe took and gave them back
 
@@ -92,6 +93,7 @@ class FakeUpstream:
     capabilities: dict[str, Any] = field(default_factory=mcp_catalogue.capabilities)
     refused_uris: set[str] = field(default_factory=set)
     get_stream: bool = True
+    asks_apart: bool = False
     subscribed: list[str] = field(default_factory=list)
     requests: list[Seen] = field(default_factory=list)
     initialized: list[str] = field(default_factory=list)
@@ -118,7 +120,10 @@ class FakeUpstream:
         """Serve on a free port of 127.0.0.1 until the block ends."""
         with serve(self, tls=tls) as base:
             self.base_url = base
-            yield self
+            try:
+                yield self
+            finally:
+                self.end_streams()
 
     def calls(self, method: str) -> list[dict[str, Any]]:
         """Return the messages that came for one JSON-RPC method."""
@@ -156,10 +161,17 @@ class FakeUpstream:
             message = {"jsonrpc": "2.0", "method": method, "params": body}
             loop.call_soon_threadsafe(queue.put_nowait, event(message))
 
-    def announce_raw(self, message: dict[str, Any]) -> None:
-        """Send any message on every stream of announcements."""
-        for loop, queue in list(self._listeners.values()):
+    def announce_raw(self, message: dict[str, Any], *, to: int | None = None) -> None:
+        """Send any message on every stream of announcements, or on the one opened so many after
+        the first."""
+        streams = list(self._listeners.values())
+        for loop, queue in streams if to is None else streams[to : to + 1]:
             loop.call_soon_threadsafe(queue.put_nowait, event(message))
+
+    def answer_to(self, question: object) -> dict[str, Any] | None:
+        """Return how one of our questions was answered."""
+        answers = (seen.message for seen in self.requests if "method" not in seen.message)
+        return next((one for one in answers if one.get("id") == question), None)
 
     @property
     def listening(self) -> int:

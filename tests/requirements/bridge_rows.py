@@ -165,8 +165,16 @@ MAP: dict[str, tuple[str, ...]] = {
         _ACROSS, "the_oldest_revision_has_no_elicitation_whatever_the_client_declares"
     ),
     "2.3.5 outside of a call": _in(
-        _CHANGES, "pings_are_answered_and_questions_refused_outside_of_calls"
-    ),
+        "virtualmcp/test_session_questions",
+        "what_is_asked_while_a_call_runs_goes_to_the_call",
+        "outside_of_calls_a_client_is_asked_on_its_own_stream",
+        "a_client_whose_stream_is_on_another_node_is_asked_there",
+        "of_two_sessions_the_one_with_a_stream_is_asked_and_of_two_streams_none",
+        "nobody_is_asked_who_does_not_listen_or_is_stateless",
+        "a_question_outlives_a_broken_stream_and_is_asked_once",
+        "a_question_ends_with_the_client",
+    )
+    + _in(_CHANGES, "pings_are_answered_and_questions_refused_outside_of_calls"),
     # Changes
     "2.3.6 streams": _in(_NOTICES, "a_changed_list_and_an_updated_resource_are_told")
     + _in(

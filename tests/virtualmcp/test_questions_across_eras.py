@@ -92,7 +92,8 @@ def test_form_page_sampling_and_roots_are_asked_at_once_and_answered_on_another_
     url = asked[("elicitation/create", "url")]
     assert ("elicitationId" in url) == (client.era == "legacy")
     assert url["url"] == "https://e.example/x"
-    assert upstream.events == ["started:interview", "asked:interview", "finished:interview"]
+    told = [event for event in upstream.events if event.endswith(":interview")]
+    assert told == ["started:interview", "asked:interview", "finished:interview"]
 
 
 def test_round_follows_round_and_the_tool_runs_once(cell):

@@ -24,7 +24,7 @@ from virtualmcp.errors import ResourceUnknown
 from virtualmcp.listed_entries import Kind
 from virtualmcp.raw_members import NotAnObject
 from virtualmcp.route_table import ChoiceFacts, VirtualMcpFacts
-from virtualmcp.routing import list_answers, resource_routes
+from virtualmcp.routing import list_answers, question_policy, resource_routes
 from virtualmcp.routing.client_request import ClientRequest
 from virtualmcp.secret_redaction import clean_json, secrets_of
 
@@ -180,7 +180,12 @@ class ChangeListener:
         """Take in that configuration, access or accounts may have changed."""
         before = self._request
         self._request = ClientRequest(
-            server, holder, before.era, before.method, client=before.client
+            server,
+            holder,
+            before.era,
+            before.method,
+            client=before.client,
+            session=before.session,
         )
         offered = {choice.upstream.id: choice for choice in server.choices}
         for upstream_id, part in list(self._parts.items()):
@@ -221,11 +226,12 @@ class ChangeListener:
         task = self._joining.get(upstream_id)
         if task is not None and (not task.done() or upstream_id in self._parts):
             return task
-        task = asyncio.get_running_loop().create_task(self._join_upstream(choice.upstream))
+        task = asyncio.get_running_loop().create_task(self._join_upstream(choice))
         self._joining[upstream_id] = task
         return task
 
-    async def _join_upstream(self, facts: UpstreamFacts) -> None:
+    async def _join_upstream(self, choice: ChoiceFacts) -> None:
+        facts, request = choice.upstream, self._request
         uris = self._uris.setdefault(facts.id, {})
         interest = Interest(self._lists, frozenset(uris))
         if not interest:
@@ -235,8 +241,10 @@ class ChangeListener:
             self._heard(facts, method, params)
 
         try:
+            # As its calls declare it, so that they are made in the session that is listened to.
+            declared = question_policy.declared_to(request, choice)
             subscription = await change_streams.subscribe(
-                self._request.holder.user_id, facts, self._request.client, interest, heard
+                request.holder.user_id, facts, declared, interest, heard, request.owner
             )
         except TooManyStreams:
             logger.warning("%s is not listened to: too many streams are open", facts.key)

@@ -35,6 +35,7 @@ class ClientRequest(msgspec.Struct, frozen=True, eq=False):
         members: the first level of ``params`` where it has been read already.
         name: the tool, prompt or resource called, where that has been read already.
         orphan: what is left of this call where the process that made it has died.
+        session: the digest of a stateful client's session, ``""`` for a stateless client.
     """
 
     server: "VirtualMcpFacts"
@@ -49,6 +50,13 @@ class ClientRequest(msgspec.Struct, frozen=True, eq=False):
     members: Mapping[str, msgspec.Raw] | None = None
     name: str | None = None
     orphan: "Orphan | None" = None
+    session: str = ""
+
+    @property
+    def owner(self) -> str:
+        """The client's name towards upstreams' questions: its session's digest, or, of a
+        stateless client, what never looks like one."""
+        return self.session or f"{self.holder.client_id} {self.server.slug}"
 
 
 class WireError(msgspec.Struct, frozen=True):

@@ -10,6 +10,7 @@ from virtualmcp.result_mapping import ResultMapping
 from virtualmcp.route_table import ChoiceFacts
 from virtualmcp.routing import question_policy
 from virtualmcp.routing.client_request import ClientRequest
+from virtualmcp.secret_redaction import clean_json, secrets_of
 
 
 class RelaySink:
@@ -38,9 +39,23 @@ class RelaySink:
             QuestionNotPossible: this client can't be asked, or not by this upstream.
             TimeoutError: nobody answered in time.
         """
-        question_policy.check(self._request, self._choice, method, params)
-        if params and not self._request.server.transparent:
-            facts = self._choice.upstream
-            with contextlib.suppress(NotAnObject):
-                params = ResultMapping(facts.key).question(params, asker=facts.title)
+        params = question_of(self._request, self._choice, method, params)
         return await self._sink.ask(method, params, origin)
+
+
+def question_of(request: ClientRequest, choice: ChoiceFacts, method: str, params: bytes) -> bytes:
+    """Return an upstream's question as it may be put to this client; in an aggregate it says who
+    asks.
+
+    Raises:
+        QuestionNotPossible: this client can't be asked, or not by this upstream.
+    """
+    question_policy.check(request, choice, method, params)
+    if not params:
+        return params
+    facts = choice.upstream
+    params = clean_json(params, secrets_of(request.holder.user_id, facts))
+    if not request.server.transparent:
+        with contextlib.suppress(NotAnObject):
+            params = ResultMapping(facts.key).question(params, asker=facts.title)
+    return params

@@ -268,6 +268,7 @@ def _about(request: ClientRequest, target: Target, sink: CallSink) -> long_tasks
             name=task_id,
             log_level=request.log_level,
             principal=str(request.holder.user_id),
+            owner=request.owner,
         )
         facts = target.choice.upstream
         return await authorized_call.call_as(request.holder.user_id, facts, call, sink)
@@ -299,6 +300,7 @@ def _canonical(
         progress_token=request.progress_token,
         log_level=request.log_level,
         principal=str(request.holder.user_id),
+        owner=request.owner,
         param_headers=headers,
     )
 

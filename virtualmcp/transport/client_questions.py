@@ -81,7 +81,7 @@ class ClientQuestions:
             self._pages |= {_elicitation_id(params)} - {""}
         known = self._known(origin)
         question = known or new_id(self._session.digest)
-        async with node_mail.mailbox(_address(self._session.digest, question)) as box:
+        async with node_mail.mailbox(address_of(self._session.digest, question)) as box:
             self._open.add(question)
             try:
                 if not known:
@@ -125,7 +125,7 @@ class ClientQuestions:
             logger.warning("another process has gone on with a call that runs here")
             await asyncio.sleep(QUESTION_SECONDS)
             raise TimeoutError
-        return _outcome(answer)
+        return outcome_of(answer)
 
     def announced(self, method: str, params: bytes) -> bool:
         """Tell whether a notice says that a page which this call had opened is done (a47)."""
@@ -162,7 +162,7 @@ async def take_answer(message: Message, session: Session) -> bool:
         return False
     if not question or not _given_to(session.digest, question):
         return False
-    address = _address(session.digest, question)
+    address = address_of(session.digest, question)
     try:
         # One row for each question at most, however often its answer is sent.
         if not await shared_notes.set_once(_sent(address), message.response, QUESTION_SECONDS):
@@ -215,11 +215,12 @@ def _elicitation_id(params: bytes) -> str:
         return ""
 
 
-def _address(session_digest: str, question: str) -> str:
+def address_of(session_digest: str, question: str) -> str:
+    """Return where a question's answer goes."""
     return "q:" + hashlib.sha256(f"{session_digest}\n{question}".encode()).hexdigest()
 
 
-def _outcome(response: bytes) -> Outcome:
+def outcome_of(response: bytes) -> Outcome:
     """Read the client's answer; what is none becomes an error the upstream can read."""
     try:
         message = json_rpc.read(response)

@@ -27,7 +27,7 @@ from virtualmcp.routing.client_request import ClientRequest
 from virtualmcp.routing.opening import opening
 from virtualmcp.routing.task_listener import TaskListener
 from virtualmcp.server_identity import raw_server_info
-from virtualmcp.transport import event_ids, open_streams, session_notices
+from virtualmcp.transport import event_ids, open_streams, session_notices, session_questions
 from virtualmcp.transport.event_ids import EventIdUnknown, Position
 from virtualmcp.transport.exchange import Exchange
 from virtualmcp.transport.http_answers import Header, Refusal, error_body, event, send_json
@@ -35,6 +35,7 @@ from virtualmcp.transport.notice_stream import (
     RECONNECT_MILLISECONDS,
     SUBSCRIPTION_ID,
     NoticeStream,
+    StreamEnd,
 )
 from virtualmcp.transport.open_streams import OpenStream, TooManyOpen
 from virtualmcp.transport.resumption import ResumedStream
@@ -48,6 +49,7 @@ AGREE_SECONDS: Final = 2.0
 MOST_RESOURCES: Final = 100
 MOST_TASKS: Final = 100
 LONGEST_URI: Final = 8_192
+_FOR_GOOD: Final = (StreamEnd.SESSION, StreamEnd.ACCESS)
 RETRY_AFTER: Final[Header] = (b"retry-after", b"10")
 _TOO_MANY = {
     "person": "You have too many open streams here. Close one, then open this one again.",
@@ -180,16 +182,23 @@ async def open_get_stream(exchange: Exchange, session: Session) -> None:
         return
     stream = NoticeStream(exchange, session=session)
     stream.event_token = event_ids.new_token(session.digest)
+    stream.before_asking = session_questions.keeping(stream)
     _enter(stream)
     notices = session_notices.join(stream, exchange, session)
     # Who comes back to a stream may have missed something, whichever process it was on.
     resumed = b"last-event-id" in exchange.headers
-    joining = asyncio.get_running_loop().create_task(notices.begin(catch_up=resumed))
+    loop = asyncio.get_running_loop()
+    joining = [loop.create_task(notices.begin(catch_up=resumed))]
+    if position is not None:
+        joining.append(loop.create_task(session_questions.go_on(stream, position)))
+    ended = None
     try:
-        await stream.run(_priming(stream, session))
+        ended = await stream.run(_priming(stream, session))
     finally:
-        joining.cancel()
+        for task in joining:
+            task.cancel()
         session_notices.leave(stream, notices)
+        session_questions.left(stream, for_good=ended in _FOR_GOOD)
         open_streams.leave(stream)
 
 

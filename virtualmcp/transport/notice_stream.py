@@ -9,14 +9,16 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Any, Final
 
+from upstreams import json_rpc
 from virtualmcp.eras.era_in import Session
 from virtualmcp.raw_members import NotAnObject
 from virtualmcp.routing.change_listener import ChangeListener, with_subscription
 from virtualmcp.routing.task_listener import TaskListener
-from virtualmcp.transport.exchange import Exchange
+from virtualmcp.transport.exchange import Exchange, Standing
 from virtualmcp.transport.http_answers import SSE_HEADERS, event, result_body
 
 logger = logging.getLogger(__name__)
@@ -24,9 +26,13 @@ logger = logging.getLogger(__name__)
 SUBSCRIPTION_ID: Final = "io.modelcontextprotocol/subscriptionId"
 # News a client has not taken yet; beyond, further resources are left out.
 MOST_PENDING: Final = 1_000
+MOST_ASKED: Final = 64
 LAST_WORDS_SECONDS: Final = 2.0
 RECONNECT_MILLISECONDS: Final = 1_000
 _KEEP_ALIVE: Final = b": keep-alive\n\n"
+_ASKING: Final = "ask "
+# Called before a question is written: its id, its message, and the event it will be.
+BeforeAsking = Callable[[str, bytes, int], Awaitable[None]]
 
 
 class StreamEnd(Enum):
@@ -58,6 +64,8 @@ class NoticeStream:
         "_server_info",
         "_session",
         "_task",
+        "asked",
+        "before_asking",
         "changed",
         "checked_at",
         "event_token",
@@ -99,6 +107,9 @@ class NoticeStream:
         self.listener: ChangeListener | None = None
         self.tasks: TaskListener | None = None
         self.event_token = ""
+        # The ids of the questions it carries, and of some that were answered.
+        self.asked: dict[str, None] = {}
+        self.before_asking: BeforeAsking | None = None
         self.user_id = exchange.holder.user_id
         self.token_digest = exchange.holder.token_digest
         self.session_digest = session.digest if session is not None else ""
@@ -162,6 +173,29 @@ class NoticeStream:
         message = b'{"jsonrpc":"2.0","method":"%b","params":%b}' % (method.encode(), params)
         self._put(f"{method} {about or _uri_of(params)}", message)
 
+    def ask(self, question: str, message: bytes) -> None:
+        """Put a request to the client; ``question`` is its id."""
+        self.asked[question] = None
+        if len(self.asked) > MOST_ASKED:
+            del self.asked[next(iter(self.asked))]
+        self._put(_ASKING + question, message)
+
+    def take_back(self, question: str) -> None:
+        """Take a request back; one that was not written yet never is."""
+        self.asked.pop(question, None)
+        if self._pending.pop(_ASKING + question, None) is None:
+            params = json_rpc.object_of({"requestId": question, "reason": "no longer needed"})
+            message = json_rpc.notification("notifications/cancelled", params)
+            self._put(f"cancelled {question}", message)
+
+    async def current(self) -> Standing | None:
+        """Return who reads this stream and what they may see, now; None if they may no more.
+
+        Raises:
+            django.db.Error: that can't be found out.
+        """
+        return await self._exchange.current()
+
     def _put(self, key: str, message: bytes) -> None:
         known = self._pending.pop(key, None)
         if known is None and len(self._pending) >= MOST_PENDING:
@@ -183,6 +217,9 @@ class NoticeStream:
             while self._pending:
                 key = next(iter(self._pending))
                 message = self._pending.pop(key)
+                if key.startswith(_ASKING) and self.before_asking is not None:
+                    question = key.removeprefix(_ASKING)
+                    await self.before_asking(question, message, self._event_number + 1)
                 body = self._event(message) if message else _KEEP_ALIVE
                 self.writing_since = time.monotonic()
                 await self._exchange.send(

@@ -101,6 +101,7 @@ def client_request(
         message.members,
         call.name or None,
         orphan,
+        "" if session is None else session.digest,
     )
 
 

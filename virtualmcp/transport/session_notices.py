@@ -28,11 +28,18 @@ class SessionNotices:
         self.streams: list[NoticeStream] = []
         self.loop = asyncio.get_running_loop()
         client = question_policy.declared_here(exchange.server, session.facts)
-        request = ClientRequest(exchange.server, exchange.holder, Era.LEGACY, "GET", client=client)
-        self.listener = ChangeListener(request, LISTS, self._tell)
+        request = ClientRequest(
+            exchange.server,
+            exchange.holder,
+            Era.LEGACY,
+            "GET",
+            client=client,
+            session=session.digest,
+        )
+        self.listener = ChangeListener(request, LISTS, self.tell)
         self._opening: asyncio.Task[frozenset[str]] | None = None
 
-    def _tell(self, method: str, params: bytes) -> None:
+    def tell(self, method: str, params: bytes) -> None:
         """Say it on one stream only (a24)."""
         if self.streams:
             self.streams[-1].tell(method, params)
@@ -55,9 +62,9 @@ class SessionNotices:
         if not catch_up:
             return
         for method in METHODS.values():
-            self._tell(method, b"{}")
+            self.tell(method, b"{}")
         for uri in uris:
-            self._tell(UPDATED, write({"uri": uri}))
+            self.tell(UPDATED, write({"uri": uri}))
 
     def close(self) -> None:
         """Listen no more."""
@@ -78,6 +85,11 @@ _refreshing: set[asyncio.Task[None]] = set()
 def of_session(digest: str) -> SessionNotices | None:
     """Return what the session is told of over streams of the running loop."""
     return _notices.get((asyncio.get_running_loop(), digest))
+
+
+def loops_of(digest: str) -> list[asyncio.AbstractEventLoop]:
+    """Return the event loops of this process on which a session has streams; from any thread."""
+    return [loop for loop, known in list(_notices) if known == digest and not loop.is_closed()]
 
 
 def join(stream: NoticeStream, exchange: Exchange, session: Session) -> SessionNotices:

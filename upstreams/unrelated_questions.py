@@ -1,0 +1,267 @@
+"""What a stateful upstream asks outside of its calls' streams, and whom it is put to (2.3.5).
+
+Such a question names no call. It is put to a client only where there is one that it can belong
+to: while calls run in the session, the client they all are of, on the stream of the newest; else
+the one client that used the session of late, on a stream of its own (``ask_by``). A session may be
+shared by clients of one person, so with several of them nobody is asked, but that ``roots/list``
+after a client's notice of changed roots is that client's. Whatever happens the upstream gets an
+answer: the client's, or an error that says why there is none.
+"""
+
+import asyncio
+import logging
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, Protocol
+
+from upstreams import json_rpc, legacy_sessions, relay_client
+from upstreams.canonical_call import CallSink, Outcome, QuestionNotPossible
+from upstreams.errors import UpstreamError
+from upstreams.json_rpc import Message, NotJsonRpc
+from upstreams.legacy_sessions import LegacySession
+
+log = logging.getLogger(__name__)
+
+ROOTS: Final = "roots/list"
+COMPLETE: Final = "notifications/elicitation/complete"
+SIDE_SECONDS: Final = 5.0
+# The sides that ask the person wait ten minutes; this only ends what they forget.
+PERSON_SECONDS: Final = 630.0
+MOST_OPEN: Final = 8
+# For so long a client that made calls in a session is one that the upstream may mean.
+OWNER_SECONDS: Final = 600.0
+MOST_OWNERS: Final = 64
+# So soon after a notice of changed roots, the upstream asks because of it.
+ROOTS_SECONDS: Final = 30.0
+MOST_PAGES: Final = 64
+
+
+class RunningCall(Protocol):
+    """A client's call that runs in a session; ``owner`` is whose it is."""
+
+    owner: str
+    sink: CallSink
+
+    async def ask_beside(self, message: Message) -> Outcome | None:
+        """Put a question to the client on the call's stream; None if the call ended first.
+
+        Raises:
+            QuestionNotPossible: it can't be asked.
+            TimeoutError: nobody answered in time.
+        """
+
+    def withdrawn(self, request_id: object) -> None:
+        """The upstream takes a question back."""
+
+    def person_asked(self) -> None:
+        """The upstream waits for a person, and the call perhaps for that."""
+
+    def person_answered(self, seconds: float) -> None:
+        """It has waited so long."""
+
+
+# Asks one of the clients, by their owners' names; raises as ``RunningCall.ask_beside``.
+Ask = Callable[[Sequence[str], int, str, bytes], Awaitable[Outcome]]
+# Tells an owner's client something: of which upstream, method and params.
+Tell = Callable[[str, int, str, bytes], Awaitable[None]]
+
+# How the questions of each upstream ended in this process.
+ended: Counter[tuple[str, str]] = Counter()
+_ask: Ask | None = None
+_tell: Tell | None = None
+
+
+def ask_by(ask: Ask | None, tell: Tell | None) -> None:
+    """Have clients asked in this way that run no call."""
+    global _ask, _tell
+    _ask, _tell = ask, tell
+
+
+class UnrelatedQuestions:
+    """The questions of one session that are open, and whose they can be."""
+
+    def __init__(self, session: LegacySession) -> None:
+        self._session = session
+        self._open: dict[str, asyncio.Task[None]] = {}
+        self._owners: OrderedDict[str, float] = OrderedDict()
+        self._roots: tuple[str, float] = ("", 0.0)
+        self._pages: OrderedDict[str, str] = OrderedDict()
+        # In the order in which they began.
+        self.calls: dict[RunningCall, None] = {}
+
+    # Whose they can be --------------------------------------------------------------------------
+    def begin(self, call: RunningCall) -> None:
+        """A client's call begins in this session."""
+        self.calls[call] = None
+        self._owners[call.owner] = time.monotonic()
+        self._owners.move_to_end(call.owner)
+        if len(self._owners) > MOST_OWNERS:
+            self._owners.popitem(last=False)
+
+    def end(self, call: RunningCall) -> None:
+        """It has ended."""
+        self.calls.pop(call, None)
+
+    def used_by(self, owner: str) -> bool:
+        """Tell whether a client made calls in this session."""
+        return owner in self._owners
+
+    def roots_changed(self, owner: str) -> None:
+        """The upstream is told of a client's changed roots, and will want to read them."""
+        self._roots = (owner, time.monotonic())
+
+    def opens_page(self, params: bytes, owner: str) -> None:
+        """Keep who was asked to open a page, so that they hear when it is done (a47)."""
+        page = _page_of(params) if b"elicitationId" in params else ""
+        if page:
+            self._pages[page] = owner
+            while len(self._pages) > MOST_PAGES:
+                self._pages.popitem(last=False)
+
+    def _call(self) -> RunningCall | None:
+        """Return the call on whose stream to ask, None where none runs.
+
+        Raises:
+            QuestionNotPossible: there are calls of several clients.
+        """
+        if len({call.owner for call in self.calls}) > 1:
+            raise QuestionNotPossible("calls of several clients run, and no one is named")
+        return next(reversed(self.calls), None)
+
+    def _candidates(self, method: str) -> list[str]:
+        now = time.monotonic()
+        owner, told_at = self._roots
+        if method == ROOTS and owner and now - told_at < ROOTS_SECONDS:
+            return [owner]
+        found = {one: None for one, at in self._owners.items() if now - at < OWNER_SECONDS}
+        stream = self._session.stream
+        for listener in stream.listeners if stream is not None else ():
+            found.update(dict.fromkeys(listener.owners()))
+        return list(found)
+
+    # Their course -------------------------------------------------------------------------------
+    def asked(self, message: Message) -> None:
+        """Answer a request of the upstream, whoever can."""
+        key = str(message.id)
+        if message.method == "ping":
+            self._run(self._post(json_rpc.response(message.id)))
+        elif key in self._open:
+            return
+        elif len(self._open) >= MOST_OPEN:
+            self._run(self._post(json_rpc.refusal(message.id, "too many questions at once")))
+        else:
+            task = asyncio.get_running_loop().create_task(self._answer(message))
+            self._open[key] = task
+            task.add_done_callback(lambda _: self._open.pop(key, None))
+
+    def withdrawn(self, request_id: object) -> None:
+        """The upstream takes a question back, also one that it asked on a call's stream."""
+        task = self._open.get(str(request_id))
+        if task is not None:
+            task.cancel()
+        for call in list(self.calls):
+            call.withdrawn(request_id)
+
+    def page_done(self, params: bytes) -> None:
+        """A page is done that a client was asked to open."""
+        page = _page_of(params)
+        owner = self._pages.pop(page, "")
+        if not owner:
+            return
+        calls = [call for call in self.calls if call.owner == owner]
+        if calls:
+            self._run(calls[-1].sink.notify(COMPLETE, params))
+        elif _tell is not None:
+            self._run(_tell(owner, self._session.facts.id, COMPLETE, params))
+
+    def close(self) -> None:
+        """The session ends, and its questions with it."""
+        for task in list(self._open.values()):
+            task.cancel()
+
+    async def _answer(self, message: Message) -> None:
+        key, how = self._session.facts.key, "refused"
+        try:
+            outcome = await self._outcome(message)
+            answer = json_rpc.response(message.id, result=outcome.result, error=outcome.error)
+            how = "answered"
+        except QuestionNotPossible as impossible:
+            why = str(impossible) or "the client cannot be asked this"
+            answer = json_rpc.refusal(message.id, why)
+        except TimeoutError:
+            answer, how = json_rpc.refusal(message.id, "nobody answered in time"), "timed_out"
+        except asyncio.CancelledError:
+            ended[key, "withdrawn"] += 1
+            raise
+        except Exception:  # whatever went wrong on the client's side, the upstream must not hang
+            log.exception("a question of %s could not be put to a client", key)
+            answer = json_rpc.refusal(message.id, "the client could not be asked")
+        ended[key, how] += 1
+        await _quietly(self._post(answer))
+
+    async def _outcome(self, message: Message) -> Outcome:
+        """Ask on a call's stream for as long as calls run, else on one of the client's own.
+
+        Raises:
+            QuestionNotPossible, TimeoutError: as ``RunningCall.ask_beside``.
+        """
+        session, method = self._session, str(message.method)
+        params = bytes(message.params) or b"{}"
+        async with asyncio.timeout(PERSON_SECONDS):
+            while (call := self._call()) is not None:
+                self.opens_page(params, call.owner)
+                outcome = await self._beside(call, message)
+                if outcome is not None:
+                    return outcome
+            owners = self._candidates(method)
+            if not owners or _ask is None:
+                raise QuestionNotPossible("no client can be asked outside of a call")
+            if len(owners) == 1:
+                self.opens_page(params, owners[0])
+            return await _ask(owners, session.facts.id, method, params)
+
+    async def _beside(self, call: RunningCall, message: Message) -> Outcome | None:
+        waiting, began = list(self.calls), time.monotonic()
+        for one in waiting:
+            one.person_asked()
+        try:
+            return await call.ask_beside(message)
+        finally:
+            for one in waiting:
+                one.person_answered(time.monotonic() - began)
+
+    def _run(self, work: Awaitable[Any]) -> None:
+        legacy_sessions.sessions().run(_quietly(work))
+
+    async def _post(self, body: bytes) -> None:
+        session = self._session
+        async with relay_client.post(
+            session.facts, session.credential, session.headers, body, timeout=SIDE_SECONDS
+        ) as answer:
+            await answer.read(64 * 1024)
+
+
+async def _quietly(work: Awaitable[Any]) -> None:
+    try:
+        await work
+    except UpstreamError as error:
+        log.debug("an answer could not be posted: %s", error.detail)
+    except Exception:
+        log.exception("what an upstream says outside of calls could not be passed on")
+
+
+def questions_of(session: LegacySession) -> UnrelatedQuestions:
+    """Return what a session was asked outside of calls."""
+    if session.questions is None:
+        session.questions = UnrelatedQuestions(session)
+    return session.questions
+
+
+def _page_of(params: bytes) -> str:
+    try:
+        found = json_rpc.members_of(params or b"{}").get("elicitationId")
+        page = None if found is None else json_rpc.plain(found)
+    except NotJsonRpc:
+        return ""
+    return page if isinstance(page, str) else ""
