@@ -58,6 +58,7 @@ def connect_caches() -> None:
         event_log,
         open_streams,
         resumption,
+        roots_notices,
         session_notices,
         session_questions,
     )
@@ -91,6 +92,7 @@ def connect_caches() -> None:
     change_feed.on_change("notice", notice_feed.hear)
     change_feed.on_change(shared_listening.KIND, shared_listening.hear)
     change_feed.on_change(resumption.ASKED, resumption.hear)
+    change_feed.on_change(roots_notices.KIND, roots_notices.hear)
     change_feed.on_change(session_questions.KIND, session_questions.hear)
     change_feed.on_change("session", event_log.forget_session)
 

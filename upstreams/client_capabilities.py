@@ -1,7 +1,8 @@
 """What the gateway declares of a client to an upstream, in that upstream's revision.
 
 Never more than this request's client declared (protocol.md D9), less what does not cross
-the bridge: notices about changed roots and the tasks of 2025-11-25 (2.3.1, 2.3.8).
+the bridge: the tasks of 2025-11-25, and notices about changed roots to or of a stateless side
+(2.3.1, 2.3.8).
 """
 
 from functools import lru_cache
@@ -29,7 +30,7 @@ def capabilities_for(revision: str, declared: bytes) -> bytes:
     if not isinstance(found, dict):
         found = {}
     found.pop("tasks", None)
-    if isinstance(found.get("roots"), dict):
+    if revision == MODERN and isinstance(found.get("roots"), dict):
         found["roots"].pop("listChanged", None)
     if "elicitation" in found:
         _fit_elicitation(found, revision)

@@ -21,7 +21,7 @@ from upstreams.client_capabilities import any_asked, capabilities_for
 from upstreams.errors import UpstreamAnswerInvalid, UpstreamError, UpstreamIncompatible
 from upstreams.json_rpc import NotJsonRpc
 from upstreams.modern_exchange import JSON_HEADERS
-from upstreams.revisions import LEGACY_ACCEPTED, LEGACY_LATEST, OWN_CLIENT_INFO
+from upstreams.revisions import LEGACY_ACCEPTED, LEGACY_LATEST, MODERN, OWN_CLIENT_INFO
 from upstreams.running_loop import running_loop
 from upstreams.upstream_facts import UpstreamFacts
 
@@ -127,7 +127,11 @@ class LegacySessions:
         Raises:
             UpstreamError: ``initialize`` failed (``InitializeRefused`` for a JSON-RPC error).
         """
-        declared = capabilities_for(LEGACY_LATEST, client.capabilities)
+        declared = client.capabilities
+        if client.revision == MODERN:
+            # It has no way to tell of changed roots.
+            declared = capabilities_for(MODERN, declared)
+        declared = capabilities_for(LEGACY_LATEST, declared)
         key = SessionKey(facts.id, facts.url, credential.id, principal, declared)
         session = self._open.get(key)
         if session is None:
@@ -154,6 +158,16 @@ class LegacySessions:
         if self._open.get(session.key) is session:
             del self._open[session.key]
         session.close()
+
+    def roots_changed(self, owner: str) -> None:
+        """Tell the upstreams whose sessions a client uses that its roots are other ones now."""
+        for session in self._open.values():
+            questions = session.questions
+            if questions is None or not questions.used_by(owner):
+                continue
+            if _tells_of_roots(session.key.capabilities):
+                questions.roots_changed(owner)
+                self.run(_tell_of_roots(session))
 
     def run(self, work: Any) -> None:
         """Run a coroutine apart from the call it belongs to; its upstream errors are dropped."""
@@ -300,6 +314,26 @@ def client_info(client: ClientFacts) -> dict[str, Any]:
         if isinstance(found, dict) and isinstance(found.get("name"), str):
             info["title"] = found["name"][:100]
     return info
+
+
+def _tells_of_roots(capabilities: bytes) -> bool:
+    declared = json_rpc.plain(capabilities).get("roots")
+    return isinstance(declared, dict) and declared.get("listChanged") is True
+
+
+async def _tell_of_roots(session: LegacySession) -> None:
+    body = json_rpc.notification("notifications/roots/list_changed", b"")
+    async with relay_client.post(
+        session.facts, session.credential, session.headers, body, timeout=CLOSE_SECONDS
+    ) as answer:
+        await answer.read(64 * 1024)
+
+
+def roots_changed_anywhere(owner: str) -> None:
+    """Do as ``LegacySessions.roots_changed`` on every event loop; from any thread."""
+    for loop, found in list(_sessions.items()):
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and its sessions with it
+            loop.call_soon_threadsafe(found.roots_changed, owner)
 
 
 async def end(session: LegacySession) -> None:

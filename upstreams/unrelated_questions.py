@@ -104,8 +104,8 @@ class UnrelatedQuestions:
         self.calls.pop(call, None)
 
     def used_by(self, owner: str) -> bool:
-        """Tell whether a client made calls in this session."""
-        return owner in self._owners
+        """Tell whether a client made calls in this session, or listens in it."""
+        return owner in self._owners or owner in self._listeners()
 
     def roots_changed(self, owner: str) -> None:
         """The upstream is told of a client's changed roots, and will want to read them."""
@@ -135,10 +135,13 @@ class UnrelatedQuestions:
         if method == ROOTS and owner and now - told_at < ROOTS_SECONDS:
             return [owner]
         found = {one: None for one, at in self._owners.items() if now - at < OWNER_SECONDS}
-        stream = self._session.stream
-        for listener in stream.listeners if stream is not None else ():
-            found.update(dict.fromkeys(listener.owners()))
+        found.update(dict.fromkeys(self._listeners()))
         return list(found)
+
+    def _listeners(self) -> set[str]:
+        stream = self._session.stream
+        listeners = stream.listeners if stream is not None else ()
+        return {owner for listener in listeners for owner in listener.owners()}
 
     # Their course -------------------------------------------------------------------------------
     def asked(self, message: Message) -> None:

@@ -58,6 +58,10 @@ MAP: dict[str, tuple[str, ...]] = {
         "a_refreshed_token_goes_on_in_the_same_session",
         "fifty_calls_at_once_open_one_session",
     ),
+    "2.3.1 roots/list_changed": _in(
+        "virtualmcp/test_session_questions",
+        "after_a_notice_of_changed_roots_its_client_is_asked_for_them",
+    ),
     "2.3.1 lost session": _in(
         _LEGACY,
         "a_lost_session_is_opened_anew_and_the_call_made_once_more",
@@ -357,8 +361,6 @@ MAP: dict[str, tuple[str, ...]] = {
 }
 
 NO_PROOF: dict[str, str] = {
-    "2.3.1 roots/list_changed": "Ends at the gateway: no upstream is promised it (listChanged is "
-    "left out of what is declared), and sessions are shared by a person's clients.",
     "2.3.1 session_scope": "Sessions are kept per person, credential and abilities; no setting "
     "opens one per client session or per request.",
 }

@@ -268,6 +268,30 @@ def test_who_opened_a_page_hears_on_the_stream_that_it_is_done(answering, upstre
         assert told == [{"elicitationId": "e-1"}]
 
 
+def test_after_a_notice_of_changed_roots_its_client_is_asked_for_them(
+    answering, upstream, second_node
+):
+    told = "notifications/roots/list_changed"
+    clients = [answering(capabilities={"roots": {"listChanged": True}}) for _ in range(2)]
+    quiet = answering(capabilities={"roots": {}})
+    with listening(clients[0], upstream) as stream, listening(clients[1], upstream) as other:
+        for one in (*clients, quiet):
+            one.call("echo", {"text": "x"})
+        declared = upstream.calls("initialize")[0]["params"]["capabilities"]
+        assert declared == {"roots": {"listChanged": True}}
+        for one in (quiet, clients[0]):
+            # To the other node than the one that holds the session.
+            assert one.post({"jsonrpc": "2.0", "method": told}).status_code == 202
+        assert upstream.wait(lambda up: up.calls(told))
+        assert upstream.requests[-1].headers["mcp-session-id"] == upstream.initialized[0]
+        asks(upstream, ROOTS, to=0)
+        assert stream.wait(requests_on)
+        clients[0].respond(requests_on(stream)[0])
+        assert answered(upstream)["result"] == REPLIES["roots/list"]
+        assert not requests_on(other)
+        assert len(upstream.calls(told)) == 1
+
+
 def test_a_question_that_outlives_its_call_goes_on_to_the_clients_stream(answering, upstream):
     client = answering()
     params = {"name": "slow", "arguments": {"steps": 4, "pause": 0.2}}

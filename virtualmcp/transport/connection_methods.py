@@ -11,6 +11,7 @@ from virtualmcp.errors import INVALID_PARAMS
 from virtualmcp.raw_members import text
 from virtualmcp.routing import question_policy
 from virtualmcp.routing.opening import opening
+from virtualmcp.transport import roots_notices
 from virtualmcp.transport.calls_in_flight import calls_in_flight, tell_others_to_cancel
 from virtualmcp.transport.exchange import Exchange
 from virtualmcp.transport.http_answers import result_body, unavailable
@@ -98,6 +99,8 @@ async def take_notification(message: Message, session: Session) -> None:
     Raises:
         Refusal: 503 when other nodes can't be told.
     """
+    if message.method == roots_notices.METHOD:
+        roots_notices.tell(session)
     if message.method != "notifications/cancelled":
         return
     request_id = message.members.get("requestId")
