@@ -45,7 +45,12 @@ MAP: dict[str, tuple[str, ...]] = {
         "params_of_a_legacy_client_get_the_modern_members",
         "modern_params_go_out_byte_for_byte",
     ),
-    "2.3.1 clientInfo": _in(_ROWS, "a_stateful_upstream_meets_the_gateway_and_reads_whose_it_is"),
+    "2.3.1 clientInfo": _in(
+        _ROWS,
+        "a_stateful_upstream_meets_the_gateway_and_reads_whose_it_is",
+        "a_stateless_upstream_reads_with_each_request_which_client_it_is_for",
+    )
+    + _in(_MODERN, "modern_params_go_out_byte_for_byte"),
     "2.3.1 initialized and ping": _in(_SESSIONS, "notifications_are_accepted_and_go_nowhere")
     + _in(
         "upstreams/test_mcp_client_questions",

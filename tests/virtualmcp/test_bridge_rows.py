@@ -61,6 +61,14 @@ async def test_a_stateful_upstream_meets_the_gateway_and_reads_whose_it_is(state
         assert told["title"] == "Wire Client"
 
 
+async def test_a_stateless_upstream_reads_with_each_request_which_client_it_is_for(stateless):
+    await team(stateless)
+    await Named(revision="2025-11-25").call("echo", text="x")
+    meta = stateless.calls("tools/call")[-1]["params"]["_meta"]
+    told = meta["io.modelcontextprotocol/clientInfo"]
+    assert told == {"name": "Wire Client", "version": "7"}
+
+
 @pytest.mark.parametrize("client", CLIENTS, ids=["stateless", "stateful"])
 @pytest.mark.parametrize("status", [429, 500, 503])
 async def test_a_call_that_an_upstream_may_have_begun_is_not_made_again(
