@@ -4,7 +4,13 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from tests.journeys.chatgpt_client import STABLE_REDIRECT, ChatGptClient, ChatGptDocuments
+from tests.journeys.chatgpt_client import (
+    REDIRECT_OF_ONE_CALLBACK,
+    STABLE_REDIRECT,
+    ChatGptClient,
+    ChatGptDocuments,
+    chatgpt_documents,
+)
 from tests.journeys.wire_client import parse_challenge
 from tests.journeys.world import PATIENCE, Person, World, within
 
@@ -55,13 +61,29 @@ def test_chatgpt_connects_by_its_document_and_uses_tools_widgets_and_refresh(
 def test_chatgpt_without_a_key_of_its_own_connects_as_a_public_client(
     world: World, person: Person
 ) -> None:
-    from tests.journeys.chatgpt_client import chatgpt_documents
-
     with chatgpt_documents() as documents:
         documents.changes = {"token_endpoint_auth_method": "none"}
         client = connect(ChatGptClient(world.gateway.endpoint("modern-alone"), documents), person)
         assert "echo" in client.open()
         assert "/oauth/jwks.json" not in documents.fetched
+
+
+def test_chatgpt_connects_by_a_document_of_one_callback_that_knows_signatures_only(
+    world: World, person: Person
+) -> None:
+    # Rows 10 and 11: as it was published until August 2026.
+    own = REDIRECT_OF_ONE_CALLBACK.format(callback="cb_9z8y")
+    with chatgpt_documents() as documents:
+        documents.changes = {
+            "redirect_uris": [own],
+            "token_endpoint_auth_methods_supported": ["private_key_jwt"],
+        }
+        client = ChatGptClient(world.gateway.endpoint("modern-alone"), documents)
+        client.redirect_uri = own
+        connect(client, person)
+        assert "/oauth/jwks.json" in documents.fetched
+        assert "echo" in client.open()
+        assert client.refresh().status_code == 200
 
 
 def test_an_assertion_signed_by_somebody_else_gets_no_tokens(

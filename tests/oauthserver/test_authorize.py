@@ -18,6 +18,8 @@ from tests.oauthserver.addresses import BarePage
 from tests.oauthserver.conftest import CALLBACK, Resources, Session, register
 from tests.oauthserver.flows import BASE, OTHER_RESOURCE, RESOURCE, Pkce
 
+OTHER = f"{CALLBACK}-other"
+
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.oauthserver.addresses")]
 
 
@@ -265,14 +267,14 @@ def test_a_parameter_that_is_there_twice_is_told_here(
 
 
 @pytest.mark.parametrize(
-    "state", ["", 'q"uote', "<script>", "&code=x", "\r\nSet-Cookie: a=b", "ü", "a" * 4000]
+    "state", [None, "", 'q"uote', "<script>", "&code=x", "\r\nSet-Cookie: a=b", "ü", "a" * 4000]
 )
 def test_the_state_comes_back_once_and_encoded(
-    browser: Client, public: OAuthClient, state: str
+    browser: Client, public: OAuthClient, state: str | None
 ) -> None:
     response = flows.press(browser, ask(browser, public, state=state))
     assert "\n" not in response["Location"]
-    assert flows.answer_of(response).get("state", "") == state
+    assert flows.answer_of(response).get("state", "") == (state or "")
     assert flows.answer_of(response)["code"].startswith("mcpgw_ac_")
 
 
@@ -301,12 +303,16 @@ def test_a_malformed_query_is_told_here(browser: Client, query: str) -> None:
         {"skip": "1"},
     ],
 )
-@pytest.mark.parametrize("resource", [RESOURCE, OTHER_RESOURCE])
+@pytest.mark.parametrize(
+    "unlike",
+    [{}, {"resource": OTHER_RESOURCE}, {"redirect_uri": OTHER}, {"scope": "offline_access"}],
+)
 def test_nothing_a_client_sends_skips_the_page(
-    browser: Client, session: Session, more: dict[str, str], resource: str
+    browser: Client, session: Session, more: dict[str, str], unlike: dict[str, str]
 ) -> None:
+    OAuthClient.objects.update(redirect_uris=f"{CALLBACK} {OTHER}")
     codes = IssuedCode.objects.count()
-    query = flows.request_of(session.client_id, CALLBACK, Pkce(), resource=resource, **more)
+    query = flows.request_of(session.client_id, CALLBACK, Pkce(), **more, **unlike)
     assert flows.open_page(browser, query).status_code == 200
     assert IssuedCode.objects.count() == codes
 

@@ -302,6 +302,29 @@ def test_only_public_addresses_are_connected_to(address: str, allowed: bool) -> 
     assert address_allowed(address) is allowed
 
 
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "169.254.169.254",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "[64:ff9b::7f00:1]",
+        "[2002:7f00:1::]",
+        "[fe80::1]",
+        "localhost",
+    ],
+)
+def test_a_document_at_an_address_inside_is_not_connected_to(
+    browser: Client, host: str, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.GATEWAY_ALLOW_LOOPBACK_CLIENT_METADATA = False
+    connected: list[Any] = []
+    monkeypatch.setattr(guarded_fetch, "_connected", lambda *a: connected.append(a))
+    assert ask(browser, f"https://{host}/c.json").status_code == 400
+    assert connected == []
+
+
 def test_loopback_is_allowed_only_where_development_says_so(
     browser: Client, host: DocumentHost, settings: Any
 ) -> None:

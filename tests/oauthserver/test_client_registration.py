@@ -111,6 +111,8 @@ def test_the_secret_is_shown_once_and_stored_as_a_digest(api: Client) -> None:
         "ms-word:ofe|u|https://evil.example",
         "http://localhost:8000/connect/callback",
         "http://LOCALHOST:8000/oauth/authorize",
+        "http://localhost:8000/admin/",
+        "http://localhost:8000/",
         "",
         None,
         7,

@@ -36,7 +36,10 @@ _FLOW = f"{_CONNECT}flow.py::test_"
 METADATA: dict[str, tuple[str, ...]] = {
     "#1": (f"{_DISCOVERY}the_server_describes_itself_the_same_everywhere",),
     "#2": (f"{_DISCOVERY}no_document_believes_the_request_about_the_host",),
-    "#4": (f"{_DISCOVERY}a_resource_describes_itself",),
+    "#4": (
+        f"{_DISCOVERY}a_resource_describes_itself",
+        f"{_GATE}without_a_token_a_client_is_told_where_to_authorize",
+    ),
     "#5": (f"{_DISCOVERY}unknown_resources_all_get_one_404",),
     "#7": (
         f"{_AUTHORIZE}allowing_redirects_with_code_state_and_issuer",
@@ -93,6 +96,7 @@ DOCUMENTS: dict[str, tuple[str, ...]] = {
     "#25": (f"{_DOCUMENTS}a_malformed_url_is_refused_without_looking_anywhere",),
     "#26": (
         f"{_DOCUMENTS}only_public_addresses_are_connected_to",
+        f"{_DOCUMENTS}a_document_at_an_address_inside_is_not_connected_to",
         f"{_DOCUMENTS}one_private_address_condemns_the_host",
     ),
     "#28": (
