@@ -143,6 +143,17 @@ def test_a_wrong_verifier_leaves_the_code_to_its_owner(
     assert flows.redeem(api, public.client_id, CALLBACK, code, pkce).status_code == 200
 
 
+@pytest.mark.parametrize("verifier", ["short" * 8, "a" * 129, "a" * 42 + "!"])
+def test_a_verifier_out_of_bounds_is_refused_though_it_fits_the_challenge(
+    browser: Client, api: Client, public: OAuthClient, verifier: str
+) -> None:
+    # RFC 7636 4.1: what is short can be guessed.
+    pkce = Pkce(verifier)
+    code = flows.code_for(browser, public.client_id, CALLBACK, pkce)
+    answer = flows.redeem(api, public.client_id, CALLBACK, code, pkce)
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
+
+
 def test_five_wrong_verifiers_use_the_code_up(
     browser: Client, api: Client, public: OAuthClient
 ) -> None:

@@ -187,13 +187,19 @@ def test_a_switched_off_client_is_401(api: Client, without: dict[str, Any]) -> N
     assert not passed(attempt(api, client_id=without["client_id"]))
 
 
-def test_guessing_is_slowed_down(api: Client, without: dict[str, Any]) -> None:
+def test_guessing_is_slowed_down(
+    api: Client, without: dict[str, Any], by_post: dict[str, Any]
+) -> None:
     from oauthserver import request_limits
 
     tries = request_limits.FAILED_TOKEN_REQUESTS.per_address + 2
     statuses = [attempt(api, client_id=without["client_id"]).status_code for _ in range(tries)]
     assert statuses[0] == 400
     assert statuses[-1] == 429
+    # Nor does the right guess count any more.
+    secret = {name: by_post[name] for name in ("client_id", "client_secret")}
+    answer = flows.form_request(api, "/oauth/revoke", None, token="x", **secret)
+    assert answer.status_code == 429
 
 
 # private_key_jwt --------------------------------------------------------------------------

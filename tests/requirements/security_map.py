@@ -277,6 +277,7 @@ TOKENS: dict[str, tuple[str, ...]] = {
     "#92": (
         f"{_CODES}a_wrong_verifier_leaves_the_code_to_its_owner",
         f"{_CODES}five_wrong_verifiers_use_the_code_up",
+        f"{_CODES}a_verifier_out_of_bounds_is_refused_though_it_fits_the_challenge",
     ),
     "#93": (
         f"{_CODES}a_replayed_code_ends_what_it_issued",
