@@ -15,6 +15,7 @@ from typing import Any
 from uvicorn import Config, Server
 
 from gateway_site.client_connections import ClientConnection, ConnectionLimits
+from gateway_site.express_connection import ExpressConnection
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ def configuration(application: Any, options: argparse.Namespace) -> Config:
         host=options.host,
         port=options.port,
         loop="uvloop" if sys.platform != "win32" else "auto",
-        http=ClientConnection,
+        http=ExpressConnection,
         ws="none",
         lifespan="on",
         access_log=False,
@@ -128,7 +129,9 @@ def main() -> None:
     options = parser.parse_args()
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gateway_site.settings")
     from gateway_site.asgi import application
+    from virtualmcp.transport import express_lane
 
+    ExpressConnection.lane = express_lane
     ClientConnection.limits = limits_from_settings()
     sockets = [socket.socket(fileno=options.fd)] if options.fd is not None else None
     DrainingServer(configuration(application, options), options.linger).run(sockets)

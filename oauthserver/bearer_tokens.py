@@ -71,9 +71,18 @@ def cached(authorization: bytes, audience: str) -> TokenHolder | None:
         authorization: the value of the one Authorization header.
         audience: the canonical URI of the resource that is called.
     """
-    if authorization[:7] != b"Bearer ":
-        return None
-    entry = _entries.get(sha256(authorization[7:]).digest())
+    key = key_of(authorization)
+    return None if key is None else held(key, audience)
+
+
+def key_of(authorization: bytes) -> bytes | None:
+    """Return the digest under which ``held`` knows the token, None for another form of header."""
+    return sha256(authorization[7:]).digest() if authorization[:7] == b"Bearer " else None
+
+
+def held(key: bytes, audience: str) -> TokenHolder | None:
+    """Do as ``cached``, for who keeps the token's digest in place of the token."""
+    entry = _entries.get(key)
     if entry is None or entry[1] <= time.monotonic() or entry[0].audience != audience:
         return None
     return entry[0]

@@ -10,15 +10,20 @@ from upstreams.credentials import Credential
 from upstreams.errors import CredentialRefused, NeedsConnection, ScopeInsufficient
 from upstreams.legacy_takeover import HeldCall
 from upstreams.models import CredentialKind
+from upstreams.sent_call import SentCall
 from upstreams.upstream_facts import UpstreamFacts
 
 _OWN_ACCOUNT = (CredentialKind.USER_OAUTH, CredentialKind.USER_KEY)
 
 
 async def call_as(
-    user_id: int, facts: UpstreamFacts, call: CanonicalCall, sink: CallSink
+    user_id: int,
+    facts: UpstreamFacts,
+    call: CanonicalCall,
+    sink: CallSink,
+    sent: SentCall | None = None,
 ) -> Outcome:
-    """Make the call with the person's credential.
+    """Make the call with the person's credential, or go on with the one that was ``sent``.
 
     A refused call was not carried out, so that it is made once more with a renewed one.
 
@@ -26,11 +31,14 @@ async def call_as(
         NeedsConnection: the person has to connect, reconnect or grant more.
         UpstreamError: everything else; see ``mcp_client.call``.
     """
-    credential = credentials.cached_credential(user_id, facts)
+    if sent is not None:
+        credential: Credential | None = sent.credential
+    else:
+        credential = credentials.cached_credential(user_id, facts)
     if credential is None:
         credential = await credentials.credential_for(user_id, facts)
     try:
-        return await mcp_client.call(facts, credential, call, sink)
+        return await mcp_client.call(facts, credential, call, sink, sent)
     except CredentialRefused as refused:
         credential = await _renewed(user_id, facts, credential, refused)
     try:

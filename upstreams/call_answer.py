@@ -32,7 +32,7 @@ LEVELS: Final = {
 
 
 # How most servers write it; ``AwaitedAnswer.read`` knows every form.
-_JSON: Final = frozenset((b"application/json", b"application/json; charset=utf-8"))
+JSON: Final = frozenset((b"application/json", b"application/json; charset=utf-8"))
 
 
 class NoMessage(UpstreamAnswerInvalid):
@@ -47,10 +47,21 @@ class SessionGone(UpstreamAnswerInvalid):
     """The upstream does not know our session; the request was not carried out."""
 
 
+def token_for(call: CanonicalCall, request_id: str) -> str:
+    """Return our own progress token for a request, "" where the client gave none."""
+    return request_id if call.progress_token else ""
+
+
+def seconds_for(facts: UpstreamFacts, call: CanonicalCall) -> float:
+    """Return how long the upstream may take."""
+    return min(call.timeout or facts.call_timeout, HARD_LIMIT_SECONDS)
+
+
 class AwaitedAnswer:
     """One request's answer.
 
     ``in_session``: an answer may mean that the upstream lost the session it was sent in.
+    ``request_id``: that of a request that went out already, with the token ``token_for`` gives.
 
     Attributes:
         status: HTTP status of the answer that was read last.
@@ -86,6 +97,7 @@ class AwaitedAnswer:
         in_session: bool = False,
         on_request: Callable[[Message], None] | None = None,
         on_cancelled: Callable[[object], None] | None = None,
+        request_id: str = "",
     ) -> None:
         self._facts = facts
         self._call = call
@@ -94,9 +106,9 @@ class AwaitedAnswer:
         self._in_session = in_session
         self._on_request = on_request
         self._cancelled = on_cancelled
-        self.request_id = json_rpc.new_id()
-        self.token = self.request_id if call.progress_token else ""
-        self.seconds = min(call.timeout or facts.call_timeout, HARD_LIMIT_SECONDS)
+        self.request_id = request_id or json_rpc.new_id()
+        self.token = token_for(call, self.request_id)
+        self.seconds = seconds_for(facts, call)
         self._ends_by = time.monotonic() + HARD_LIMIT_SECONDS
         self.status = 0
         self.last_event_id: bytes | None = None
@@ -137,7 +149,7 @@ class AwaitedAnswer:
         """
         if answer.status != 200:
             return None
-        if answer.headers.get(b"content-type") not in _JSON:
+        if answer.headers.get(b"content-type") not in JSON:
             return None
         body = answer.at_hand(self._most())
         if body is None:

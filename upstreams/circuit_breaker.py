@@ -19,7 +19,7 @@ from upstreams.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from upstreams.relay_connection import Dropped
+from upstreams.exchange_faults import Dropped
 
 CircuitState = Literal["closed", "open", "half_open"]
 FAILURES: Final = 3

@@ -77,6 +77,10 @@ class OriginPool:
         connection.idle_until = now + min(keep_alive_for or IDLE_SECONDS, IDLE_SECONDS)
         self._idle.append(connection)
 
+    def put_back(self, connection: RelayConnection) -> None:
+        """Keep a connection that was taken and not used."""
+        self._idle.append(connection)
+
     def forget(self, connection: RelayConnection) -> None:
         """A connection has closed."""
         self._owner.connections.discard(connection)

@@ -10,7 +10,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from upstreams import json_rpc, legacy_sessions, relay_client, session_stream
-from upstreams.call_answer import LEVELS, AwaitedAnswer, SessionGone
+from upstreams.call_answer import LEVELS, AwaitedAnswer, SessionGone, seconds_for, token_for
 from upstreams.call_gate import gate_for
 from upstreams.canonical_call import (
     CallSink,
@@ -35,6 +35,7 @@ from upstreams.upstream_facts import UpstreamFacts
 
 if TYPE_CHECKING:
     from upstreams.credentials import Credential
+    from upstreams.sent_call import SentCall
 
 log = logging.getLogger(__name__)
 
@@ -61,19 +62,41 @@ def legacy_params(call: CanonicalCall, token: str) -> bytes:
     return json_rpc.object_of(members)
 
 
+def request(
+    session: LegacySession, credential: "Credential", call: CanonicalCall, request_id: str
+) -> RelayExchange:
+    """Return the exchange that makes the call in its session; nothing is sent yet."""
+    params = legacy_params(call, token_for(call, request_id))
+    return relay_client.post(
+        session.facts,
+        credential,
+        session.headers,
+        json_rpc.request(request_id, call.method, params),
+        timeout=seconds_for(session.facts, call),
+        resend=call.method in REPEATABLE,
+    )
+
+
 async def exchange(
-    facts: UpstreamFacts, credential: "Credential", call: CanonicalCall, sink: CallSink
+    facts: UpstreamFacts,
+    credential: "Credential",
+    call: CanonicalCall,
+    sink: CallSink,
+    sent: "SentCall | None" = None,
 ) -> tuple[Outcome, int]:
-    """Make the call; returns how it ended and the HTTP status.
+    """Make the call, or go on with the one that was sent; returns how it ended and the HTTP status.
 
     Raises:
         UpstreamError: see ``call_answer.AwaitedAnswer.outcome``, ``legacy_sessions`` and
             ``relay_client``.
     """
     pool = legacy_sessions.sessions()
-    session = await pool.take(facts, credential, call.facts, call.principal)
+    if sent is not None and sent.session is not None:
+        session = sent.session
+    else:
+        session = await pool.take(facts, credential, call.facts, call.principal)
     try:
-        return await LegacyCall(session, credential, call, sink, may_be_gone=True).run()
+        return await LegacyCall(session, credential, call, sink, may_be_gone=True, sent=sent).run()
     except SessionGone:
         pool.drop(session)
     session = await pool.take(facts, credential, call.facts, call.principal)
@@ -91,6 +114,7 @@ class LegacyCall:
         sink: CallSink,
         *,
         may_be_gone: bool = False,
+        sent: "SentCall | None" = None,
     ) -> None:
         self._session = session
         self._facts = session.facts
@@ -102,6 +126,7 @@ class LegacyCall:
         self._questions: dict[object, asyncio.Task[None]] = {}
         self._stream: RelayExchange | None = None
         self._thinking = 0
+        self._sent = sent
         self._awaited = AwaitedAnswer(
             session.facts,
             call,
@@ -110,6 +135,7 @@ class LegacyCall:
             in_session=may_be_gone and bool(session.id),
             on_request=self._asked,
             on_cancelled=self.withdrawn,
+            request_id="" if sent is None else sent.request_id,
         )
 
     async def run(self) -> tuple[Outcome, int]:
@@ -126,7 +152,8 @@ class LegacyCall:
             if asks:
                 questions_of(session).begin(self)
                 await session_stream.ready_for(session)
-            await legacy_sessions.quietly(self._ask_for_log())
+            if self._sent is None and asks_for_log(session, self._call):
+                await legacy_sessions.quietly(self._ask_for_log())
             outcome = await self._send()
             answered = True
             return outcome, self._awaited.status
@@ -156,16 +183,12 @@ class LegacyCall:
 
     async def _first_answer(self) -> Outcome | None:
         """Send the request; returns None when its stream ends before the response."""
-        awaited, call = self._awaited, self._call
-        body = json_rpc.request(awaited.request_id, call.method, legacy_params(call, awaited.token))
-        async with relay_client.post(
-            self._facts,
-            self._credential,
-            self._session.headers,
-            body,
-            timeout=awaited.seconds,
-            resend=call.method in REPEATABLE,
-        ) as answer:
+        awaited, sent = self._awaited, self._sent
+        if sent is None:
+            made = request(self._session, self._credential, self._call, awaited.request_id)
+        else:
+            made = sent.exchange
+        async with made as answer:
             self._stream = answer
             return awaited.at_once(answer) or await awaited.read(answer)
 
@@ -297,12 +320,7 @@ class LegacyCall:
         Raises:
             UpstreamError: the upstream could not be asked.
         """
-        session, wanted = self._session, self._call.log_level
-        if not session.can_log or wanted not in LEVELS:
-            return
-        if session.log_level and LEVELS[session.log_level] <= LEVELS[wanted]:
-            return
-        session.log_level = wanted
+        wanted = self._session.log_level = self._call.log_level
         params = json_rpc.object_of({"level": wanted})
         await self._post(json_rpc.request(json_rpc.new_id(), "logging/setLevel", params))
 
@@ -321,3 +339,11 @@ class LegacyCall:
             self._facts, self._credential, self._session.headers, body, timeout=SIDE_SECONDS
         ) as answer:
             await answer.read(64 * 1024)
+
+
+def asks_for_log(session: LegacySession, call: CanonicalCall) -> bool:
+    """Tell whether the session has to become more talkative for this call."""
+    wanted = call.log_level
+    if not session.can_log or wanted not in LEVELS:
+        return False
+    return not session.log_level or LEVELS[session.log_level] > LEVELS[wanted]

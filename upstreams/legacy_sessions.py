@@ -127,14 +127,9 @@ class LegacySessions:
         Raises:
             UpstreamError: ``initialize`` failed (``InitializeRefused`` for a JSON-RPC error).
         """
-        declared = client.capabilities
-        if client.revision == MODERN:
-            # It has no way to tell of changed roots.
-            declared = capabilities_for(MODERN, declared)
-        declared = capabilities_for(LEGACY_LATEST, declared)
-        key = SessionKey(facts.id, facts.url, credential.id, principal, declared)
-        session = self._open.get(key)
+        session = self.standing(facts, credential, client, principal)
         if session is None:
+            key = _key(facts, credential, client, principal)
             opening = self._opening.get(key)
             if opening is None:
                 opening = self._loop.create_task(self._begin(key, facts, credential, client))
@@ -142,10 +137,24 @@ class LegacySessions:
                 opening.add_done_callback(lambda done: self._opened(key, done))
             # Never cancelled with the caller: ``initialize`` must not be (b15), others may wait.
             session = await asyncio.shield(opening)
-        else:
+            session.last_used = time.monotonic()
+            session.credential = credential
+        return session
+
+    def standing(
+        self,
+        facts: UpstreamFacts,
+        credential: "Credential",
+        client: ClientFacts,
+        principal: str,
+    ) -> LegacySession | None:
+        """Return the session for these if it is open."""
+        key = _key(facts, credential, client, principal)
+        session = self._open.get(key)
+        if session is not None:
             self._open.move_to_end(key)
-        session.last_used = time.monotonic()
-        session.credential = credential
+            session.last_used = time.monotonic()
+            session.credential = credential
         return session
 
     def _opened(self, key: SessionKey, done: "asyncio.Task[LegacySession]") -> None:
@@ -206,6 +215,17 @@ class LegacySessions:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await asyncio.gather(*(quietly(end(session)) for session in sessions))
+
+
+def _key(
+    facts: UpstreamFacts, credential: "Credential", client: ClientFacts, principal: str
+) -> SessionKey:
+    declared = client.capabilities
+    if client.revision == MODERN:
+        # It has no way to tell of changed roots.
+        declared = capabilities_for(MODERN, declared)
+    declared = capabilities_for(LEGACY_LATEST, declared)
+    return SessionKey(facts.id, facts.url, credential.id, principal, declared)
 
 
 async def quietly(work: Any) -> None:

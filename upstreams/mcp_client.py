@@ -29,6 +29,7 @@ from upstreams.upstream_facts import UpstreamFacts
 
 if TYPE_CHECKING:
     from upstreams.credentials import Credential
+    from upstreams.sent_call import SentCall
 
 OPENING_SECONDS: Final = 60.0
 MOST_OPENINGS: Final = 2000
@@ -36,9 +37,13 @@ _openings: OrderedDict[tuple[int, str, str, str, str], tuple[float, bytes]] = Or
 
 
 async def call(
-    facts: UpstreamFacts, credential: "Credential", call: CanonicalCall, sink: CallSink
+    facts: UpstreamFacts,
+    credential: "Credential",
+    call: CanonicalCall,
+    sink: CallSink,
+    sent: "SentCall | None" = None,
 ) -> Outcome:
-    """Make one call.
+    """Make one call, or go on with the one that was sent, which has its place in the gate.
 
     Cancelling the awaiting task cancels the call at the upstream: a stateless one loses the
     stream, a stateful one is sent ``notifications/cancelled``.
@@ -47,16 +52,17 @@ async def call(
         UpstreamError: it could not be made, or its answer is not MCP; see ``errors``.
     """
     gate = gate_for(facts)
-    if gate.breaker.troubled:
-        gate.check()
-    if not gate.try_enter():
-        await gate.enter(facts)
+    if sent is None:
+        if gate.breaker.troubled:
+            gate.check()
+        if not gate.try_enter():
+            await gate.enter(facts)
     try:
-        era = upstream_era.known_era(facts)
+        era = upstream_era.known_era(facts) if sent is None else sent.era
         if era is None:
             era = await upstream_era.find_out(facts, credential, call.facts, call.principal)
         send = _modern if era is Era.MODERN else _legacy
-        outcome = await send(facts, credential, call, sink)
+        outcome = await send(facts, credential, call, sink, sent)
         if gate.breaker.troubled:
             gate.succeeded()
         return outcome
@@ -72,14 +78,18 @@ async def call(
 
 
 async def _modern(
-    facts: UpstreamFacts, credential: "Credential", call: CanonicalCall, sink: CallSink
+    facts: UpstreamFacts,
+    credential: "Credential",
+    call: CanonicalCall,
+    sink: CallSink,
+    sent: "SentCall | None" = None,
 ) -> Outcome:
     """Call a stateless upstream; make sure of the era if its answer speaks against it.
 
     Only answers that show that nothing was carried out lead to a second call.
     """
     try:
-        outcome, status = await modern_exchange.exchange(facts, credential, call, sink)
+        outcome, status = await modern_exchange.exchange(facts, credential, call, sink, sent)
         if not upstream_era.contradicts_modern(outcome.error, status):
             return outcome
         problem: UpstreamError | None = None
@@ -98,11 +108,15 @@ async def _modern(
 
 
 async def _legacy(
-    facts: UpstreamFacts, credential: "Credential", call: CanonicalCall, sink: CallSink
+    facts: UpstreamFacts,
+    credential: "Credential",
+    call: CanonicalCall,
+    sink: CallSink,
+    sent: "SentCall | None" = None,
 ) -> Outcome:
     """Call a stateful upstream; make sure of the era if it opens no session."""
     try:
-        outcome, _ = await legacy_exchange.exchange(facts, credential, call, sink)
+        outcome, _ = await legacy_exchange.exchange(facts, credential, call, sink, sent)
         upstream_era.look_for_modern(facts, credential, call.facts, call.principal)
         return outcome
     except UpstreamError as error:

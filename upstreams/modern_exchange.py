@@ -9,10 +9,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from upstreams import json_rpc, relay_client
-from upstreams.call_answer import AwaitedAnswer
+from upstreams.call_answer import AwaitedAnswer, seconds_for, token_for
 from upstreams.canonical_call import CallSink, CanonicalCall, Outcome
 from upstreams.client_capabilities import capabilities_for
 from upstreams.json_rpc import Members, Raw
+from upstreams.relay_client import RelayExchange
 from upstreams.revisions import (
     META_CLIENT_CAPABILITIES,
     META_CLIENT_INFO,
@@ -25,6 +26,7 @@ from upstreams.upstream_facts import UpstreamFacts
 
 if TYPE_CHECKING:
     from upstreams.credentials import Credential
+    from upstreams.sent_call import SentCall
 
 # Methods without effects: a second try does no harm (protocol.md 2.3.1).
 REPEATABLE: Final = frozenset(
@@ -97,28 +99,41 @@ def modern_params(call: CanonicalCall, token: str) -> bytes:
     return json_rpc.object_of(members)
 
 
-async def exchange(
-    facts: UpstreamFacts, credential: "Credential", call: CanonicalCall, sink: CallSink
-) -> tuple[Outcome, int]:
-    """Make the call; returns how it ended and the HTTP status.
-
-    Raises:
-        UpstreamError: see ``call_answer.AwaitedAnswer.outcome`` and ``relay_client``.
-    """
-    awaited = AwaitedAnswer(facts, call, sink, modern=True)
-    body = json_rpc.request(awaited.request_id, call.method, modern_params(call, awaited.token))
+def request(
+    facts: UpstreamFacts, credential: "Credential", call: CanonicalCall, request_id: str
+) -> RelayExchange:
+    """Return the exchange that makes the call; nothing is sent yet."""
+    params = modern_params(call, token_for(call, request_id))
     headers = mirror_headers(call.method, call.name)
     if call.param_headers:
         headers += tuple(
             (n.encode("utf-8", "surrogatepass"), v.encode("utf-8", "surrogatepass"))
             for n, v in call.param_headers
         )
-    async with relay_client.post(
+    return relay_client.post(
         facts,
         credential,
         headers,
-        body,
-        timeout=awaited.seconds,
+        json_rpc.request(request_id, call.method, params),
+        timeout=seconds_for(facts, call),
         resend=call.method in REPEATABLE,
-    ) as answer:
+    )
+
+
+async def exchange(
+    facts: UpstreamFacts,
+    credential: "Credential",
+    call: CanonicalCall,
+    sink: CallSink,
+    sent: "SentCall | None" = None,
+) -> tuple[Outcome, int]:
+    """Make the call, or go on with the one that was sent; returns how it ended and the HTTP status.
+
+    Raises:
+        UpstreamError: see ``call_answer.AwaitedAnswer.outcome`` and ``relay_client``.
+    """
+    request_id = "" if sent is None else sent.request_id
+    awaited = AwaitedAnswer(facts, call, sink, modern=True, request_id=request_id)
+    made = request(facts, credential, call, awaited.request_id) if sent is None else sent.exchange
+    async with made as answer:
         return awaited.at_once(answer) or await awaited.outcome(answer), answer.status

@@ -11,92 +11,25 @@ no proxy (security.md #142, #158, #192-#194). Limits are in ``relay_connection``
 which is how a stateless upstream learns of a cancellation (protocol.md b15).
 """
 
-import re
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
-from upstreams import connection_pool
-from upstreams.connection_pool import LoopPools, Origin, bracketed
-from upstreams.egress_guard import host_of
+from upstreams import connection_pool, request_heads
+from upstreams.connection_pool import LoopPools
 from upstreams.errors import UpstreamAnswerInvalid, UpstreamTimeout
-from upstreams.relay_connection import AnswerRefused, Dropped, RelayConnection, TimedOut
+from upstreams.exchange_faults import AnswerRefused, Dropped, TimedOut
+from upstreams.relay_connection import RelayConnection
+from upstreams.request_heads import Headers, Target, UnsafeHeader
 from upstreams.upstream_facts import UpstreamFacts
 
 if TYPE_CHECKING:
     from upstreams.credentials import Credential
 
-Headers = tuple[tuple[bytes, bytes], ...]
-
 MAX_ANSWER_BYTES: Final = 10 * 1024 * 1024
 FIRST_BYTE_SECONDS: Final = 30.0
 # Kept back from a call's time for the answer itself, once the first byte is there.
 ANSWER_SECONDS: Final = 20.0
-# RFC 9110 5.5: visible characters, space, tab; other octets are not used towards upstreams.
-_VALUE_OCTETS: Final = b"\t" + bytes(range(0x20, 0x7F))
-_NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_QUERY: Final = re.compile(rb"[\x21-\x7e]*")
-_ASKED_WITH_TARGET: Final = re.compile(r"[\x00-\x20\x7f-\U0010ffff]")
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """An upstream's address, taken apart once; ``fixed`` are the header lines of every request."""
-
-    origin: Origin
-    path: bytes
-    fixed: bytes
-
-
-@lru_cache(maxsize=4096)
-def target_of(url: str, private_network: str) -> Target:
-    """Return where requests for an upstream's address go.
-
-    Raises:
-        EgressRefused: the host is not written in the one canonical form.
-        ValueError: the address is not a URL.
-    """
-    parts = urlsplit(url)
-    host = host_of(parts)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    shown = bracketed(host)
-    if port != (443 if parts.scheme == "https" else 80):
-        shown = f"{shown}:{port}"
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    if _ASKED_WITH_TARGET.search(path):
-        raise ValueError("the address holds characters a request line may not hold")
-    fixed = (
-        f" HTTP/1.1\r\nHost: {shown}\r\nUser-Agent: mcp-gateway\r\nAccept-Encoding: identity\r\n"
-    )
-    origin = Origin(parts.scheme, host, port, private_network)
-    return Target(origin, path.encode("ascii"), fixed.encode("ascii"))
-
-
-@lru_cache(maxsize=1024)
-def _is_name(name: bytes) -> bool:
-    return _NAME.fullmatch(name) is not None
-
-
-def header_lines(headers: tuple[tuple[bytes, bytes], ...]) -> bytes | None:
-    """Return headers as they go on the wire, None if one of them could inject anything.
-
-    All values are looked at in one go: what is left when the permitted octets are taken away
-    must be nothing.
-    """
-    values = b"".join([value for _, value in headers])
-    if values.translate(None, _VALUE_OCTETS):
-        return None
-    for name, _ in headers:
-        if not _is_name(name):
-            return None
-    return b"".join([b"%s: %s\r\n" % header for header in headers])
-
-
-# Upstreams, methods, names and credentials repeat, and with them the lines.
-_lines_once = lru_cache(maxsize=8192)(header_lines)
 
 
 class RelayExchange:
@@ -150,7 +83,7 @@ class RelayExchange:
         self.headers: dict[bytes, bytes] = {}
 
     async def __aenter__(self) -> "RelayExchange":
-        """Send the request and wait for the head of the answer.
+        """Send the request, unless it went out already, and wait for the head of the answer.
 
         Raises:
             UpstreamUnreachable, EgressRefused: no connection; nothing was sent.
@@ -158,12 +91,40 @@ class RelayExchange:
             UpstreamAnswerInvalid: a redirect, a compressed answer, broken HTTP, a broken
                 connection, or a request that cannot be written as HTTP.
         """
+        connection = self._connection
+        if connection is None:
+            connection = await self._sent()
+        else:
+            self._connection = None
+            try:
+                await connection.answered()
+            except (Dropped, AnswerRefused, TimedOut) as error:
+                raise self.translated(error) from error
+            except BaseException:
+                connection.abort()
+                raise
+        self._connection = connection
+        self.status = connection.status
+        self.headers = connection.headers
+        if 300 <= self.status < 400:
+            connection.abort()
+            raise UpstreamAnswerInvalid(
+                f"{self._facts.title} answered with a redirect, which is not followed.",
+                detail=f"HTTP {self.status}; configure the address it redirects to",
+            )
+        return self
+
+    async def _sent(self) -> RelayConnection:
+        """Send the request; return its connection, with the head of the answer.
+
+        Raises:
+            UpstreamError: as for ``__aenter__``.
+        """
         target = self._target()
         head = self._head(target)
         pools = self._pools = connection_pool.pools()
         pool = pools.pool(target.origin)
         resend = self._resend
-        silent = self._first_byte or max(FIRST_BYTE_SECONDS, self._timeout - ANSWER_SECONDS)
         while True:
             now = pools.loop.time()
             connection = pool.take(now)
@@ -175,7 +136,7 @@ class RelayExchange:
                 await connection.send(
                     head,
                     self._body,
-                    first_byte_by=now + min(silent, self._timeout),
+                    first_byte_by=now + self._silent(),
                     deadline=now + self._timeout,
                 )
             except Dropped as error:
@@ -190,17 +151,42 @@ class RelayExchange:
             except BaseException:
                 connection.abort()
                 raise
-            break
+            return connection
+
+    def _silent(self) -> float:
+        silent = self._first_byte or max(FIRST_BYTE_SECONDS, self._timeout - ANSWER_SECONDS)
+        return min(silent, self._timeout)
+
+    def start(self, may_go: Callable[[], bool], told: Callable[[], None]) -> bool:
+        """Send the request over a connection that is open already, without waiting for the answer.
+
+        False if there is none, or ``may_go``, which is asked last, says no: nothing was sent then.
+        ``told`` is called as ``RelayConnection.start`` says; entering the exchange goes on from
+        there.
+
+        Raises:
+            UpstreamError: the request cannot be written.
+        """
+        target = self._target()
+        head = self._head(target)
+        pools = self._pools = connection_pool.pools()
+        pool = pools.pool(target.origin)
+        now = pools.loop.time()
+        connection = pool.take(now)
+        if connection is None:
+            return False
+        if not may_go():
+            pool.put_back(connection)
+            return False
         self._connection = connection
-        self.status = connection.status
-        self.headers = connection.headers
-        if 300 <= self.status < 400:
-            connection.abort()
-            raise UpstreamAnswerInvalid(
-                f"{self._facts.title} answered with a redirect, which is not followed.",
-                detail=f"HTTP {self.status}; configure the address it redirects to",
-            )
-        return self
+        connection.start(
+            head,
+            self._body,
+            first_byte_by=now + self._silent(),
+            deadline=now + self._timeout,
+            told=told,
+        )
+        return True
 
     async def __aexit__(
         self,
@@ -209,46 +195,53 @@ class RelayExchange:
         trace: TracebackType | None,
     ) -> None:
         """Keep the connection if the answer is complete, else close it."""
+        self.end(drain=self._finished and kind is None)
+
+    def end(self, *, drain: bool = False) -> None:
+        """Keep the connection if the answer is complete, or with ``drain`` soon will be; else
+        close it."""
         connection, pools = self._connection, self._pools
         if connection is not None and pools is not None:
-            drain = self._finished and kind is None
             connection.finish(drain=drain, now=pools.loop.time())
             self._connection = None
+
+    def stay_silent(self) -> None:
+        """Tell nobody of the answer any more."""
+        if self._connection is not None:
+            self._connection.tell_nobody()
+
+    def document(self, kinds: frozenset[bytes]) -> bytes | None:
+        """Return the answer to a started request if it is whole, successful and of one of these
+        kinds; it stays to be read."""
+        connection = self._connection
+        if connection is None or connection.status != 200:
+            return None
+        if connection.headers.get(b"content-type") not in kinds:
+            return None
+        return connection.document()
 
     def _target(self) -> Target:
         facts = self._facts
         try:
-            return target_of(facts.url, facts.private_network)
+            return request_heads.target_of(facts.url, facts.private_network)
         except ValueError as error:
             raise UpstreamAnswerInvalid(
                 f"The address of {facts.title} cannot be used.", detail=str(error)
             ) from error
 
     def _head(self, target: Target) -> bytes:
-        path, query = target.path, self._credential.query
-        if query:
-            path += (b"&" if b"?" in path else b"?") + query
-        lines = _lines_once(self._headers)
-        own = _lines_once(self._credential.headers)
-        if lines is None or own is None:
-            raise UpstreamAnswerInvalid(
-                f"A header for {self._facts.title} cannot be sent.",
-                detail="a header's name or value holds characters that it may not hold",
+        own = self._credential
+        try:
+            begun = request_heads.begun(
+                self._method, target.path, target.fixed, self._headers, own.headers, own.query
             )
-        if query and not _QUERY.fullmatch(query):
+        except UnsafeHeader as error:
             raise UpstreamAnswerInvalid(
-                f"The key for {self._facts.title} cannot be sent.",
-                detail="the query credential holds characters a URL may not hold",
-            )
+                f"{error.what} for {self._facts.title} cannot be sent.", detail=error.detail
+            ) from error
         if self._method == b"POST":
-            return b"POST %s%s%s%sContent-Length: %d\r\n\r\n" % (
-                path,
-                target.fixed,
-                lines,
-                own,
-                len(self._body),
-            )
-        return b"%s %s%s%s%s\r\n" % (self._method, path, target.fixed, lines, own)
+            return b"%sContent-Length: %d\r\n\r\n" % (begun, len(self._body))
+        return begun + b"\r\n"
 
     async def read(self, limit: int = MAX_ANSWER_BYTES) -> bytes:
         """Return the whole body.

@@ -9,9 +9,12 @@ Time limits are checked by the pool's sweep, so that a call costs no timer of it
 import asyncio
 import select
 from collections import deque
+from collections.abc import Callable
 from typing import Any, cast
 
 import httptools
+
+from upstreams.exchange_faults import AnswerRefused, Dropped, TimedOut
 
 # security.md section 3, the contract of limits.
 MAX_HEAD_BYTES = 32 * 1024
@@ -31,25 +34,6 @@ KEPT_HEADERS = frozenset(
 )
 IDLE, WAITING, BODY, DONE, CLOSED = range(5)
 _POLL_BROKEN = select.POLLIN | select.POLLHUP | select.POLLERR
-
-
-class Dropped(Exception):
-    """The peer closed the connection before its answer was complete.
-
-    ``untouched``: not one byte of an answer had arrived.
-    """
-
-    def __init__(self, *, untouched: bool) -> None:
-        super().__init__("connection closed before the answer was complete")
-        self.untouched = untouched
-
-
-class AnswerRefused(Exception):
-    """The answer breaks HTTP or the gateway's limits; the text is for the administrator."""
-
-
-class TimedOut(Exception):
-    """No first byte, or no end of the answer, in time."""
 
 
 class RelayConnection(asyncio.BufferedProtocol):
@@ -72,6 +56,7 @@ class RelayConnection(asyncio.BufferedProtocol):
         self.idle_until = 0.0
         self._keep_alive_for = 0.0
         self._waiter: asyncio.Future[None] | None = None
+        self._told: Callable[[], None] | None = None
         self._parts: deque[bytes] = deque()
         self._forget_answer()
 
@@ -103,6 +88,26 @@ class RelayConnection(asyncio.BufferedProtocol):
         Raises:
             Dropped, AnswerRefused, TimedOut: then the connection is closed already.
         """
+        self.start(head, body, first_byte_by=first_byte_by, deadline=deadline)
+        await self._wait()
+
+    def start(
+        self,
+        head: bytes,
+        body: bytes,
+        *,
+        first_byte_by: float,
+        deadline: float,
+        told: Callable[[], None] | None = None,
+    ) -> None:
+        """Write a request; as ``send``, without waiting.
+
+        ``told`` is called once: when the answer is a JSON document that is whole, when its head
+        shows that it is none, or when the exchange has failed.
+
+        Raises:
+            Dropped: the connection is closed already.
+        """
         transport = self._transport
         if self.phase != IDLE or transport is None:
             raise Dropped(untouched=True)
@@ -110,11 +115,27 @@ class RelayConnection(asyncio.BufferedProtocol):
         self.phase = WAITING
         self.first_byte_by = first_byte_by
         self.deadline = deadline
+        self._told = told
         if len(body) <= READ_BYTES:
             transport.write(head + body)
         else:
             transport.writelines((head, body))
-        await self._wait()
+
+    async def answered(self) -> None:
+        """Wait for the head of the answer to a request that was started; nobody is told any more.
+
+        Raises:
+            Dropped, AnswerRefused, TimedOut: as for ``send``.
+        """
+        self.tell_nobody()
+        if self.phase == WAITING:
+            await self._wait()
+        elif self._error is not None and self.phase == CLOSED and not self._parts:
+            raise self._error
+
+    def tell_nobody(self) -> None:
+        """Forget who wanted to be told of the answer."""
+        self._told = None
 
     async def chunk(self) -> bytes:
         """Return the next piece of the body, ``b""`` at its end; reading on is the back-pressure.
@@ -163,6 +184,10 @@ class RelayConnection(asyncio.BufferedProtocol):
         parts.clear()
         self._buffered = 0
         return data
+
+    def document(self) -> bytes | None:
+        """Return the body if it has arrived completely; unlike ``whole_body``, it stays."""
+        return b"".join(self._parts) if self.phase == DONE else None
 
     def finish(self, *, drain: bool, now: float) -> None:
         """Give the connection back to its pool if another exchange may use it, else close it.
@@ -247,10 +272,23 @@ class RelayConnection(asyncio.BufferedProtocol):
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
+    def _may_come_whole(self) -> bool:
+        if self.phase != BODY:
+            return self.phase == WAITING
+        json = self.status == 200 and b"json" in self.headers.get(b"content-type", b"")
+        return json and not self._paused
+
+    def _tell(self) -> None:
+        """Call who is to be told, between two reads: an answer's end is known only then."""
+        told, self._told = self._told, None
+        if told is not None:
+            told()
+
     def _fail(self, error: Exception) -> None:
         self._error = error
         self.abort()
         self._wake()
+        self._tell()
 
     def _resume(self) -> None:
         self._paused = False
@@ -287,12 +325,13 @@ class RelayConnection(asyncio.BufferedProtocol):
                 reason = error.__context__
                 known = isinstance(reason, AnswerRefused)
                 self._fail(reason if known else AnswerRefused("the answer is not valid HTTP"))
-            return
         except httptools.HttpParserUpgrade:
             self._fail(AnswerRefused("the upstream tried to switch protocols"))
-            return
-        if self.phase == WAITING and self._fed > MAX_HEAD_BYTES:
-            self._fail(AnswerRefused("the answer's headers are too large"))
+        else:
+            if self.phase == WAITING and self._fed > MAX_HEAD_BYTES:
+                self._fail(AnswerRefused("the answer's headers are too large"))
+        if self._told is not None and not self._may_come_whole():
+            self._tell()
 
     def eof_received(self) -> None:
         """Let the transport close itself; ``connection_lost`` follows."""
@@ -313,6 +352,7 @@ class RelayConnection(asyncio.BufferedProtocol):
         self._parser = None
         self._pool.forget(self)
         self._wake()
+        self._tell()
 
     # httptools ------------------------------------------------------------------------------
     def on_message_begin(self) -> None:

@@ -143,10 +143,12 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 0,
     lifespan: bool = False,
+    http: Any = "auto",
 ) -> Iterator[str]:
     """Serve ``app`` until the block ends; yields its base URL without a trailing slash.
 
-    ``lifespan`` is for applications that must be told when they start and end.
+    ``lifespan`` is for applications that must be told when they start and end, ``http`` the class
+    of uvicorn's connections.
     """
     # asyncio switches Nagle's delay off only where the protocol is named: 40 ms an answer.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -159,6 +161,7 @@ def serve(
         access_log=False,
         lifespan="on" if lifespan else "off",
         timeout_graceful_shutdown=1,
+        http=http,
         ssl_certfile=str(authority().certificate_file) if tls else None,
         ssl_keyfile=str(authority().key_file) if tls else None,
     )

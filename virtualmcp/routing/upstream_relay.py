@@ -1,17 +1,18 @@
 """One call to one upstream and its way back, in the form the client understands."""
 
 import functools
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
 
-from upstreams import authorized_call
+from upstreams import authorized_call, sent_call
 from upstreams.canonical_call import CallSink, CanonicalCall, Outcome
 from upstreams.errors import CredentialRefused, NeedsConnection, UpstreamError
 from upstreams.models import CredentialKind
 from upstreams.result_heads import ResultHead
 from upstreams.revisions import Era
+from upstreams.sent_call import SentCall
 from virtualmcp import raw_members
 from virtualmcp.eras import conversion
 from virtualmcp.errors import (
@@ -73,6 +74,40 @@ def relay(
     if target.retry or request.orphan is not None or parked_calls.may_be_asked(request, facts):
         return _asking(request, sink, target, headers, call)
     return _made(request, sink, target, target.params, headers, call)
+
+
+def send(
+    request: ClientRequest, target: Target, may_go: Callable[[], bool], told: Callable[[], None]
+) -> SentCall | None:
+    """Send a call that needs nothing to be awaited; as ``sent_call.send``."""
+    facts = target.choice.upstream
+    if target.retry or parked_calls.may_be_asked(request, facts):
+        return None
+    call = _canonical(request, target, target.params, ())
+    return sent_call.send(request.holder.user_id, facts, call, may_go, told)
+
+
+def answer_at_once(request: ClientRequest, target: Target, sent: SentCall) -> Answer | None:
+    """Return the answer to a sent call if it has come and is what most calls come to.
+
+    Raises:
+        NotAnObject: it can't be put in the form of the client's revision.
+    """
+    outcome = sent.outcome()
+    return None if outcome is None else _complete(request, target, outcome)
+
+
+def go_on(
+    request: ClientRequest, sink: CallSink, target: Target, sent: SentCall
+) -> Coroutine[Any, Any, Answer]:
+    """Go on with a call that was sent, as ``relay``."""
+    facts = target.choice.upstream
+
+    def carried(inner: CallSink) -> Coroutine[Any, Any, Outcome]:
+        return authorized_call.call_as(request.holder.user_id, facts, sent.call, inner, sent)
+
+    made = CallMade(facts.id, facts.key, target.name, target.arguments)
+    return _made(request, sink, target, target.params, (), made, send=carried)
 
 
 async def _asking(
@@ -158,10 +193,9 @@ async def _made(
             outcome = await send(inner)
         else:
             outcome = await _send(request, target, params, headers, inner)
-        head = outcome.head
-        if head is not None and request.method in _FINAL_AT_ONCE and head.kind == "complete":
-            # What most calls come to.
-            return _result(request, target, outcome, head)
+        answer = _complete(request, target, outcome)
+        if answer is not None:
+            return answer
         return await _rounds(request, inner, target, params, headers, call, outcome)
     except RequestRefused as refused:
         return upstream_failures.refusal(refused)
@@ -180,6 +214,14 @@ async def _made(
         return upstream_failures.unusable(facts, unanswered.message)
     except NotAnObject:
         return upstream_failures.unusable(facts, "answered with something that is not a result.")
+
+
+def _complete(request: ClientRequest, target: Target, outcome: Outcome) -> Answer | None:
+    """Return the answer where the outcome is a plain result, what most calls come to."""
+    head = outcome.head
+    if head is not None and request.method in _FINAL_AT_ONCE and head.kind == "complete":
+        return _result(request, target, outcome, head)
+    return None
 
 
 async def _rounds(

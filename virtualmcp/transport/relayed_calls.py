@@ -3,11 +3,13 @@
 import logging
 import time
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Protocol
 
+from oauthserver.bearer_tokens import TokenHolder
 from virtualmcp import call_log, rate_limits
 from virtualmcp.eras.era_in import Session
 from virtualmcp.errors import INTERNAL_ERROR
+from virtualmcp.route_table import VirtualMcpFacts
 from virtualmcp.routing import method_table, question_policy
 from virtualmcp.routing.client_request import Answer, ClientRequest, WireError
 from virtualmcp.routing.orphaned_calls import Orphan
@@ -44,22 +46,43 @@ async def go_on(
     await _carry(exchange, call, session, stream, orphan)
 
 
+class UnderWay(Protocol):
+    """A call that was counted in and sent before there was a task for it (``express_lane``)."""
+
+    began: float
+
+    def go_on(self, sink: AnswerStream) -> Coroutine[Any, Any, Answer]:
+        """Go on with it; as ``method_table.answer``."""
+
+
+async def go_on_sent(
+    exchange: Exchange, call: Call, session: Session | None, stream: AnswerStream, sent: UnderWay
+) -> None:
+    """Go on with a call that was sent already."""
+    await _carry(exchange, call, session, stream, sent=sent)
+
+
 async def _carry(
     exchange: Exchange,
     call: Call,
     session: Session | None,
     stream: AnswerStream,
     orphan: Orphan | None = None,
+    sent: UnderWay | None = None,
 ) -> None:
-    """Carry a call that was counted in to its end."""
+    """Carry a call that was counted in to its end; one that is under way from where it is."""
     holder, message = exchange.holder, call.message
-    began = time.perf_counter()
+    began = time.perf_counter() if sent is None else sent.began
     outcome = "failed"
     if session is not None:
         calls_in_flight.add(session.digest, message.id, stream)
     try:
-        request = client_request(exchange, call, session, orphan)
-        outcome = _outcome(await stream.carry(method_table.answer(request, stream)))
+        if sent is None:
+            request = client_request(exchange.server, exchange.holder, call, session, orphan)
+            answering = method_table.answer(request, stream)
+        else:
+            answering = sent.go_on(stream)
+        outcome = _outcome(await stream.carry(answering))
     except Exception:
         logger.exception("%s failed in the gateway", message.method[:64])
         await stream.fail(_FAULT)
@@ -79,7 +102,11 @@ async def _carry(
 
 
 def client_request(
-    exchange: Exchange, call: Call, session: Session | None, orphan: Orphan | None = None
+    server: VirtualMcpFacts,
+    holder: TokenHolder,
+    call: Call,
+    session: Session | None,
+    orphan: Orphan | None = None,
 ) -> ClientRequest:
     """Put together what the router is asked."""
     message = call.message
@@ -89,12 +116,12 @@ def client_request(
     else:
         facts, log_level = session.facts, session.log_level
     return ClientRequest(
-        exchange.server,
-        exchange.holder,
+        server,
+        holder,
         call.era,
         message.method,
         message.params,
-        question_policy.declared_here(exchange.server, facts),
+        question_policy.declared_here(server, facts),
         call.progress_token,
         log_level,
         call.param_headers,

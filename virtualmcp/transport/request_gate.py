@@ -69,7 +69,8 @@ class _Addresses:
 
 
 @cache
-def _addresses() -> _Addresses:
+def addresses() -> _Addresses:
+    """Return who may be addressed, from where, how much; another object once that changes."""
     public = urlsplit(settings.PUBLIC_URL)
     host = settings.PUBLIC_HOST.lower()
     default_port = _DEFAULT_PORTS.get(public.scheme, "")
@@ -87,7 +88,7 @@ def _addresses() -> _Addresses:
 
 
 def _settings_changed(**_: Any) -> None:
-    _addresses.cache_clear()
+    addresses.cache_clear()
 
 
 setting_changed.connect(_settings_changed, dispatch_uid="request_gate.addresses")
@@ -130,15 +131,15 @@ def check_host(headers: Mapping[bytes, bytes]) -> None:
         Refusal: 400 without a Host, 421 for a foreign one.
     """
     host = headers.get(b"host")
-    addresses = _addresses()
-    if host in addresses.hosts:
+    known = addresses()
+    if host in known.hosts:
         return
     if host is None:
         raise Refusal(400, "host_missing", "Send one Host header.")
     text = host.decode("latin-1").lower()
     name, _ = split_domain_port(text)
-    if text.encode("latin-1") in addresses.hosts or (
-        name and name != addresses.public_name and validate_host(name, list(addresses.other_hosts))
+    if text.encode("latin-1") in known.hosts or (
+        name and name != known.public_name and validate_host(name, list(known.other_hosts))
     ):
         return
     raise Refusal(
@@ -159,7 +160,7 @@ def cors_headers(origin: bytes | None) -> tuple[Header, ...]:
     """
     if origin is None:
         return ()
-    if origin.lower() not in _addresses().origins:
+    if origin.lower() not in addresses().origins:
         raise Refusal(
             403,
             "origin_not_allowed",
@@ -204,7 +205,7 @@ def check_content(headers: Mapping[bytes, bytes]) -> None:
         raise Refusal(415, "encoded", "Send the body without a Content-Encoding.")
     length = headers.get(b"content-length")
     if length is not None:
-        most_bytes = _addresses().most_bytes
+        most_bytes = addresses().most_bytes
         if not length.isdigit() or len(length) > 18 or int(length) > most_bytes:
             raise _too_large(most_bytes)
 
@@ -243,9 +244,9 @@ async def read_body(receive: Receive) -> bytes:
         if message["type"] != "http.request":
             raise Disconnected
         body: bytes = message.get("body", b"")
-        if not message.get("more_body") and len(body) <= _addresses().most_bytes:
+        if not message.get("more_body") and len(body) <= addresses().most_bytes:
             return body
-        return await _read_rest(receive, message, _addresses().most_bytes)
+        return await _read_rest(receive, message, addresses().most_bytes)
     except asyncio.CancelledError:
         if not reading.too_slow():
             raise
