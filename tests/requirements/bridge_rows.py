@@ -183,6 +183,10 @@ MAP: dict[str, tuple[str, ...]] = {
         "a_question_outlives_a_broken_stream_and_is_asked_once",
         "a_question_ends_with_the_client",
     )
+    + _in(
+        "journeys/test_official_clients_asked_apart",
+        "an_official_client_answers_what_comes_on_the_upstreams_own_stream",
+    )
     + _in(_CHANGES, "pings_are_answered_and_questions_refused_outside_of_calls"),
     # Changes
     "2.3.6 streams": _in(_NOTICES, "a_changed_list_and_an_updated_resource_are_told")
