@@ -4,7 +4,9 @@ Django empties every table and then makes all content types and permissions anew
 tables that hold rows are emptied, and what a migration made stays, unless a test changed it.
 """
 
+import shutil
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from django.db import DatabaseError, connections, transaction
@@ -25,6 +27,24 @@ def install() -> None:
 def remember_what_migrate_made(alias: str = "default") -> None:
     """Note what the database holds before any test; called when it was made."""
     _fingerprints[alias] = _fingerprint(connections[alias])
+
+
+def start_anew() -> None:
+    """Take a new file for the database, where it is one, after another process has used it.
+
+    What that process left of the write-ahead log's index may be another one than what this process
+    still has open; with a new file nothing of it matters.
+    """
+    connection = connections["default"]
+    if connection.vendor != "sqlite":
+        return
+    from tests.running_gateway import migrated_database
+
+    connections.close_all()
+    database = Path(connection.settings_dict["NAME"])
+    for name in (database.name, f"{database.name}-wal", f"{database.name}-shm"):
+        database.with_name(name).unlink(missing_ok=True)
+    shutil.copy(migrated_database(), database)
 
 
 def _empty_all(case: TransactionTestCase) -> None:

@@ -158,7 +158,7 @@ async def test_an_answer_is_parsed_once_and_the_params_not_at_all(monkeypatch):
         for module, name in (
             (json_rpc, "_decode_message"),
             (json_rpc, "_decode_members"),
-            (result_heads, "_decode_call_head"),
+            (result_heads, "_decode_whole_head"),
             (result_heads, "_decode_any_head"),
         ):
             real = getattr(module, name)
@@ -171,7 +171,7 @@ async def test_an_answer_is_parsed_once_and_the_params_not_at_all(monkeypatch):
                 "exact", params=MODERN_PARAMS.replace(b"echo", b"exact"), params_are_modern=True
             ),
         )
-        assert parsed == ["_decode_call_head"]
+        assert parsed == ["_decode_whole_head"]
 
 
 async def test_progress_comes_back_under_the_clients_own_token():
