@@ -49,6 +49,7 @@ TESTS_WITH_REDIS = (
         )
     ),
     "tests/journeys/test_servers_and_nodes.py",
+    "tests/journeys/test_questions_over_nodes.py",
 )
 # They make a few rows and are about servers, clients or the wire; SQLite's run proves them.
 NOT_ABOUT_THE_DATABASE = (

@@ -60,7 +60,7 @@ class Nodes:
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
-    """Run it all; SQLite is all that the processes share."""
+    """Run it all; SQLite is all that the processes share, and Redis where a leg of CI has one."""
     with contextlib.ExitStack() as stack:
         ups = {
             key: stack.enter_context(
@@ -84,6 +84,8 @@ def nodes() -> Iterator[Nodes]:
             "users": [{"username": NAME, "password": "env:PASSWORD_OF_ADA"}],
         }
         environment = {"PASSWORD_OF_ADA": PASSWORD}
+        if redis := os.environ.get("GATEWAY_TEST_REDIS_URL"):
+            environment["REDIS_URL"] = redis
         first = stack.enter_context(running_gateway(configuration, environment=environment))
         second = stack.enter_context(another_node(first))
         person = Person(NAME, first, Browser(STOPS))
