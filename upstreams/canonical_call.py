@@ -132,11 +132,17 @@ class CallSink(Protocol):
         Raises:
             QuestionNotPossible: this client cannot be asked.
             TimeoutError: nobody answered in time.
+            CallTakenOver: the call is another process's now.
         """
 
 
 class QuestionNotPossible(Exception):
     """The client cannot be asked this; the upstream is told so and the call goes on."""
+
+
+class CallTakenOver(Exception):
+    """Another process goes on with this call: nothing more may be said for it here, neither to
+    the client nor to the upstream."""
 
 
 class SilentSink:

@@ -14,6 +14,7 @@ from upstreams.call_answer import LEVELS, AwaitedAnswer, SessionGone, seconds_fo
 from upstreams.call_gate import gate_for
 from upstreams.canonical_call import (
     CallSink,
+    CallTakenOver,
     CanonicalCall,
     Outcome,
     QuestionNotPossible,
@@ -127,6 +128,7 @@ class LegacyCall:
         self._stream: RelayExchange | None = None
         self._thinking = 0
         self._sent = sent
+        self._taken_over = False
         self._awaited = AwaitedAnswer(
             session.facts,
             call,
@@ -163,7 +165,7 @@ class LegacyCall:
             answered = True
             raise
         finally:
-            if not answered:
+            if not answered and not self._taken_over:
                 legacy_sessions.sessions().run(self._cancel())
             session.in_use -= 1
             if asks:
@@ -240,6 +242,9 @@ class LegacyCall:
         try:
             outcome = await self._ask_person(message)
             answer = json_rpc.response(message.id, result=outcome.result, error=outcome.error)
+        except CallTakenOver:
+            self._taken_over = True
+            return
         except QuestionNotPossible as impossible:
             answer = json_rpc.refusal(
                 message.id, str(impossible) or "the client cannot be asked this"

@@ -4,6 +4,7 @@ The death is played: the call is cut off in this process as it stands, and its l
 ``tests/journeys/test_questions_over_nodes.py`` kills processes.
 """
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -57,8 +58,9 @@ def notes() -> Any:
     return SharedNote.objects.filter(key__startswith="stream-call:")
 
 
-@pytest.fixture
+@pytest.fixture(params=["modern"])
 def asked(
+    request: pytest.FixtureRequest,
     ada: User,
     make_virtual_mcp: Callable[..., Any],
     make_token: Callable[..., str],
@@ -67,7 +69,7 @@ def asked(
 ) -> Iterator[Asked]:
     monkeypatch.setattr(resumption, "OWNER_SECONDS", 0.2)
     event_log._logs.clear()
-    with FakeUpstream(era="modern").serve() as upstream:
+    with FakeUpstream(era=request.param).serve() as upstream:
         make_virtual_mcp("board", {"fake": upstream.url})
         client = Answering(wire("board", make_token(ada, "board")), "legacy")
         client.client.initialize(capabilities=client.capabilities)
@@ -124,3 +126,37 @@ def test_what_is_no_request_any_more_ends_honestly(
     assert "look before you repeat" in back.messages[-1]["error"]["message"]
     assert not notes().exists() and not leases().exists()
     assert not rate_limits.in_flight(ada.pk) and not held_calls._here
+
+
+@pytest.mark.parametrize("asked", ["modern", "legacy"], indirect=True)
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_process_that_was_taken_for_dead_leaves_the_call_to_who_has_it(
+    asked: Asked, answered: bool
+) -> None:
+    posted = len(asked.upstream.requests)
+    assert leases().update(value="another process") == 1
+    if answered:
+        assert asked.answer() == 202
+    # Its client is not told anything; it comes back, and hears of the call where it is.
+    assert asked.stream.wait(lambda reader: reader.ended)
+    assert len(asked.stream.messages) == 1
+    assert until(lambda: not calls_in_flight)
+    assert not event_log._logs and not held_calls._here
+    assert notes().exists() and leases().get().value == "another process"
+    # Nor is the upstream: neither an answer nor that the call is cancelled.
+    assert len(asked.upstream.requests) == posted
+    assert not asked.upstream.calls("notifications/cancelled")
+
+
+@pytest.mark.parametrize("asked", ["legacy"], indirect=True)
+def test_nobody_answers_a_call_any_more_that_was_given_up(asked: Asked) -> None:
+    note = held_calls._note.decode(
+        token_vault.open_sealed(notes().get().value, f"note:{notes().get().key}")
+    )
+    name = notes().get().key.partition(":")[2]
+    open_now = [asyncio.run(held_calls.open_questions(name, note)) for _ in range(2)]
+    assert [len(found) for found in open_now] == [1, 0]
+    # What the holder hears now it may not act on, although its lease is its own.
+    assert asked.answer() == 202
+    assert asked.stream.wait(lambda reader: reader.ended)
+    assert len(asked.stream.messages) == 1

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from django.db import Error as DatabaseFailure
 
@@ -14,18 +15,20 @@ class LeaseKeeper:
     """The leases of one event loop."""
 
     def __init__(self) -> None:
-        self._keys: set[str] = set()
+        # With what is to be done when one is lost.
+        self._keys: dict[str, Callable[[], None] | None] = {}
         self._task: asyncio.Task[None] | None = None
 
-    def keep(self, key: str) -> None:
-        """Renew this lease, which was just taken, until it is dropped."""
-        self._keys.add(key)
+    def keep(self, key: str, lost: Callable[[], None] | None = None) -> None:
+        """Renew this lease, which was just taken, until it is dropped; ``lost`` is called when
+        another process has it."""
+        self._keys[key] = lost
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._renew())
 
     def drop(self, key: str) -> None:
         """Renew it no more; it ends by itself."""
-        self._keys.discard(key)
+        self._keys.pop(key, None)
 
     def keeps(self, key: str) -> bool:
         """Tell whether this lease is renewed: it was neither dropped nor lost."""
@@ -45,7 +48,9 @@ class LeaseKeeper:
             for key in set(keys) - kept:
                 if key in self._keys:
                     logger.warning("a lease was lost to another process")
-                    self._keys.discard(key)
+                    lost = self._keys.pop(key)
+                    if lost is not None:
+                        lost()
 
 
 _keepers: dict[asyncio.AbstractEventLoop, LeaseKeeper] = {}

@@ -74,7 +74,7 @@ async def _begin(exchange: Exchange, session: Session, position: Position) -> _B
     finally:
         if log is None:
             await held_calls.give_back(name)
-    held = HeldCall(log, note, lambda: stream.last_progress)
+    held = HeldCall(log, note, lambda: stream.last_progress, taken_over=True)
     inner = _without_connection(exchange)
     stream = AnswerStream(inner, call, session)
     stream.take_over(log, held)

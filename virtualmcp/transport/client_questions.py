@@ -19,7 +19,7 @@ from typing import Final
 import msgspec
 
 from upstreams import json_rpc
-from upstreams.canonical_call import Origin, Outcome, QuestionNotPossible
+from upstreams.canonical_call import CallTakenOver, Origin, Outcome, QuestionNotPossible
 from upstreams.json_rpc import NotJsonRpc
 from upstreams.token_vault import derive_key
 from virtualmcp import raw_members
@@ -66,6 +66,7 @@ class ClientQuestions:
         Raises:
             QuestionNotPossible: this client can't be asked this.
             TimeoutError: nobody answered in time; the question was taken back.
+            CallTakenOver: another process goes on with the call, and with this question.
         """
         facts = self._session.facts
         try:
@@ -107,6 +108,8 @@ class ClientQuestions:
             return
         try:
             await held.asked(question, origin, method, params)
+        except CallTakenOver:
+            raise
         except Exception:
             logger.exception("a question could not be left for another process")
 
@@ -116,15 +119,16 @@ class ClientQuestions:
         """Wait for the answer; ``kept``: it may have come while nobody waited for it.
 
         Raises:
-            TimeoutError: it did not come, or is another process's to act on.
+            TimeoutError: it did not come.
+            CallTakenOver: it is another process's to act on.
         """
-        found = await shared_notes.get(_sent(box.address)) if kept else None
-        answer = found or await box.receive(QUESTION_SECONDS)
-        held = self._held()
+        answer = await shared_notes.get(_sent(box.address)) if kept else None
+        held = None if origin is None else self._held()
+        if answer is None:
+            sent = box.receive(QUESTION_SECONDS)
+            answer = await (sent if held is None else held.unless_taken_over(sent))
         if held is not None and origin is not None and not await held.may_act(origin):
-            logger.warning("another process has gone on with a call that runs here")
-            await asyncio.sleep(QUESTION_SECONDS)
-            raise TimeoutError
+            raise CallTakenOver
         return outcome_of(answer)
 
     def announced(self, method: str, params: bytes) -> bool:

@@ -148,6 +148,12 @@ def find(session_digest: str, name: str) -> EventLog | None:
     return log if log is not None and log.session_digest == session_digest else None
 
 
+def drop(log: EventLog) -> None:
+    """Forget a stream that another process has now."""
+    if _logs.get(name_of(log.token)) is log:
+        del _logs[name_of(log.token)]
+
+
 def loop() -> asyncio.AbstractEventLoop | None:
     """Return the event loop that this process's streams are on, if there were any."""
     return _loop

@@ -12,12 +12,12 @@ A call that asks nothing has no part in this.
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 import msgspec
 
-from upstreams.canonical_call import Origin, QuestionOrigin, RoundOrigin
+from upstreams.canonical_call import CallTakenOver, Origin, QuestionOrigin, RoundOrigin
 from virtualmcp.routing import parked_mail, shared_notes
 from virtualmcp.routing.lease_keeper import keeper
 from virtualmcp.transport import event_log
@@ -60,8 +60,8 @@ class Note(msgspec.Struct):
 
 
 _note = msgspec.msgpack.Decoder(Note)
-# The streams whose calls this process holds.
-_here: set[str] = set()
+# The streams whose calls this process holds, and what is set when another one took such a call.
+_here: dict[str, asyncio.Event] = {}
 
 
 def begun(method: str, params: bytes) -> Note:
@@ -78,13 +78,16 @@ class HeldCall:
         progress: returns how far the client was told the call is.
     """
 
-    def __init__(self, log: EventLog, note: Note, progress: Callable[[], float]) -> None:
+    def __init__(
+        self, log: EventLog, note: Note, progress: Callable[[], float], *, taken_over: bool = False
+    ) -> None:
         self._log = log
         self._progress = progress
         self._name = event_log.name_of(log.token)
         self._answered: set[bytes] = set()
         self._lock = asyncio.Lock()
-        self._version = self._written = 0
+        # What was taken over is written down already.
+        self._version = self._written = int(taken_over)
         self.note = note
 
     def known(self, origin: Origin) -> str:
@@ -96,6 +99,7 @@ class HeldCall:
         """Leave word of a question that the client was asked just now.
 
         Raises:
+            CallTakenOver: another process goes on with the call.
             django.db.Error, VaultError: it can't be written.
         """
         note = self.note
@@ -119,24 +123,54 @@ class HeldCall:
             event_log.newest(log),
             self._progress(),
         )
-        if self._name not in _here:
-            await self.hold()
+        if not self._written:
+            await self._begin_to_hold()
+        elif not await self._still_holds():
+            raise CallTakenOver
         content = msgspec.msgpack.encode(note)
         await shared_notes.put(_note_key(self._name), content, KEEP_SECONDS)
         self._written = version
 
-    async def hold(self) -> bool:
-        """Become the one who goes on with the call; False while somebody else is.
+    async def _begin_to_hold(self) -> None:
+        if self._name in _here:
+            return
+        lease, seconds = _lease(self._name), parked_mail.LEASE_SECONDS
+        await shared_notes.take_lease(lease, shared_notes.PROCESS, seconds)
+        _hold(self._name)
+
+    async def _still_holds(self) -> bool:
+        """Tell whether the call is this process's; it then stays so for as long as a lease.
+
+        A lease that ran out, and that nobody took, is renewed: one that was taken and given back
+        is not, since the call has ended elsewhere.
+        """
+        lease, seconds = _lease(self._name), parked_mail.LEASE_SECONDS
+        if self._name not in _here:
+            return False
+        if await shared_notes.extend_leases([lease], shared_notes.PROCESS, seconds):
+            return True
+        _lost(self._name)
+        return False
+
+    async def unless_taken_over(self, answer: Coroutine[Any, Any, bytes]) -> bytes:
+        """Await the answer to a question.
 
         Raises:
-            django.db.Error: the database can't be reached.
+            TimeoutError: as ``answer`` does.
+            CallTakenOver: another process goes on with the call.
         """
-        lease = _lease(self._name)
-        seconds = parked_mail.LEASE_SECONDS
-        if not await shared_notes.take_lease(lease, shared_notes.PROCESS, seconds):
-            return False
-        _hold(self._name)
-        return True
+        lost = _here.get(self._name)
+        if lost is None:
+            return await answer
+        tasks = asyncio.ensure_future(answer), asyncio.ensure_future(lost.wait())
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if not tasks[0].done():
+                raise CallTakenOver
+            return tasks[0].result()
+        finally:
+            for task in tasks:
+                task.cancel()
 
     async def may_act(self, origin: Origin) -> bool:
         """Tell whether the answer to a question is this process's to act on; asked once for each.
@@ -147,6 +181,8 @@ class HeldCall:
             django.db.Error, VaultError: that can't be found out.
         """
         key = _key(origin)
+        if self._written and not await self._still_holds():
+            return False
         if not isinstance(origin, RoundOrigin):
             return await shared_notes.set_once(_claim(self._name, key), b"", 2 * KEEP_SECONDS)
         self._answered.add(key)
@@ -247,21 +283,33 @@ async def may_be_left(name: str) -> bool:
 
 
 async def open_questions(name: str, note: Note) -> list[Asking]:
-    """Return the questions of a stateful upstream that no answer was posted to.
+    """Return the questions of a stateful upstream that no answer was posted to. Where the call
+    can't be resumed, none will be from now on, also not by a holder that was only taken for dead.
 
     Raises:
         django.db.Error, VaultError: that can't be found out.
     """
-    return [one for one in note.asking if await shared_notes.get(_claim(name, one.origin)) is None]
+    claims = {one.id: _claim(name, one.origin) for one in note.asking}
+    if note.round or note.last_event_id:
+        return [one for one in note.asking if await shared_notes.get(claims[one.id]) is None]
+    seconds = 2 * KEEP_SECONDS
+    return [one for one in note.asking if await shared_notes.set_once(claims[one.id], b"", seconds)]
 
 
 def _hold(name: str) -> None:
-    _here.add(name)
-    keeper().keep(_lease(name))
+    _here[name] = asyncio.Event()
+    keeper().keep(_lease(name), lambda: _lost(name))
+
+
+def _lost(name: str) -> None:
+    lost = _here.pop(name, None)
+    keeper().drop(_lease(name))
+    if lost is not None:
+        lost.set()
 
 
 def _let_go(name: str) -> None:
-    _here.discard(name)
+    _here.pop(name, None)
     keeper().drop(_lease(name))
 
 

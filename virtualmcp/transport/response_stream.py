@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from upstreams.canonical_call import Origin, Outcome, QuestionNotPossible
+from upstreams.canonical_call import CallTakenOver, Origin, Outcome, QuestionNotPossible
 from upstreams.running_loop import running_loop
 from virtualmcp.eras import era_in
 from virtualmcp.eras.era_in import Session
@@ -63,6 +63,11 @@ class End(Enum):
     CANCELLED = "cancelled"
     STALLED = "client_stalled"
     UNAUTHORIZED = "access_ended"
+    TAKEN_OVER = "taken_over"
+
+
+# Ends of which nothing is said: nobody reads, or somebody else speaks.
+_UNSAID = frozenset({End.GONE, End.STALLED, End.TAKEN_OVER})
 
 
 class _Progress(msgspec.Struct, gc=False):
@@ -141,7 +146,7 @@ class AnswerStream:
             await self._finish(answer)
             if self._log is not None:
                 await self._end_log()
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, CallTakenOver):
             if self._ended is None or self._task is None or self._task.uncancel():
                 if self._log is not None:
                     self._log.end()
@@ -186,12 +191,17 @@ class AnswerStream:
         Raises:
             QuestionNotPossible: a stateless client, or one that can't be asked this.
             TimeoutError: nobody answered in time.
+            CallTakenOver: another process goes on with the call; here it ends without a word.
         """
         if self._session is None or not self._accepts.events:
             raise QuestionNotPossible("the client cannot be asked on this request")
         if self._questions is None:
             self._questions = ClientQuestions(self._session, self._write, self._held_call)
-        return await self._questions.ask(method, params, origin)
+        try:
+            return await self._questions.ask(method, params, origin)
+        except CallTakenOver:
+            self._end(End.TAKEN_OVER)
+            raise
 
     def _held_call(self) -> HeldCall | None:
         if self._held is None and self._log is not None:
@@ -334,9 +344,14 @@ class AnswerStream:
 
     async def _finish_early(self, ended: End) -> None:
         # Half an answer can't be completed with another one.
-        if ended in (End.GONE, End.STALLED) or self._last_begun:
+        if ended in _UNSAID or self._last_begun:
             if self._questions is not None:
                 self._questions.drop_all()
+            if ended is End.TAKEN_OVER and self._log is not None:
+                # The client comes back, and then hears of it by the process that has it.
+                event_log.drop(self._log)
+                if self._open and not self._away:
+                    await self._send({"type": "http.response.body", "body": b""})
             return
         if self._questions is not None:
             await self._questions.withdraw_all()
@@ -355,7 +370,7 @@ class AnswerStream:
     def _end(self, why: End) -> None:
         if self._ended is None and self._task is not None and not self._task.done():
             self._ended = why
-            if self._questions is not None and why in (End.GONE, End.STALLED):
+            if self._questions is not None and why in _UNSAID:
                 # Taking them back would be written where nobody reads.
                 self._questions.drop_all()
             self._task.cancel()
