@@ -22,7 +22,7 @@ from upstreams.revisions import Era
 from upstreams.running_loop import running_loop
 from upstreams.sent_call import SentCall
 from virtualmcp import call_log, rate_limits
-from virtualmcp.eras import era_in
+from virtualmcp.eras import era_in, log_levels
 from virtualmcp.eras.conversion import CALL
 from virtualmcp.eras.era_in import Session
 from virtualmcp.raw_members import NotAnObject
@@ -211,7 +211,7 @@ def begin(head: KnownHead, body: bytes, client: Client) -> ExpressCall | None:
     session = None
     if call.era is Era.LEGACY:
         session = era_in.remembered(call.session, head.slug, holder)
-        if session is None:
+        if session is None or not log_levels.certain(session.level_read_at):
             return None
     request = relayed_calls.client_request(server, holder, call, session)
     target = call_plans.planned(request)
