@@ -105,6 +105,12 @@ class FastUpstream(asyncio.Protocol):
         self.writable.set()
         self.parser = httptools.HttpRequestParser(self)
         self.body = b""
+        self.stream: asyncio.Task[None] | None = None
+
+    def connection_lost(self, error: Exception | None) -> None:
+        # A stream that waits for its reader would be dropped amid its waiting, with a complaint.
+        if self.stream is not None:
+            self.stream.cancel()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport

@@ -5,6 +5,7 @@ import resource
 import select
 import socket
 import statistics
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -226,5 +227,6 @@ def soak(target: Target, load: Load, marks: list[int]) -> list[tuple[int, int]]:
             if turn.wrong:
                 raise RuntimeError(f"{target.name}: {turn.wrong} wrong answers in {turn.calls}")
             done, rate = done + turn.calls, turn.calls_per_second
+            print(f"{target.name}: {done:,} of {marks[-1]:,} calls", file=sys.stderr)
         seen.append((done, memory_kib(target.pids)))
     return seen
