@@ -5,6 +5,7 @@ address; the command hands the address to the test, which has the gateway use th
 upstream, and ends when the test is done.
 """
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -123,16 +124,33 @@ def checks_of(
     """Run one scenario; returns the suite's checks."""
     command = f"{sys.executable} {COMMAND} {control}"
     given = ["--scenario", name, "--timeout", "100000", "-o", str(folder), *options]
-    subprocess.run(
-        [*_program(suite), "client", "--command", command, *given],
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-    )
+    _run([*_program(suite), "client", "--command", command, *given])
     found = list(folder.rglob("checks.json"))
     checks: list[dict[str, Any]] = json.loads(found[0].read_text()) if found else []
     return checks
+
+
+def _run(command: list[str]) -> None:
+    """Run the suite until it has written its checks down.
+
+    It then waits for every connection to its server to end, and a gateway keeps one open for what
+    that server might still say.
+    """
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as suite:
+        given_up = threading.Timer(150, suite.kill)
+        given_up.start()
+        try:
+            assert suite.stderr is not None
+            for line in suite.stderr:
+                if "saved to" in line:
+                    break
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                suite.wait(2)
+        finally:
+            given_up.cancel()
+            suite.kill()
 
 
 def failures(checks: list[dict[str, Any]]) -> list[dict[str, Any]]:
