@@ -1,8 +1,4 @@
-"""What concerns every test: the database, and which tests a leg of CI runs."""
-
-import shutil
-from pathlib import Path
-from typing import Any
+"""What concerns every test: which of them a leg of CI runs."""
 
 import pytest
 
@@ -32,27 +28,3 @@ def _touches_database(item: pytest.Item) -> bool:
     fixtures = DATABASE_FIXTURES.intersection(getattr(item, "fixturenames", ()))
     marked = item.get_closest_marker("django_db") is not None
     return bool(fixtures) or marked or "/journeys/" in item.path.as_posix()
-
-
-@pytest.fixture(scope="session")
-def django_db_keepdb(django_db_modify_db_settings: None) -> bool:
-    """Start from a database that is migrated already, where it is a file (pytest-django asks)."""
-    from django.conf import settings
-
-    from tests.running_gateway import migrated_database
-
-    database = settings.DATABASES["default"]
-    if not database["ENGINE"].endswith("sqlite3"):
-        return False
-    shutil.copy(migrated_database(), Path(database["TEST"]["NAME"]))
-    return True
-
-
-@pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
-    """Make the database; what tests commit is deleted quickly."""
-    from tests import clean_database
-
-    with django_db_blocker.unblock():
-        clean_database.remember_what_migrate_made()
-    clean_database.install()

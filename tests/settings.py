@@ -22,6 +22,3 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):  # noqa: F405
     # A file: an in-memory database is shared between threads with other locks than a real one.
     _folder = tempfile.mkdtemp(prefix="gateway-tests-db-")
     DATABASES["default"]["TEST"] = {"NAME": f"{_folder}/tests.sqlite3"}  # noqa: F405
-    # It has to outlive no power failure.
-    _pragmas = "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF;"
-    DATABASES["default"]["OPTIONS"]["init_command"] = _pragmas  # noqa: F405

@@ -13,7 +13,6 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
-from tests import clean_database
 from tests.fakes.asgi_server import free_port
 from tests.fakes.mcp_upstream import FakeUpstream
 from tests.virtualmcp.wire_client import (
@@ -48,7 +47,6 @@ def gateway(transactional_db):
     finally:
         process.terminate()
         process.communicate(timeout=15)
-        clean_database.start_anew()
 
 
 def _database_url():
