@@ -277,9 +277,18 @@ def workers_of(gateway: RunningGateway) -> dict[int, int]:
     task = Path(f"/proc/{gateway.process.pid}/task/{gateway.process.pid}")
     counted = {}
     for pid in (task / "children").read_text().split():
-        links = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir() if link.exists()]
-        counted[int(pid)] = sum(link.startswith("socket:") for link in links)
+        counted[int(pid)] = sum(link.startswith("socket:") for link in open_files(int(pid)))
     return counted
+
+
+def open_files(pid: int) -> list[str]:
+    """Return what a process has open; it may close some of it, or end, while this reads."""
+    found = []
+    with contextlib.suppress(FileNotFoundError, PermissionError):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                found.append(os.readlink(link))
+    return found
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it looks at processes in /proc")

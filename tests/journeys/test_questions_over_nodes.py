@@ -271,9 +271,7 @@ def test_one_process_listens_to_a_stateless_upstream_for_all_until_it_dies(nodes
         first = _listening(stack, leading, {**lists, "resourceSubscriptions": [NOTE]})
         second = _listening(stack, following, {**lists, "resourceSubscriptions": [BOARD]})
         # What the follower wants more is asked for on a new stream, before the old one ends.
-        assert up.wait(lambda u: u.listening == 1, 20)
-        asked = up.calls("subscriptions/listen")[-1]["params"]["notifications"]
-        assert asked["resourceSubscriptions"] == [NOTE, BOARD]
+        assert up.wait(lambda u: u.listening == 1 and _asked_of(u) == [NOTE, BOARD], 20)
         up.announce(UPDATED, {"uri": NOTE})
         up.announce(UPDATED, {"uri": BOARD})
         up.tools.append({"name": "seen-by-both", "inputSchema": {"type": "object"}})
@@ -293,6 +291,12 @@ def test_one_process_listens_to_a_stateless_upstream_for_all_until_it_dies(nodes
         up.tools.append({"name": "seen-by-the-survivor", "inputSchema": {"type": "object"}})
         up.announce(TOOLS)
         assert second.wait(lambda r: r.methods.count(TOOLS) >= 2, 20)
+
+
+def _asked_of(upstream: Any) -> list[str]:
+    """Return the resources that the newest stream from the gateway asks about."""
+    asked = upstream.calls("subscriptions/listen")[-1]["params"]["notifications"]
+    return sorted(asked.get("resourceSubscriptions", []), key=[NOTE, BOARD].index)
 
 
 def _updated(reader: StreamReader) -> list[str]:
