@@ -90,12 +90,18 @@ def locked(person: User) -> User:
 
     Of a full administrator's the others are locked with it, so that no two can cease to be one at
     the same moment. Who only names a person, such as a new token, does not wait.
+
+    Raises:
+        User.DoesNotExist: somebody has deleted the person meanwhile.
     """
     wanted = Q(pk=person.pk)
     if person.is_superuser:
         wanted |= Q(is_superuser=True)
     rows = User.objects.select_for_update(no_key=True).filter(wanted).order_by("pk")
-    return {row.pk: row for row in rows}[person.pk]
+    found = {row.pk: row for row in rows}.get(person.pk)
+    if found is None:
+        raise User.DoesNotExist
+    return found
 
 
 def is_last_administrator(person: User) -> bool:

@@ -66,6 +66,20 @@ def person(key: str) -> User:
     return row
 
 
+def _as_it_is_now(row: User) -> User:
+    """Return an account that was found before, locked until the transaction ends.
+
+    What a provider or an administrator has made of it meanwhile counts, and is not written back.
+
+    Raises:
+        ScimRefusal: it is gone, or no longer a directory's.
+    """
+    try:
+        return person(str(roles.locked(row).pk))
+    except User.DoesNotExist as failure:
+        raise not_found() from failure
+
+
 def shown_person(row: User, base: str) -> dict[str, Any]:
     """Return an account as a User (RFC 7643 4.1)."""
     identity = getattr(row, "scim_identity", None)
@@ -135,7 +149,8 @@ def _adoptable(found: QuerySet[User]) -> User | None:
     Raises:
         ScimRefusal: an account of the directory, or an administrator's, has the name.
     """
-    rows = list(found.select_related("scim_identity")[:2])
+    locked = found.select_for_update(no_key=True, of=("self",))
+    rows = list(locked.select_related("scim_identity")[:2])
     if len(rows) != 1:
         return None
     if hasattr(rows[0], "scim_identity"):
@@ -174,11 +189,13 @@ def change_person(row: User, fields: dict[str, Any], *, by: str) -> User:
     administrator stays one, as with what a provider says (``identity.roles``).
 
     Raises:
-        ScimRefusal: 409 if the name is taken, 400 if a value does not fit or is not to change.
+        ScimRefusal: 409 if the name is taken, 400 if a value does not fit or is not to change,
+            404 if somebody has deleted the account meanwhile.
         LastAdministrator: nobody else could administer the gateway.
     """
     try:
         with transaction.atomic():
+            row = _as_it_is_now(row)
             _check_administrator(row, fields)
             if "username" in fields and not fields["username"]:
                 raise bad_value("userName is required.")
@@ -229,12 +246,14 @@ def _write(row: User, fields: dict[str, Any], *, by: str) -> User:
     return row
 
 
+@transaction.atomic
 def delete_person(row: User, *, by: str) -> None:
     """Delete an account with all that belongs to it.
 
     Raises:
-        ScimRefusal: 403 for an administrator's.
+        ScimRefusal: 403 for an administrator's, 404 if it is gone already.
     """
+    row = _as_it_is_now(row)
     if _administers(row):
         raise ScimRefusal(
             403, "An administrator's account is deleted in the gateway's administration only."

@@ -78,9 +78,9 @@ def _people(request: HttpRequest, key: str, by: str) -> HttpResponse:
     row = resources.person(key)
     if request.method == "PUT":
         # What a whole User does not say is as it was; only who says active decides about it.
-        resources.change_person(row, person_in(_body(request)), by=by)
+        row = resources.change_person(row, person_in(_body(request)), by=by)
     elif request.method == "PATCH":
-        resources.change_person(row, person_changes(_body(request)), by=by)
+        row = resources.change_person(row, person_changes(_body(request)), by=by)
     elif request.method == "DELETE":
         resources.delete_person(row, by=by)
         return HttpResponse(status=204)

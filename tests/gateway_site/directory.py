@@ -16,8 +16,8 @@ ENTERPRISE = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User"
 class Directory:
     """A directory that speaks SCIM with the gateway."""
 
-    def __init__(self) -> None:
-        _, self.token = tokens.create("entra", actor=None)
+    def __init__(self, name: str = "entra") -> None:
+        _, self.token = tokens.create(name, actor=None)
         self.client = Client()
 
     def __call__(self, method: str, path: str, body: Any = None, **more: Any) -> Any:
