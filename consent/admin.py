@@ -1,8 +1,9 @@
 """Consents in the admin: to read and to take back, never to write."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
 from django.contrib.auth.models import User
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -38,12 +39,29 @@ class ConsentRecordAdmin(_Admin):
         if not record.agreed:
             return "Not recorded: agreed to before these facts were kept."
         client, tools = record.agreed["client"], record.agreed["tools"]
-        return (
-            f"Client: {client['name']} ({client['source']}, {client['host'] or 'no host'})\n"
-            f"Sends people to: {', '.join(client['redirect_hosts'])}\n"
-            f"Upstreams: {', '.join(record.agreed['upstreams'])}\n"
-            f"Tools: {tools['count']}, digest {tools['digest'][:16]}"
-        )
+        lines = [
+            f"Client: {client['name']} ({client['source']}, {client['host'] or 'no host'})",
+            f"Sends people to: {', '.join(client['redirect_hosts'])}",
+            f"Upstreams: {', '.join(record.agreed['upstreams'])}",
+            f"Tools: {tools['count']}, digest {tools['digest'][:16]}",
+        ]
+        named = tools.get("names", {})
+        lines += [f"Tools of {key}: {', '.join(names)}" for key, names in named.items()]
+        return "\n".join(lines)
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> Any:
+        """Offer to revoke on the record's own page too; the list's action asks and does it."""
+        record = self.get_object(request, unquote(object_id or ""))
+        stands = record is not None and record.revoked_at is None
+        may = stands and self.has_revoke_permission(request)
+        context = {**(extra_context or {}), "may_revoke": may}
+        return super().changeform_view(request, object_id, form_url, context)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ConsentRecord]:
         """Fetch what the list prints in one query."""

@@ -5,10 +5,10 @@ and to scopes. When one of these grows, the next refresh is refused, the client 
 and the page says what is new. The administrator decides per Virtual MCP what counts.
 """
 
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Exists, Min, OuterRef, Q
 from django.utils import timezone
 
 from consent.models import ConsentRecord
@@ -16,28 +16,33 @@ from consent.signals import audit
 from oauthserver import redirect_uris
 from oauthserver.authorization import client_host
 from oauthserver.models import OAuthClient
+from virtualmcp import tool_groups
 from virtualmcp.definition_review import approved
-from virtualmcp.models import ToolDefinition, UpstreamChoice, VirtualMcp
+from virtualmcp.models import ToolDefinition, VirtualMcp
 
 LOOPBACK = "this computer"
+# As many names of tools as a record keeps; the digest covers all.
+MOST_NAMES: Final = 500
+# What is written down so soon after a service's first tool is of the same list of tools.
+FIRST_LIST: Final = timedelta(minutes=1)
 NEVER_GIVEN = "The person has not agreed to this, or has taken it back. Authorize again."
 
 
 def offered(slug: str, client: OAuthClient) -> dict[str, Any]:
     """Return what a yes would be about now, as it is kept in the record and the audit trail.
 
-    Tools are those known to the gateway so far, as their number and one digest over all their
-    definitions.
+    Tools are those that are offered and known to the gateway so far: their number, one digest over
+    all their definitions, and their names by upstream, ``MOST_NAMES`` of them.
     """
-    choices = UpstreamChoice.objects.filter(virtual_mcp__slug=slug, upstream__enabled=True)
-    server = VirtualMcp.objects.filter(slug=slug).only("pk").first()
-    digest, _ = approved(server.pk) if server is not None else ("", 0)
-    tools = ToolDefinition.objects.filter(
-        virtual_mcp=server,
-        subject=ToolDefinition.Subject.TOOL,
-        state=ToolDefinition.State.APPROVED,
-    )
-    count = tools.values("upstream_id", "name").distinct().order_by().count()
+    server = VirtualMcp.objects.filter(slug=slug).only("pk", "step_up").first()
+    keys: dict[int, str] = {}
+    if server is not None:
+        chosen = server.choices.filter(upstream__enabled=True)
+        keys = dict(chosen.values_list("upstream_id", "upstream__key"))
+    tools = sorted(tool_groups.offered_tools(server)) if server is not None else []
+    names: dict[str, list[str]] = {}
+    for upstream_id, name in tools[:MOST_NAMES]:
+        names.setdefault(keys[upstream_id], []).append(name)
     return {
         "client": {
             "name": client.name,
@@ -45,8 +50,12 @@ def offered(slug: str, client: OAuthClient) -> dict[str, Any]:
             "source": str(client.registration_source),
             "redirect_hosts": _redirect_hosts(client),
         },
-        "upstreams": sorted(choices.values_list("upstream__key", flat=True)),
-        "tools": {"count": count, "digest": digest},
+        "upstreams": sorted(keys.values()),
+        "tools": {
+            "count": len(tools),
+            "digest": approved(server.pk)[0] if server is not None else "",
+            "names": names,
+        },
     }
 
 
@@ -66,10 +75,11 @@ def news(record: ConsentRecord, client: OAuthClient | None = None) -> list[str]:
     if added:
         found.append(f"It reaches more services now: {', '.join(added)}.")
     if server.ask_again == VirtualMcp.AskAgain.TOOLS:
-        changed = _changed_tools(server, record.given_at)
+        new, changed = _news_of_tools(server, record.given_at)
+        if new:
+            found.append(f"It offers more tools now: {_some(new)}.")
         if changed:
-            names = ", ".join(changed[:5]) + (" and others" if len(changed) > 5 else "")
-            found.append(f"What these tools do is described differently now: {names}.")
+            found.append(f"What these tools do is described differently now: {_some(changed)}.")
     return found
 
 
@@ -114,8 +124,18 @@ def _redirect_hosts(client: OAuthClient) -> list[str]:
     )
 
 
-def _changed_tools(server: VirtualMcp, since: datetime) -> list[str]:
-    """Name the tools that were worded anew; a first wording is no change."""
+def _news_of_tools(server: VirtualMcp, since: datetime) -> tuple[list[str], list[str]]:
+    """Name the tools that came since, and those that were worded anew.
+
+    Of a service whose tools nobody had listed when the person agreed, the first list is what they
+    agreed to.
+    """
+    of_server = ToolDefinition.objects.filter(
+        virtual_mcp=server,
+        subject=ToolDefinition.Subject.TOOL,
+        state=ToolDefinition.State.APPROVED,
+    )
+    newer = Q(decided_at__gt=since) | Q(decided_at=None, seen_at__gt=since)
     earlier = ToolDefinition.objects.filter(
         virtual_mcp=server,
         upstream=OuterRef("upstream"),
@@ -123,12 +143,23 @@ def _changed_tools(server: VirtualMcp, since: datetime) -> list[str]:
         name=OuterRef("name"),
         pk__lt=OuterRef("pk"),
     )
-    newer = Q(decided_at__gt=since) | Q(decided_at=None, seen_at__gt=since)
-    rows = ToolDefinition.objects.filter(
-        newer,
-        Exists(earlier),
-        virtual_mcp=server,
-        subject=ToolDefinition.Subject.TOOL,
-        state=ToolDefinition.State.APPROVED,
+    first = dict(
+        server.definitions.filter(subject=ToolDefinition.Subject.TOOL)
+        .order_by()
+        .values_list("upstream_id")
+        .annotate(Min("seen_at"))
     )
-    return sorted(set(rows.values_list("name", flat=True)))
+    offered_now = tool_groups.offered_tools(server)
+    new, changed = set(), set()
+    for row in of_server.filter(newer).annotate(worded_before=Exists(earlier)):
+        if (row.upstream_id, row.name) not in offered_now:
+            continue
+        if row.worded_before:
+            changed.add(row.name)
+        elif row.seen_at > first[row.upstream_id] + FIRST_LIST:
+            new.add(row.name)
+    return sorted(new), sorted(changed)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (" and others" if len(names) > 5 else "")

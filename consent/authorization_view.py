@@ -70,9 +70,7 @@ class ConsentView(AuthorizationRequestView):
                 "checklist": self._checklist(request, details.resource),
                 "agreed_at": earlier.given_at if earlier else None,
                 "news": _news(earlier, details) if earlier else [],
-                "tool_count": agreement.offered(details.resource.slug, details.client)["tools"][
-                    "count"
-                ],
+                "tools": agreement.offered(details.resource.slug, details.client)["tools"],
             }
         joint = "&" if urlsplit(address).query else "?"
         return context | {"address_with": f"{address}{joint}resource="}

@@ -34,7 +34,7 @@ class VirtualMcp(models.Model):
     class AskAgain(models.TextChoices):
         NEVER = "never", "Never: what they agreed to holds until somebody ends it"
         GROWN = "grown", "When it reaches more: an upstream more, another client name or host"
-        TOOLS = "tools", "Also when the definition of a tool has changed"
+        TOOLS = "tools", "Also when a tool is new, or its definition has changed"
 
     slug = models.CharField(max_length=63, unique=True, validators=[SLUG])
     title = models.CharField(max_length=100)

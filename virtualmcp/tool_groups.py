@@ -29,23 +29,29 @@ def reading_tools(server: VirtualMcp) -> dict[int, frozenset[str]] | None:
     return found
 
 
-def groups_of(server: VirtualMcp) -> tuple[list[str], list[str]]:
-    """Return the known tools that only read, and those that may change something, by name."""
-    reading = reading_tools(server) or {}
-    known = server.definitions.filter(subject=ToolDefinition.Subject.TOOL).exclude(
-        state=ToolDefinition.State.REJECTED
-    )
+def offered_tools(server: VirtualMcp) -> set[tuple[int, str]]:
+    """Return the known tools that the server offers, each with its upstream's id, in the upstream's
+    own names: of upstreams that are on, only the chosen ones, and none that was rejected."""
     shown = {
         _of(choice): _names(choice.chosen_tools)
         if choice.tool_mode == UpstreamChoice.ToolMode.CHOSEN
         else None
         for choice in server.choices.filter(upstream__enabled=True)
     }
-    tools = {
+    known = server.definitions.filter(subject=ToolDefinition.Subject.TOOL).exclude(
+        state=ToolDefinition.State.REJECTED
+    )
+    return {
         (owner, name)
         for owner, name in known.values_list("upstream_id", "name")
         if owner in shown and (shown[owner] is None or name in (shown[owner] or ()))
     }
+
+
+def groups_of(server: VirtualMcp) -> tuple[list[str], list[str]]:
+    """Return the known tools that only read, and those that may change something, by name."""
+    reading = reading_tools(server) or {}
+    tools = offered_tools(server)
     reads = {name for owner, name in tools if name in reading.get(owner, frozenset())}
     writes = {name for owner, name in tools if name not in reading.get(owner, frozenset())}
     return sorted(reads), sorted(writes)

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from django.contrib.auth.models import Permission
 from django.utils import timezone
 from oauth2_provider.models import get_access_token_model
 
@@ -55,3 +56,17 @@ def test_nothing_can_be_added_changed_or_deleted():
     shown = browser.get(f"{LIST}{record.pk}/change/").content.decode()
     assert "workspace" in shown
     assert 'name="_save"' not in shown
+
+
+def test_a_records_own_page_offers_to_revoke_it_while_it_stands():
+    record = record_with_token()
+    browser = browser_of(person(is_staff=True, is_superuser=True))
+    page = f"{LIST}{record.pk}/change/"
+    button = f'name="action" value="revoke_selected" formaction="{LIST}"'
+    assert button in browser.get(page).content.decode()
+    form = {"action": "revoke_selected", "_selected_action": [record.pk], "confirmed": "yes"}
+    browser.post(LIST, form)
+    assert button not in browser.get(page).content.decode()
+    reader = person("reader", is_staff=True)
+    reader.user_permissions.add(Permission.objects.get(codename="view_consentrecord"))
+    assert button not in browser_of(reader).get(page).content.decode()

@@ -2,10 +2,12 @@
 
 import hashlib
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 from oauth2_provider.models import get_refresh_token_model
 
 from consent import agreement, decisions
@@ -87,6 +89,7 @@ def test_the_record_says_what_was_agreed(told: list[dict[str, Any]]) -> None:  #
     }
     assert record.agreed["upstreams"] == ["wiki"]
     assert record.agreed["tools"]["count"] == 1
+    assert record.agreed["tools"]["names"] == {"wiki": ["search"]}
     assert len(record.agreed["tools"]["digest"]) == 64
     given = [event for event in told if event["kind"] == "consent.given"]
     assert given[-1]["details"]["agreed"] == record.agreed
@@ -190,6 +193,39 @@ def test_changed_tools_are_asked_about_where_the_administrator_says_so() -> None
     assert "search" in why
     VirtualMcp.objects.update(ask_again="grown")
     assert connected.refresh()[0] == 200
+
+
+def test_a_new_tool_is_asked_about_where_the_administrator_says_so() -> None:
+    connected = Connected(ask_again="tools")
+    # Nobody had listed any when the person agreed: the first list is what they agreed to.
+    connected.define("search", "finds")
+    assert connected.refresh()[0] == 200
+    ToolDefinition.objects.update(seen_at=timezone.now() - timedelta(minutes=5))
+    connected.define("delete_page", "deletes")
+    status, why = connected.refresh()
+    assert status == 400
+    assert "offers more tools now: delete_page." in why
+    connected.agree()
+    assert connected.refresh()[0] == 200
+    VirtualMcp.objects.update(ask_again="grown")
+    connected.define("send", "sends")
+    assert connected.refresh()[0] == 200
+
+
+def test_tools_that_are_not_offered_are_neither_counted_nor_asked_about() -> None:
+    connected = Connected(ask_again="tools")
+    UpstreamChoice.objects.update(tool_mode="chosen", chosen_tools=["search"])
+    connected.define("search", "finds")
+    connected.define("erase", "erases")
+    ToolDefinition.objects.update(seen_at=timezone.now() - timedelta(minutes=5))
+    page = connected.page()
+    assert "1 tool known so far" in page
+    assert "search" in page and "erase" not in page
+    connected.agree()
+    connected.define("erase", "erases for good")
+    connected.define("purge", "purges")
+    assert connected.refresh()[0] == 200
+    assert ConsentRecord.objects.get().agreed["tools"]["names"] == {"wiki": ["search"]}
 
 
 def test_a_consent_that_was_taken_back_refreshes_nothing() -> None:
