@@ -5,6 +5,7 @@ Each variable may also be given as ``NAME_FILE``: a path whose content is the va
 ``configuration_checks`` validates the combination and says what to mend.
 """
 
+import hashlib
 import os
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -77,13 +78,19 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL: str = env.str("REDIS_URL", default="")
 if REDIS_URL:
+    # Gateways that share a Redis, such as one for trials and the real one, stay apart.
+    _redis_prefix = f"gateway-{hashlib.sha256(PUBLIC_URL.encode()).hexdigest()[:16]}"
     CACHES: dict[str, dict[str, object]] = {
-        "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}
+        "default": {
+            "BACKEND": "django.core.cache.backends.redis.RedisCache",
+            "LOCATION": REDIS_URL,
+            "KEY_PREFIX": _redis_prefix,
+        }
     }
     CHANNEL_LAYERS = {
         "default": {
             "BACKEND": "channels_redis.core.RedisChannelLayer",
-            "CONFIG": {"hosts": [REDIS_URL]},
+            "CONFIG": {"hosts": [REDIS_URL], "prefix": _redis_prefix},
         }
     }
 else:

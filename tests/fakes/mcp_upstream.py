@@ -133,12 +133,12 @@ class FakeUpstream:
         """Return the headers of the last request for one JSON-RPC method."""
         return next(s.headers for s in reversed(self.requests) if s.message.get("method") == method)
 
-    def wait(self, what: Callable[["FakeUpstream"], bool], timeout: float = 5.0) -> bool:
+    def wait(self, what: Callable[["FakeUpstream"], bool], timeout: float = 15.0) -> bool:
         """Wait until ``what`` holds; returns whether it does."""
         with self._changed:
             return self._changed.wait_for(lambda: what(self), timeout)
 
-    async def seen(self, what: Callable[["FakeUpstream"], bool], timeout: float = 5.0) -> bool:
+    async def seen(self, what: Callable[["FakeUpstream"], bool], timeout: float = 15.0) -> bool:
         """The same for asynchronous tests."""
         return await asyncio.to_thread(self.wait, what, timeout)
 

@@ -248,13 +248,18 @@ BOARD = "ui://board/view.html"
 
 
 def _listening(stack: contextlib.ExitStack, client: WireClient, wanted: Any) -> StreamReader:
-    """Listen; on a busy machine the upstream's word may come too late to be acknowledged."""
-    for _ in range(5):
-        reader = stack.enter_context(listen(client, wanted))
-        assert reader.wait(lambda r: bool(r.events), 20)
-        if reader.messages[0]["params"]["notifications"] == wanted:
-            return reader
-        reader.close()
+    """Listen; on a busy machine the upstream's word may come too late to be acknowledged. Then it
+    is known to who listens next, while the first one stays: nothing is asked for anew."""
+    with contextlib.ExitStack() as too_early:
+        for _ in range(5):
+            reader = listen(client, wanted)
+            with contextlib.ExitStack() as opened:
+                opened.enter_context(reader)
+                assert reader.wait(lambda r: bool(r.events), 20)
+                if reader.messages[0]["params"]["notifications"] == wanted:
+                    stack.push(opened.pop_all())
+                    return reader
+                too_early.push(opened.pop_all())
     raise AssertionError(reader.messages)
 
 

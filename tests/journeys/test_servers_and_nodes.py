@@ -5,6 +5,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -118,3 +119,17 @@ def test_two_nodes_that_share_redis_are_one_gateway() -> None:
         gateway_over(upstream, REDIS_URL=url) as gateway,
     ):
         walk_over_two_nodes(upstream, gateway)
+
+
+@pytest.mark.redis
+def test_two_gateways_that_share_redis_hear_nothing_of_each_other() -> None:
+    shared = {"REDIS_URL": os.environ["GATEWAY_TEST_REDIS_URL"]}
+    with FakeUpstream(era="modern").serve() as upstream, gateway_over(upstream, **shared) as one:
+        same = replace(one, process=None)
+        other = replace(one, environment={**one.environment, "PUBLIC_URL": "http://127.0.0.1:9"})
+        layer = "from channels.layers import get_channel_layer as layer; print(layer().prefix)"
+        assert other.manage("shell", "-c", layer) != one.manage("shell", "-c", layer)
+        cache = "from django.core.cache import cache; "
+        one.manage("shell", "-c", f"{cache}cache.set('said', 'here')")
+        assert "here" in one.manage("shell", "-c", f"{cache}print(cache.get('said'))")
+        assert "here" not in other.manage("shell", "-c", f"{cache}print(cache.get('said'))")

@@ -1,6 +1,7 @@
 """What can go wrong around a parked call: lost connections, a lapsed lease, a database away."""
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from datetime import timedelta
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ from virtualmcp.routing import (
 )
 from virtualmcp.routing.client_request import Answer
 from virtualmcp.routing.parked_calls import ParkedCall
-from virtualmcp.routing.parked_mail import Answers, Held, Left
+from virtualmcp.routing.parked_mail import Answers, Held, Left, Question
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -127,6 +128,40 @@ async def test_a_takeover_whose_client_hangs_up_at_once_ends_the_call(monkeypatc
     with pytest.raises(asyncio.CancelledError):
         await taking
     assert interview.cancelled
+    await until(lambda: not parked_calls.parked_here())
+
+
+async def test_answers_that_were_sent_to_the_dead_holder_too_are_taken_once(
+    monkeypatch: Any,
+) -> None:
+    """Whoever takes a call over has sent its answers to the process that died before."""
+    real, asked_again = shared_notes.set_once, asyncio.Event()
+
+    async def slow(key: str, value: bytes, seconds: float) -> bool:
+        written = await real(key, value, seconds)
+        if written:
+            # Others see the row before its writer goes on.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asked_again.wait(), 0.5)
+        return written
+
+    def asks_again(*_: Any) -> bytes:
+        asked_again.set()
+        return b'{"resultType":"input_required"}'
+
+    interview = Interview()
+    question = Question(ORIGIN.question_id, "elicitation/create", b"{}")
+    interview.call.expect("q-1", question)
+    interview.asked = ["q-1"]
+    answers = interview.answers("retry")
+    await interview.send(answers)
+    monkeypatch.setattr(shared_notes, "set_once", slow)
+    monkeypatch.setattr(interview.call, "_asked", asks_again)
+    interview.may_end.set()
+    async with node_mail.mailbox("retry") as box:
+        await interview.call.taken_over(interview.work, HELD, answers)
+        assert end_of(await box.receive(10)) == b'{"done":true}'
+    assert interview.heard == [Outcome(result=ACCEPT)]
     await until(lambda: not parked_calls.parked_here())
 
 

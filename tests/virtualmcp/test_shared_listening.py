@@ -1,6 +1,8 @@
 """One process listens for all: leading, following, and what happens when neither is possible."""
 
 import asyncio
+import contextlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -168,6 +170,34 @@ async def test_who_leaves_takes_nothing_from_who_comes_right_after(told: list[st
     again.stream.end()
     await shared_listening.close()
     assert await shared_notes.get(want) is None
+
+
+async def test_who_leaves_while_it_takes_the_lease_leaves_none_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = shared_notes._take_lease
+    begun, goes_on, written = threading.Event(), threading.Event(), threading.Event()
+
+    def slow(*given: Any) -> bool:
+        begun.set()
+        assert goes_on.wait(10)
+        taken = real(*given)
+        written.set()
+        return taken
+
+    monkeypatch.setattr(shared_notes, "_take_lease", slow)
+    listener = Listener()
+    leading = asyncio.ensure_future(listener.stream.lead())
+    assert await asyncio.to_thread(begun.wait, 10)
+    leading.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await leading
+    listener.stream.end()
+    # The thread goes on, whoever waits for it.
+    goes_on.set()
+    assert await asyncio.to_thread(written.wait, 10)
+    await shared_listening.close()
+    assert not await shared_notes.lease_holder(f"listening:{NAME}")
 
 
 async def test_a_follower_that_was_held_up_says_again_what_it_wants(

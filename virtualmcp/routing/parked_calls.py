@@ -89,6 +89,8 @@ class ParkedCall:
         self._care: asyncio.Task[None] | None = None
         self._mail: asyncio.Task[bytes] | None = None
         self._deadline = 0.0
+        # A retry that takes the call over has sent the same answers to the dead holder.
+        self._answering = asyncio.Lock()
 
     # The call's own task -------------------------------------------------------------------
     async def first_round(self, work: Work, sink: CallSink) -> Answer:
@@ -292,6 +294,10 @@ class ParkedCall:
 
     async def _take_answers(self, message: Answers) -> None:
         """Deliver answers, each question's once; ask again for what is left open (a44)."""
+        async with self._answering:
+            await self._deliver(message)
+
+    async def _deliver(self, message: Answers) -> None:
         for key, answer in message.answers.items():
             future = self._futures.get(key)
             question = self._open.get(key)

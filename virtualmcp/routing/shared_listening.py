@@ -82,6 +82,7 @@ class SharedStream:
         self._said_at = 0.0
         self._agreed: tuple[Interest, Interest] | None = None
         self._publishing: asyncio.Task[None] | None = None
+        self._taking: asyncio.Task[bool] | None = None
         # So that what was read earlier does not take the place of what was read later.
         self._hearing = asyncio.Lock()
 
@@ -90,7 +91,7 @@ class SharedStream:
         self._office.add(self)
         await self._office.until_left(self.name)
         try:
-            self.leading = await shared_notes.take_lease(self.lease, PROCESS, LEASE_SECONDS)
+            self.leading = await self._take_lease()
             if self.leading:
                 await self._hear_all()
         except Exception as failure:
@@ -101,6 +102,12 @@ class SharedStream:
             self._followed, self._said = None, None
             self.shared.told = self._told
         return self.leading
+
+    async def _take_lease(self) -> bool:
+        # What a thread has begun to write is written although nobody waits for it any more.
+        taking = shared_notes.take_lease(self.lease, PROCESS, LEASE_SECONDS)
+        self._taking = asyncio.get_running_loop().create_task(taking)
+        return await asyncio.shield(self._taking)
 
     async def _hear_all(self) -> None:
         """Take in what the other processes want."""
@@ -229,6 +236,9 @@ class SharedStream:
         self.leading = False
 
     async def _leave(self, *, leading: bool) -> None:
+        if not leading and self._taking is not None:
+            await asyncio.wait((self._taking,))
+            leading = self._taking.exception() is None and self._taking.result()
         if leading:
             await shared_notes.end_lease(self.lease, PROCESS)
             _tell(f"vacant {self.name}")
