@@ -25,6 +25,7 @@ from uvicorn.protocols.http.httptools_impl import (
 
 from gateway_site.connection_flow import Flow, Signal
 from gateway_site.refused_requests import (
+    ANOTHER_HOST,
     FAILED,
     HEADERS_TOO_LARGE,
     MOST_URL_BYTES,
@@ -35,6 +36,7 @@ from gateway_site.refused_requests import (
     URL_TOO_LONG,
     Refused,
     header_line,
+    names_another_host,
 )
 
 # What the connection waits for: a request's head, its body, the answer, the next request.
@@ -402,6 +404,8 @@ class ClientConnection(HttpToolsProtocol):  # type: ignore[misc]
             and sum(len(name) + len(value) for name, value in headers) > MOST_HEAD_BYTES
         ):
             return HEADERS_TOO_LARGE
+        if self.url[:1] != b"/" and names_another_host(self.url, headers):
+            return ANOTHER_HOST
         return self.app
 
     def _behind_another(self) -> bool:

@@ -67,7 +67,7 @@ def _problem_with_web(uri: str) -> str:
         return "a redirect URI must not have dot segments in its path"
     if any(key in _RESPONSE_PARAMETERS for key, _ in parse_qsl(parts.query, True)):
         return "a redirect URI must not carry parameters of the authorization response"
-    if origin(uri) == origin(settings.PUBLIC_URL):
+    if _place(uri) == _place(settings.PUBLIC_URL):
         return "a redirect URI must not point at this gateway"
     return ""
 
@@ -115,6 +115,12 @@ def origin(uri: str) -> tuple[str, str, int]:
     port = parts.port or {"https": 443, "http": 80}.get(parts.scheme, 0)
     # A full domain name may end in a dot and is the same host.
     return (parts.scheme, (parts.hostname or "").lower().rstrip("."), port)
+
+
+def _place(uri: str) -> tuple[str, str, int]:
+    """Return ``origin``, with one name for this computer: its names lead to the same program."""
+    scheme, host, port = origin(uri)
+    return (scheme, "localhost" if host in LOOPBACK_HOSTS else host, port)
 
 
 def _split(uri: str) -> SplitResult | None:

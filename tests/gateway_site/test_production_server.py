@@ -133,6 +133,33 @@ def test_heads_without_measure_or_sense_are_refused(limited, request_head, statu
     assert first or len(request_head) > 100_000
 
 
+@pytest.mark.parametrize("server", ["uvicorn", "daphne"])
+def test_130_an_address_that_names_another_host_than_the_header_is_refused(limited, server):
+    node = contextlib.nullcontext(limited)
+    if server == "daphne":
+        node = another_node(limited, server="daphne")
+    ours = limited.url.removeprefix("http://").encode()
+    with node as serving:
+        port = int((serving.listening or serving.url).rpartition(":")[2])
+
+        def status_of(target: bytes, host: bytes, path: bytes) -> bytes:
+            connection = socket.create_connection(("127.0.0.1", port))
+            connection.settimeout(20)
+            lines = (b"GET %b%b HTTP/1.1" % (target, path), b"host: " + host, b"connection: close")
+            connection.sendall(b"\r\n".join(lines) + b"\r\n\r\n")
+            return until_closed(connection)[9:12]
+
+        # A proxy in front goes by the address (RFC 9112 3.2.2), the rules here by the header.
+        for path in (b"/v1/mcp/one", b"/oauth/authorize?client_id=x", b"/healthz"):
+            for target in (b"http://evil.example", b"http://x@" + ours, b"http://" + ours + b"1"):
+                assert status_of(target, ours, path) in (b"400", b"404", b"421"), (target, path)
+            assert status_of(b"http://" + ours, b"evil.example", path) in (b"400", b"404", b"421")
+            assert status_of(b"//evil.example", ours, path) in (b"400", b"404")
+        assert status_of(b"", ours, b"/healthz") == b"200"
+        if server == "uvicorn":
+            assert status_of(b"http://" + ours, ours, b"/healthz") == b"200"
+
+
 def test_trailers_and_endless_chunk_extensions_are_refused(limited):
     begin = b"POST /oauth/token HTTP/1.1\r\n" + host_line(limited)
     begin += b"content-type: application/x-www-form-urlencoded\r\n"

@@ -161,6 +161,7 @@ def test_a_redirect_uri_that_is_not_registered_is_told_here(
         ("http://127.0.0.1/callback", "http://evil@127.0.0.1:1/callback", False),
         # The gateway itself is on loopback in development.
         ("http://localhost/connect/callback", "http://localhost:8000/connect/callback", False),
+        ("http://127.0.0.1/connect/callback", "http://127.0.0.1:8000/connect/callback", False),
         ("https://a.example:444/cb", "https://a.example:445/cb", False),
         (
             "cursor://anysphere.cursor-mcp/oauth/callback",

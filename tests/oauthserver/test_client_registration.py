@@ -113,6 +113,9 @@ def test_the_secret_is_shown_once_and_stored_as_a_digest(api: Client) -> None:
         "http://LOCALHOST:8000/oauth/authorize",
         "http://localhost:8000/admin/",
         "http://localhost:8000/",
+        "http://127.0.0.1:8000/connect/callback",
+        "http://[::1]:8000/",
+        "http://localhost.:8000/admin/",
         "",
         None,
         7,
@@ -128,6 +131,23 @@ def test_a_harmful_redirect_uri_is_refused_and_nothing_stored(api: Client, uri: 
         "invalid_client_metadata" if nul else "invalid_redirect_uri"
     )
     assert not OAuthClient.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "https://gw.example/connect/callback",
+        "https://gw.example:443/oauth/authorize",
+        "https://GW.example/admin/",
+        "https://gw.example./connections/",
+    ],
+)
+def test_14_no_spelling_of_the_gateways_own_host_is_a_place_to_send_codes(
+    api: Client, settings: Any, uri: str
+) -> None:
+    settings.PUBLIC_URL = "https://gw.example"
+    response = send(api, {"redirect_uris": [uri]})
+    assert (response.status_code, response.json()["error"]) == (400, "invalid_redirect_uri")
 
 
 @pytest.mark.parametrize("uris", [[], "https://client.example/cb", None, {}, [CALLBACK] * 11])

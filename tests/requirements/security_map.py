@@ -60,7 +60,10 @@ REGISTRATION: dict[str, tuple[str, ...]] = {
         f"{_REGISTER}redirect_uris_must_be_a_list_of_one_to_ten",
     ),
     "#13": (f"{_REGISTER}the_one_private_scheme_uri_is_accepted_exactly",),
-    "#14": (f"{_REGISTER}a_harmful_redirect_uri_is_refused_and_nothing_stored",),
+    "#14": (
+        f"{_REGISTER}a_harmful_redirect_uri_is_refused_and_nothing_stored",
+        f"{_REGISTER}14_no_spelling_of_the_gateways_own_host_is_a_place_to_send_codes",
+    ),
     "#16": (
         f"{_REGISTER}pages_of_the_client_must_be_https",
         f"{_BROWSER}attacks.py::test_pages_ask_no_other_site_for_anything",
@@ -396,6 +399,8 @@ RESOURCE_SERVER: dict[str, tuple[str, ...]] = {
         f"{_GATE}a_foreign_host_is_misdirected",
         f"{_GATE}two_hosts_are_refused",
         f"{_GATE}a_missing_host_is_refused",
+        "tests/gateway_site/test_production_server.py::"
+        "test_130_an_address_that_names_another_host_than_the_header_is_refused",
     ),
     "#131": (f"{_GATE}what_is_no_post_and_names_no_session_is_405_and_never_404",),
     "#132": (
