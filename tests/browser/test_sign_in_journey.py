@@ -124,6 +124,47 @@ def test_the_address_chooses_the_provider(
     assert chair.complaints == []
 
 
+LINES_OF_THE_ADDRESS = """link => {
+    const words = document.createRange();
+    words.selectNodeContents(link);
+    return new Set([...words.getClientRects()].map(line => line.top)).size;
+}"""
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_who_is_not_let_in_reads_where_to_ask_in_one_piece(
+    stage: Stage, seat: Any, shoot: Any, company: OpenIdProvider, look: str
+):
+    set_up(stage, ("Contoso", company.url, []))
+    closed = {"settings": {"server_url": company.url, "allowed_groups": ["staff"]}}
+    change = f"""
+from allauth.socialaccount.models import SocialApp
+from gateway_site import people_actions
+app = SocialApp.objects.get(provider_id="contoso")
+people_actions.save_identity_provider(app, {closed!r}, secret="sso-s3cret", actor=None)
+"""
+    stage.gateway.manage("shell", "-v", "0", "-c", change)
+    page = seat(**LOOKS[look]).page()
+    page.goto(f"{stage.url}/accounts/login/?next=/connections/")
+    for shown in ("sign-in", "not-admitted"):
+        help_links = page.locator('a[href="mailto:it-help@example.com"]:visible')
+        expect(help_links.first).to_be_visible()
+        shoot(page, f"where-to-ask-{shown}-{look}")
+        assert problems(page) == []
+        before = page.viewport_size
+        for width in range(320, 480, 4):
+            page.set_viewport_size({"width": width, "height": 700})
+            for link in help_links.all():
+                assert link.evaluate(LINES_OF_THE_ADDRESS) == 1, (shown, width)
+            assert fits(page)
+        page.set_viewport_size(before)
+        if shown == "sign-in":
+            page.get_by_role("button", name="Continue with Contoso").click()
+            expect(page.get_by_role("heading", level=1)).to_have_text(
+                "You cannot come in with this account"
+            )
+
+
 @pytest.fixture
 def fabrikam(stage: Stage) -> Iterator[SamlProvider]:
     """A SAML provider of another site than the gateway: its answer comes without our cookies."""
