@@ -14,6 +14,7 @@ from upstreams.revisions import MODERN
 PROGRAMS = [
     pytest.param("python-2", "auto", MODERN, id="python 2, stateless"),
     pytest.param("python-2", "legacy", LEGACY, id="python 2, stateful"),
+    pytest.param("python-1", "legacy", LEGACY, id="python 1"),
     pytest.param(
         "typescript-2", "auto", MODERN, id="typescript 2, stateless", marks=pytest.mark.npm
     ),

@@ -117,6 +117,17 @@ def test_our_document_is_used_where_the_server_takes_it(server, protected, setti
     assert form["client_id"] == document
 
 
+def test_what_the_administrator_entered_comes_before_our_document_and_registering(
+    server, protected, settings
+) -> None:
+    settings.SERVED_OVER_TLS = True
+    server.documents = True
+    server.register("ours")
+    upstream = upstream_at(protected.url, oauth_client_id="ours")
+    assert query_of(begin(browser_of(person()), upstream))["client_id"] == "ours"
+    assert not server.calls("/register")
+
+
 def test_a_server_for_public_clients_gets_the_public_document(server, protected, settings) -> None:
     settings.SERVED_OVER_TLS = True
     server.documents = True

@@ -322,6 +322,26 @@ async def test_secrets_in_what_an_upstream_says_are_redacted(alpha):
     assert token.encode() not in error.data
 
 
+async def test_secrets_in_what_an_upstream_logs_meanwhile_are_redacted(fake, client):
+    token = "key-of-ada-0000000"
+    fake.tokens = {token}
+
+    def make():
+        row = routed.upstream(fake, "alpha", credential_kind="user_key")
+        routed.virtual_mcp(row)
+        ada = routed.person()
+        accounts.save_user_key(ada, row, token, actor=ada)
+        return ada
+
+    ada = await in_thread(make)
+    ours = Client(user_id=ada.pk, revision=client.revision)
+    params = {"name": "log", "arguments": {"level": "error", "text": f"called with {token}"}}
+    if client.revision == "2026-07-28":
+        params["_meta"] = {"io.modelcontextprotocol/logLevel": "debug"}
+    await ours.send("tools/call", params, log_level="debug")
+    assert [said["data"] for _, said in ours.sink.notices] == ["called with [redacted]"]
+
+
 async def test_everybodys_calls_travel_with_their_own_key_and_come_back_to_them(alpha, beta):
     fakes = {"alpha": alpha, "beta": beta}
 

@@ -30,6 +30,10 @@ class RelaySink:
             user_id = self._request.holder.user_id
             notice_feed.heard_on_call(user_id, self._choice.upstream, method, params)
             return
+        if params:
+            # Log messages and progress may repeat what the call was sent with (a41, 5.2).
+            secrets = secrets_of(self._request.holder.user_id, self._choice.upstream)
+            params = clean_json(params, secrets)
         await self._sink.notify(method, params)
 
     async def ask(self, method: str, params: bytes, origin: Origin | None = None) -> Outcome:
