@@ -93,16 +93,10 @@ class RelayExchange:
         """
         connection = self._connection
         if connection is None:
-            connection = await self._sent()
+            connection = await self._sent(resend=self._resend)
         else:
             self._connection = None
-            try:
-                await connection.answered()
-            except (Dropped, AnswerRefused, TimedOut) as error:
-                raise self.translated(error) from error
-            except BaseException:
-                connection.abort()
-                raise
+            connection = await self._answered(connection)
         self._connection = connection
         self.status = connection.status
         self.headers = connection.headers
@@ -114,7 +108,26 @@ class RelayExchange:
             )
         return self
 
-    async def _sent(self) -> RelayConnection:
+    async def _answered(self, connection: RelayConnection) -> RelayConnection:
+        """Wait for the head of the answer to a started request; return the connection it is on.
+
+        Raises:
+            UpstreamError: as for ``__aenter__``.
+        """
+        try:
+            await connection.answered()
+        except (Dropped, AnswerRefused, TimedOut) as error:
+            if not (self._resend and isinstance(error, Dropped) and error.untouched):
+                raise self.translated(error) from error
+        except BaseException:
+            connection.abort()
+            raise
+        else:
+            return connection
+        # It was started on a kept connection: as in ``_sent``, the second try is the last.
+        return await self._sent(resend=False)
+
+    async def _sent(self, *, resend: bool) -> RelayConnection:
         """Send the request; return its connection, with the head of the answer.
 
         Raises:
@@ -124,7 +137,6 @@ class RelayExchange:
         head = self._head(target)
         pools = self._pools = connection_pool.pools()
         pool = pools.pool(target.origin)
-        resend = self._resend
         while True:
             now = pools.loop.time()
             connection = pool.take(now)

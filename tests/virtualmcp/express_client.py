@@ -63,13 +63,40 @@ def call_request(
     **more: str,
 ) -> tuple[bytes, bytes]:
     """Return head and body of a ``tools/call``, of a session's revision where there is one."""
-    params: dict[str, Any] = {"name": name, "arguments": arguments or {"text": "hi"}}
+    params = {"name": name, "arguments": arguments or {"text": "hi"}}
+    return _request(slug, token, "tools/call", params, session, meta, id, more)
+
+
+def read_request(
+    slug: str,
+    token: str,
+    uri: str,
+    *,
+    session: str = "",
+    meta: dict[str, Any] | None = None,
+    id: int = 1,
+    **more: str,
+) -> tuple[bytes, bytes]:
+    """Return the same of a ``resources/read``."""
+    return _request(slug, token, "resources/read", {"uri": uri}, session, meta, id, more)
+
+
+def _request(
+    slug: str,
+    token: str,
+    method: str,
+    params: dict[str, Any],
+    session: str,
+    meta: dict[str, Any] | None,
+    id: int,
+    more: dict[str, str],
+) -> tuple[bytes, bytes]:
     if session:
         headers = {"mcp-session-id": session, "mcp-protocol-version": "2025-11-25"}
     else:
-        headers = modern_headers("tools/call", params)
-        params["_meta"] = modern_meta(**(meta or {}))
-    message = {"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params}
+        headers = modern_headers(method, params)
+        params = {**params, "_meta": modern_meta(**(meta or {}))}
+    message = {"jsonrpc": "2.0", "id": id, "method": method, "params": params}
     body = json.dumps(message).encode()
     headers = {
         "host": settings.PUBLIC_HOST,

@@ -12,7 +12,12 @@ from oauth2_provider.models import get_access_token_model
 from oauthserver import bearer_tokens
 from tests.fakes.asgi_server import serve
 from tests.fakes.mcp_upstream import FakeUpstream
-from tests.virtualmcp.express_client import CountingLane, RawClient, call_request
+from tests.virtualmcp.express_client import (
+    CountingLane,
+    RawClient,
+    call_request,
+    read_request,
+)
 from upstreams import call_gate
 from virtualmcp import call_log, definition_pins, person_view, rate_limits, route_table
 from virtualmcp.models import VirtualMcp
@@ -50,7 +55,9 @@ def board(ada, make_virtual_mcp, make_token, wire, gateway):
             fake = FakeUpstream(era=upstream_era, name="alpha")
             urls = {"alpha": stack.enter_context(fake.serve()).url}
             if several:
-                urls["beta"] = stack.enter_context(FakeUpstream(name="beta").serve()).url
+                urls["beta"] = stack.enter_context(
+                    FakeUpstream(era=upstream_era, name="beta").serve()
+                ).url
             make_virtual_mcp("board", urls)
             token = make_token(ada, "board")
             client = wire("board", token)
@@ -58,12 +65,14 @@ def board(ada, make_virtual_mcp, make_token, wire, gateway):
                 client.initialize()
                 client.tell("notifications/initialized")
             raw = stack.enter_context(RawClient(gateway))
-            name = "alpha_echo" if several else "echo"
-            warm = Warm(raw, fake, token, client.session, name)
+            # The one who was seen first keeps a bare name.
+            name = "beta_echo" if several else "echo"
+            warm = Warm(raw, fake, token, client.session, name, "alpha+" if several else "")
             if several:
                 client.legacy("tools/list") if client.session else client.modern("tools/list")
             for _ in range(3):
                 assert warm.call()[0] == 200
+                assert warm.read()[0] == 200
                 settle()
             return warm
 
@@ -73,9 +82,10 @@ def board(ada, make_virtual_mcp, make_token, wire, gateway):
 class Warm:
     """A connection on which calls take the lane."""
 
-    def __init__(self, raw, fake, token, session, name):
+    def __init__(self, raw, fake, token, session, name, scheme):
         self.raw, self.fake, self.token = raw, fake, token
         self.session, self.name = session, name
+        self.uri = f"{scheme}file:///notes/1"
 
     def request(self, **more):
         """Return the request as head and body."""
@@ -85,6 +95,15 @@ class Warm:
     def call(self, **more):
         """Send a call; returns status and body."""
         return self.raw.ask(*self.request(**more))
+
+    def reading(self, **more):
+        """Return the request for a resource as head and body."""
+        wanted = {"session": self.session, "uri": self.uri, **more}
+        return read_request("board", self.token, **wanted)
+
+    def read(self, **more):
+        """Read a resource; returns status and body."""
+        return self.raw.ask(*self.reading(**more))
 
 
 def all_counted_out() -> bool:
@@ -102,49 +121,68 @@ def said(body: bytes) -> str:
     return json.loads(body)["result"]["content"][0]["text"]
 
 
+@pytest.fixture
+def seen(lane, monkeypatch):
+    """Return a function that begins to note what a call on the lane must do without."""
+
+    def watch():
+        loop = lane.connections[-1].loop
+        noted = []
+
+        def note(what, original):
+            def noting(*args, **kwargs):
+                noted.append(what)
+                return original(*args, **kwargs)
+
+            return noting
+
+        monkeypatch.setattr(loop, "create_task", note("task", loop.create_task))
+        monkeypatch.setattr(loop, "create_future", note("future", loop.create_future))
+        monkeypatch.setattr(loop, "run_in_executor", note("thread", loop.run_in_executor))
+        monkeypatch.setattr(SyncToAsync, "__call__", note("hop", SyncToAsync.__call__))
+        monkeypatch.setattr(CursorWrapper, "execute", note("query", CursorWrapper.execute))
+        return noted
+
+    return watch
+
+
 @pytest.mark.parametrize("several", [False, True], ids=["one", "several"])
 @pytest.mark.parametrize("upstream_era", ERAS)
 @pytest.mark.parametrize("client_era", ERAS)
 def test_a_warm_call_takes_the_lane_without_a_task_or_a_query(
-    board, lane, client_era, upstream_era, several, monkeypatch
+    board, lane, seen, client_era, upstream_era, several
 ):
     warm = board(client_era, upstream_era, several)
     assert all_counted_out()
     began, handed_on, logged = lane.began, lane.handed_on, len(call_log.call_log._queue)
-    loop = lane.connections[-1].loop
-    seen = []
-
-    def note(what, original):
-        def noting(*args, **kwargs):
-            seen.append(what)
-            return original(*args, **kwargs)
-
-        return noting
-
-    monkeypatch.setattr(loop, "create_task", note("task", loop.create_task))
-    monkeypatch.setattr(loop, "create_future", note("future", loop.create_future))
-    monkeypatch.setattr(loop, "run_in_executor", note("thread", loop.run_in_executor))
-    monkeypatch.setattr(SyncToAsync, "__call__", note("hop", SyncToAsync.__call__))
-    monkeypatch.setattr(CursorWrapper, "execute", note("query", CursorWrapper.execute))
+    noted = seen()
     texts = [said(warm.call(arguments={"text": "x" * n})[1]) for n in (1, 20, 300)]
     assert texts == ["x" * n for n in (1, 20, 300)]
-    assert (lane.began, lane.handed_on) == (began + 3, handed_on)
-    assert seen == []
+    for id in (1, 20):
+        (read,) = json.loads(warm.read(id=id)[1])["result"]["contents"]
+        assert (read["uri"], read["text"]) == (warm.uri, "note file:///notes/1")
+    assert (lane.began, lane.handed_on) == (began + 5, handed_on)
+    assert noted == []
     assert all_counted_out()
     records = list(call_log.call_log._queue)[logged:]
     assert [(one.method, one.name, one.outcome) for one in records] == [
-        ("tools/call", warm.name, "ok")
-    ] * 3
+        *[("tools/call", warm.name, "ok")] * 3,
+        *[("resources/read", warm.uri, "ok")] * 2,
+    ]
 
 
+@pytest.mark.parametrize("what", ["request", "reading"])
+@pytest.mark.parametrize("several", [False, True], ids=["one", "several"])
 @pytest.mark.parametrize("client_era", ERAS)
-def test_the_lane_answers_byte_for_byte_as_the_endpoint(board, lane, client_era, gateway):
-    warm = board(client_era)
+def test_the_lane_answers_byte_for_byte_as_the_endpoint(
+    board, lane, client_era, several, what, gateway
+):
+    warm = board(client_era, several=several)
     answers = []
     with RawClient(gateway) as fresh:
         for raw in (warm.raw, fresh):
             began = lane.began
-            raw.send(*warm.request(id=99))
+            raw.send(*getattr(warm, what)(id=99))
             found = raw.answer()
             headers = [(n, v) for n, v in found.getheaders() if n.lower() != "date"]
             answers.append((found.status, headers, found.body, lane.began - began))
@@ -218,9 +256,10 @@ def test_the_persons_limits_hold_on_the_lane(board, lane, monkeypatch, ada):
     warm = board()
     monkeypatch.setattr(rate_limits, "_most_in_flight", lambda: 0)
     began, asked = lane.began, len(warm.fake.requests)
-    status, body = warm.call()
-    assert (status, lane.began, len(warm.fake.requests)) == (429, began, asked)
-    assert b"too many calls" in body
+    for ask in (warm.call, warm.read):
+        status, body = ask()
+        assert (status, lane.began, len(warm.fake.requests)) == (429, began, asked)
+        assert b"too many calls" in body
     monkeypatch.undo()
     assert warm.call()[0] == 200
     assert lane.began == began + 1

@@ -9,9 +9,11 @@ import msgspec
 from upstreams.canonical_call import CallSink
 from upstreams.revisions import Era
 from virtualmcp import raw_members
+from virtualmcp.eras import conversion
 from virtualmcp.errors import ParamsInvalid, RequestRefused, ResourceUnknown, ScopeInsufficient
 from virtualmcp.listed_entries import Kind, ListContent
 from virtualmcp.raw_members import NotAnObject
+from virtualmcp.route_table import ChoiceFacts
 from virtualmcp.routing import (
     call_plans,
     definition_gate,
@@ -84,14 +86,23 @@ async def read_resource(request: ClientRequest, sink: CallSink) -> Answer:
         return upstream_failures.not_found(request, uri)
     except RequestRefused as refused:
         return upstream_failures.refusal(refused)
-    target = Target(
-        choice=choice,
-        name=own,
-        params=request.params if own == uri else _with(request.params, "uri", own),
-        asked=uri,
-        retry=bool(bytes(params.state)),
-    )
-    return await relay(request, sink, target)
+    return await relay(request, sink, _resource(request, choice, own, uri, params.state))
+
+
+def at_once(request: ClientRequest) -> Target | None:
+    """Return where a ``tools/call`` or ``resources/read`` goes if all that says it is in memory.
+
+    None says nothing: ``call_tool`` and ``read_resource`` find out, or say what is wrong.
+    """
+    if request.method == conversion.CALL:
+        return call_plans.planned(request)
+    uri, members = request.name, request.members
+    if not uri or len(uri) > LONGEST_URI or members is None:
+        return None
+    found = resource_routes.in_memory(request, uri)
+    if found is None:
+        return None
+    return _resource(request, *found, uri, members.get("requestState", _ABSENT))
 
 
 async def complete(request: ClientRequest, sink: CallSink) -> Answer:
@@ -116,12 +127,25 @@ async def _named(request: ClientRequest, kind: Kind) -> tuple[Target, ListConten
     target = Target(
         choice=choice,
         name=own,
-        params=request.params if own == name else _with(request.params, "name", own),
+        params=request.params if own == name else _with(request, "name", own),
         asked=name,
         arguments=bytes(params.arguments),
         retry=params.state is not _ABSENT and request.era is Era.MODERN,
     )
     return target, content
+
+
+def _resource(
+    request: ClientRequest, choice: ChoiceFacts, own: str, uri: str, state: msgspec.Raw
+) -> Target:
+    """Return where the reading of a resource goes; ``own`` is its URI at the upstream."""
+    return Target(
+        choice=choice,
+        name=own,
+        params=request.params if own == uri else _with(request, "uri", own),
+        asked=uri,
+        retry=bool(bytes(state)),
+    )
 
 
 async def _referred(request: ClientRequest) -> Target:
@@ -177,7 +201,6 @@ def _text(raw: msgspec.Raw, member: str, longest: int) -> str:
     return found
 
 
-def _with(params: bytes, member: str, value: str) -> bytes:
-    members = raw_members.read(params)
-    members[member] = raw_members.raw(value)
-    return raw_members.write(members)
+def _with(request: ClientRequest, member: str, value: str) -> bytes:
+    members = raw_members.read(request.params) if request.members is None else request.members
+    return raw_members.write({**members, member: raw_members.raw(value)})

@@ -57,6 +57,17 @@ async def find(request: ClientRequest, uri: str) -> tuple[ChoiceFacts, str]:
     Raises:
         ResourceUnknown: nobody here has it, or several have and the URI does not say which.
     """
+    known = in_memory(request, uri)
+    if known is not None:
+        return known
+    found = _by_alias(request, uri) if await _learned(request) else None
+    if found is None:
+        raise ResourceUnknown(uri)
+    return found, uri
+
+
+def in_memory(request: ClientRequest, uri: str) -> tuple[ChoiceFacts, str] | None:
+    """Return the same where the URI itself says it, or what was listed or returned before."""
     server = request.server
     if server.transparent:
         return server.choices[0], uri
@@ -66,11 +77,7 @@ async def find(request: ClientRequest, uri: str) -> tuple[ChoiceFacts, str]:
         if choice is not None:
             return choice, owner.uri
     found = _by_alias(request, uri)
-    if found is None and await _learned(request):
-        found = _by_alias(request, uri)
-    if found is None:
-        raise ResourceUnknown(uri)
-    return found, uri
+    return None if found is None else (found, uri)
 
 
 def _by_alias(request: ClientRequest, uri: str) -> ChoiceFacts | None:

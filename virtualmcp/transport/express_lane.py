@@ -1,4 +1,6 @@
-"""A warm ``tools/call`` from its bytes to its answer without a task, a future or a coroutine.
+"""A warm ``tools/call`` or ``resources/read`` from its bytes to its answer without a task.
+
+No future and no coroutine is made for it either.
 
 A connection whose request begins with a head that it knows (``known_heads``) offers the request
 here. Where all that the call needs is in memory, it goes to the upstream at once, and is answered
@@ -23,10 +25,10 @@ from upstreams.running_loop import running_loop
 from upstreams.sent_call import SentCall
 from virtualmcp import call_log, rate_limits
 from virtualmcp.eras import era_in, log_levels
-from virtualmcp.eras.conversion import CALL
+from virtualmcp.eras.conversion import CALL, READ
 from virtualmcp.eras.era_in import Session
 from virtualmcp.raw_members import NotAnObject
-from virtualmcp.routing import call_plans, upstream_relay
+from virtualmcp.routing import call_router, upstream_relay
 from virtualmcp.routing.call_target import Target
 from virtualmcp.routing.client_request import Answer, ClientRequest
 from virtualmcp.transport import relayed_calls
@@ -53,7 +55,8 @@ logger = logging.getLogger(__name__)
 # Longer calls are watched by a task: somebody has to notice that the client left.
 WAIT_SECONDS: Final = 0.05
 ANSWER_HEADERS: Final = JSON_HEADERS
-_METHOD: Final = b'"%b"' % CALL.encode()
+_CALL: Final = b'"%b"' % CALL.encode()
+_READ: Final = b'"%b"' % READ.encode()
 
 _overdue = Deadlines(every=0.025)
 
@@ -156,7 +159,7 @@ class ExpressCall:
         rate_limits.leave(holder.user_id)
         call_log.record(
             self._request.server,
-            CALL,
+            self._request.method,
             self._call.name,
             holder.user_id,
             holder.client_id,
@@ -193,7 +196,9 @@ def begin(head: KnownHead, body: bytes, client: Client) -> ExpressCall | None:
 
     None if not: then nothing was counted or sent, and the request is read as any other.
     """
-    if _METHOD not in body or body[:1] != b"{" or len(body) > head.most_bytes:
+    if body[:1] != b"{" or len(body) > head.most_bytes:
+        return None
+    if _CALL not in body and _READ not in body:
         return None
     server = head.standing()
     holder = head.holder
@@ -203,7 +208,7 @@ def begin(head: KnownHead, body: bytes, client: Client) -> ExpressCall | None:
         message = read_message(body)
     except MalformedMessage:
         return None
-    if message.method != CALL or not message.id:
+    if message.method not in (CALL, READ) or not message.id:
         return None
     call = classify(head.fields, message)
     if isinstance(call, Rejection):
@@ -214,7 +219,7 @@ def begin(head: KnownHead, body: bytes, client: Client) -> ExpressCall | None:
         if session is None or not log_levels.certain(session.level_read_at):
             return None
     request = relayed_calls.client_request(server, holder, call, session)
-    target = call_plans.planned(request)
+    target = call_router.at_once(request)
     if target is None:
         return None
     express = ExpressCall(head, call, session, request, target, client)
