@@ -18,8 +18,15 @@ from tests.virtualmcp.express_client import (
     call_request,
     read_request,
 )
-from upstreams import call_gate
-from virtualmcp import call_log, definition_pins, person_view, rate_limits, route_table
+from upstreams import call_gate, upstream_era
+from virtualmcp import (
+    call_log,
+    definition_pins,
+    name_pins,
+    person_view,
+    rate_limits,
+    route_table,
+)
 from virtualmcp.models import VirtualMcp
 from virtualmcp.transport import express_lane
 
@@ -40,9 +47,15 @@ def gateway(endpoint, transactional_db, lane):
 
 
 def settle() -> None:
-    """Wait until what is pinned beside the first requests is written."""
+    """Wait until what is noted beside the first requests is written."""
+    beside = (
+        definition_pins._background,
+        name_pins._background,
+        upstream_era._background,
+        bearer_tokens._notes,
+    )
     until = time.monotonic() + 10
-    while definition_pins._background and time.monotonic() < until:
+    while any(beside) and time.monotonic() < until:
         time.sleep(0.01)
 
 
