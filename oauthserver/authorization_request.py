@@ -19,6 +19,7 @@ MAX_NONCE = 255
 # An S256 challenge is base64url of 32 bytes without padding (RFC 7636 4.2).
 _CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
 _SECONDS = re.compile(r"[0-9]{1,9}")
+_AGAIN = "Remove the connection in your client and add it again."
 _ALLOWED_TWICE = frozenset({"resource"})
 
 
@@ -51,18 +52,19 @@ def read_request(query: str) -> AuthorizationRequest:
             that is too long to send back.
     """
     if len(query) > MAX_QUERY:
-        raise LocalRefusal("invalid_request", "The request is too long.", status=414)
+        raise LocalRefusal("invalid_request", f"The request is too long. {_AGAIN}", status=414)
     try:
         pairs = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=100)
     except ValueError:
-        raise LocalRefusal("invalid_request", "The request is not well formed.") from None
+        raise LocalRefusal("invalid_request", f"The request is not well formed. {_AGAIN}") from None
     values: dict[str, str] = {}
     for name, value in pairs:
         if name in values and name not in _ALLOWED_TWICE:
-            raise LocalRefusal("invalid_request", f"The parameter {name[:40]!r} is there twice.")
+            message = f"The parameter {name[:40]!r} is there twice. {_AGAIN}"
+            raise LocalRefusal("invalid_request", message)
         values[name] = value
     if len(values.get("state", "")) > MAX_STATE:
-        raise LocalRefusal("invalid_request", "The parameter 'state' is too long.")
+        raise LocalRefusal("invalid_request", f"The parameter 'state' is too long. {_AGAIN}")
     return AuthorizationRequest(
         client_id=values.get("client_id", ""),
         redirect_uri=values.get("redirect_uri", ""),
@@ -93,13 +95,13 @@ def checked_redirect_uri(asked: AuthorizationRequest, client: OAuthClient) -> st
             return asked.redirect_uri
         raise LocalRefusal(
             "invalid_request",
-            "The address to return to is not one that this client registered. "
-            "Remove the connection in your client and add it again.",
+            f"The address to return to is not one that this client registered. {_AGAIN}",
         )
     known: list[str] = client.redirect_uris.split()
     if len(known) == 1:
         return known[0]
-    raise LocalRefusal("invalid_request", "The request does not say where to return to.")
+    message = f"The request does not say where to return to. {_AGAIN}"
+    raise LocalRefusal("invalid_request", message)
 
 
 def check_parameters(asked: AuthorizationRequest) -> None:

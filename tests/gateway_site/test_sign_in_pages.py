@@ -44,6 +44,23 @@ def test_failed_sign_in_says_so_and_keeps_the_way_back():
     assert 'value="/connections/"' in body
 
 
+def test_whom_a_program_sent_is_told_what_comes_after_signing_in():
+    said = "A program asks to use this gateway as you."
+    for going_to, shown in (("/oauth/authorize?client_id=x", True), ("/connections/", False)):
+        page = Client().get("/accounts/login/", {"next": going_to}).content.decode()
+        assert (said in page) is shown
+    wrong = {"login": "maria", "password": "wrong", "next": "/oauth/authorize?client_id=x"}
+    assert said in Client().post("/accounts/login/", wrong).content.decode()
+
+
+@pytest.mark.parametrize("mail", [True, False])
+def test_a_forgotten_password_leads_to_mail_only_where_there_is_mail(settings, mail):
+    settings.MAIL_CONFIGURED = mail
+    page = browser_of(person()).get("/accounts/password/change/").content.decode()
+    assert ("/accounts/password/reset/" in page) is mail
+    assert ("Your administrator can set a new one." in page) is not mail
+
+
 def test_nobody_signs_up_by_themselves():
     body = Client().get("/accounts/signup/").content.decode()
     assert "Accounts are made by your administrator" in body

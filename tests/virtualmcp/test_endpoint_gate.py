@@ -5,6 +5,7 @@ import json
 import zlib
 
 import pytest
+from django.conf import settings
 from django.db import DatabaseError
 
 from oauthserver import bearer_tokens
@@ -149,6 +150,24 @@ def test_what_is_no_post_and_names_no_session_is_405_and_never_404(client, http,
     response = http.request(method, client.path, headers={"accept": "text/event-stream"})
     assert response.status_code == 405
     assert response.headers["allow"] == "POST, DELETE"
+
+
+@pytest.mark.parametrize("slug", ["board", "nobody"])
+def test_who_opens_the_address_in_a_browser_is_led_to_how_it_is_used(client, http, slug):
+    pages = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+    opened = http.get(f"/v1/mcp/{slug}", headers={"accept": pages})
+    assert (opened.status_code, opened.content) == (303, b"")
+    assert opened.headers["location"] == f"{settings.PUBLIC_URL}/servers/{slug}/"
+    assert opened.headers["cache-control"] == "no-store"
+    # Whoever could be a client is answered as one.
+    for headers in (
+        {"accept": f"{pages}, text/event-stream"},
+        {"accept": "*/*"},
+        {"accept": pages, "mcp-session-id": "abc", "authorization": "Bearer x"},
+    ):
+        assert http.get(client.path, headers=headers).status_code in (401, 405)
+    assert http.get("/v1/mcp/Not-A-Slug", headers={"accept": pages}).status_code == 404
+    assert http.put(client.path, headers={"accept": pages}).status_code == 405
 
 
 def test_a_stateless_client_has_no_session_to_end(client, http):

@@ -13,6 +13,8 @@ import logging
 import re
 from collections.abc import Mapping
 
+from django.conf import settings
+
 from oauthserver import bearer_tokens
 from oauthserver.bearer_tokens import TokenHolder, TokenRefusal
 from upstreams.revisions import MODERN
@@ -72,6 +74,27 @@ def slug_in(path: str) -> str:
     return "" if "/" in slug else slug
 
 
+def is_browsers(headers: Mapping[bytes, bytes]) -> bool:
+    """Tell whether somebody opened the address in a browser: a client that listens says that it
+    takes events (a22), and one that has a session names it."""
+    wanted = headers.get(b"accept", b"")
+    return (
+        b"text/html" in wanted
+        and b"text/event-stream" not in wanted
+        and SESSION_HEADER not in headers
+    )
+
+
+async def _show_guide(send: Send, slug: str) -> None:
+    """Lead a person who opened the address on to how it is used.
+
+    Asked before the slug is looked for: the page behind has people sign in, and shows the same for
+    a server that they may not use as for one that there is not.
+    """
+    where = f"{settings.PUBLIC_URL}/servers/{slug}/"
+    await send_empty(send, 303, ((b"location", where.encode()),))
+
+
 class McpEndpoint:
     """ASGI application of one address; keeps nothing between requests."""
 
@@ -83,8 +106,11 @@ class McpEndpoint:
             check_host(headers)
             extra = cors_headers(headers.get(b"origin"))
             slug = slug_in(scope["path"])
-            server = route_table.cached(slug) or await _server(slug)
             method = scope["method"]
+            if method == "GET" and is_browsers(headers) and _SLUG.fullmatch(slug):
+                await _show_guide(send, slug)
+                return
+            server = route_table.cached(slug) or await _server(slug)
             if method != "POST":
                 await _without_message(scope, receive, send, headers, server, extra)
                 return

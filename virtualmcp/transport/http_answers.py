@@ -127,7 +127,7 @@ async def send_body(send: Send, body: bytes) -> None:
 
 
 async def send_empty(send: Send, status: int, extra: tuple[Header, ...] = ()) -> None:
-    """Send an answer without a body: 202 for what was accepted, 204 for a preflight."""
+    """Send an answer without a body: 202 for what was accepted, 204 for a preflight, 303."""
     headers = [*(_COMMON if status == 204 else _EMPTY_HEADERS), *extra]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": b""})
