@@ -1,4 +1,4 @@
-"""What the sign-in pages show: ``{% sign_in_choice as choice %}``, ``{% can_send_mail as mail %}``."""
+"""What sign-in pages show: ``{% sign_in_choice as choice %}``, ``{% can_send_mail as mail %}``."""
 
 from typing import Any
 

@@ -125,7 +125,6 @@ def test_two_nodes_that_share_redis_are_one_gateway() -> None:
 def test_two_gateways_that_share_redis_hear_nothing_of_each_other() -> None:
     shared = {"REDIS_URL": os.environ["GATEWAY_TEST_REDIS_URL"]}
     with FakeUpstream(era="modern").serve() as upstream, gateway_over(upstream, **shared) as one:
-        same = replace(one, process=None)
         other = replace(one, environment={**one.environment, "PUBLIC_URL": "http://127.0.0.1:9"})
         layer = "from channels.layers import get_channel_layer as layer; print(layer().prefix)"
         assert other.manage("shell", "-c", layer) != one.manage("shell", "-c", layer)
