@@ -52,6 +52,14 @@ SERVER_FAULT = Failure(
     "This is a fault on our side; nothing you did was wrong, and nothing was lost.",
     "Try again in a minute. If it keeps happening, give your administrator the request id.",
 )
+TOO_MANY_SIGN_INS = Failure(
+    429,
+    "temporarily_unavailable",
+    "Too many sign-ins at the moment",
+    "More sign-ins were begun from your network in the last minutes than the gateway takes.",
+    "Wait five minutes, then sign in again. If it happens often, ask your administrator to name "
+    "your network in GATEWAY_SHARED_EGRESS.",
+)
 STALE_FORM = Failure(
     403,
     "stale_form",
@@ -77,6 +85,13 @@ def page_not_found(request: HttpRequest, exception: Exception | None = None) -> 
     return _answer(request, NOT_FOUND)
 
 
+def too_many_sign_ins(request: HttpRequest, retry_after: int) -> HttpResponse:
+    """Answer 429; ``retry_after`` is in seconds."""
+    answer = _answer(request, TOO_MANY_SIGN_INS)
+    answer["Retry-After"] = str(retry_after)
+    return answer
+
+
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     """Answer a form without a valid token (``settings.CSRF_FAILURE_VIEW``)."""
     return _answer(request, STALE_FORM)
@@ -97,7 +112,7 @@ def _answer(request: HttpRequest, failure: Failure, happened: str = "") -> HttpR
     if not _wants_page(request):
         return _document(failure, happened, request_id)
     context = {"failure": failure, "happened": happened, "request_id": request_id}
-    page = render(request, f"{failure.status}.html", context, status=failure.status)
+    page = render(request, "gateway/error.html", context, status=failure.status)
     page["Cache-Control"] = "no-store"
     return page
 

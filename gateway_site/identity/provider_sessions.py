@@ -12,6 +12,8 @@ from django.db import transaction
 from django.db.models import Q
 from django.http import HttpRequest
 
+from gateway_site.identity import stranger_limits
+
 # Longer than the library waits for somebody's return.
 NOBODYS_SECONDS: Final = 1800
 
@@ -34,10 +36,17 @@ def remember(request: HttpRequest, provider: str, subject: str, sid: str = "") -
 def begin(request: HttpRequest) -> None:
     """Have the session end soon that somebody needs who leaves for a provider and may not return.
 
-    Anybody can leave any number of times.
+    Anybody can leave any number of times in one browser, whose session holds the last few of them;
+    from one address only so many browsers can.
+
+    Raises:
+        ImmediateHttpResponse: too many have.
     """
-    if not request.user.is_authenticated:
-        request.session.set_expiry(NOBODYS_SECONDS)
+    if request.user.is_authenticated:
+        return
+    if request.session.session_key is None:
+        stranger_limits.count(request, stranger_limits.SIGN_INS_BEGUN)
+    request.session.set_expiry(NOBODYS_SECONDS)
 
 
 def arrived(sender: Any, request: HttpRequest | None, **_: Any) -> None:

@@ -1,9 +1,11 @@
 """Going to a SAML provider and coming back from it, always under the public address."""
 
+import logging
 from typing import Any, Final
 
 from allauth.account.internal.decorators import login_not_required
 from allauth.socialaccount.providers.saml import views as library
+from allauth.socialaccount.providers.saml.utils import build_auth
 from django.contrib.sessions.backends.db import SessionStore
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
@@ -13,14 +15,18 @@ from django.views import View
 from django.views.decorators.csrf import csrf_exempt
 from onelogin.saml2.errors import OneLogin_Saml2_Error
 
-from gateway_site.identity import arrival
+from gateway_site.identity import arrival, stranger_limits
 from gateway_site.identity.errors import ProviderFault
 from gateway_site.identity.views import failed_at
 from gateway_site.saml import single_logout
 from gateway_site.saml.provider import under_public_address
 
+logger = logging.getLogger(__name__)
+
 MOST_OF_AN_ANSWER: Final = 256 * 1024
 KEPT_SECONDS: Final = 600
+# What the library's parser raises of what is no SAML.
+CHOKED: Final = (SyntaxError, ValueError, TypeError, KeyError)
 
 
 def unusable(failure: OneLogin_Saml2_Error) -> ProviderFault:
@@ -67,7 +73,7 @@ class AcsView(_Guarded, library.ACSView):  # type: ignore[misc]
     """Take the provider's answer, which comes from another site without the session's cookie.
 
     It is put aside for the next request, which has the cookie. Anybody may send something here, so
-    it is small, and kept for minutes.
+    it is small, and kept for minutes, and few are kept that the provider does not vouch for.
     """
 
     def dispatch(self, request: HttpRequest, organization_slug: str, **kwargs: Any) -> HttpResponse:
@@ -83,10 +89,26 @@ class AcsView(_Guarded, library.ACSView):  # type: ignore[misc]
         if "SAMLResponse" not in request.POST or size > MOST_OF_AN_ANSWER:
             fault = ProviderFault("There is no SAML answer here, or it is too long.")
             return failed_at(request, self.get_provider(organization_slug), fault, {})
+        proven = self._is_proven(request, organization_slug)
+        limit = stranger_limits.PROVEN_ANSWERS if proven else stranger_limits.UNPROVEN_ANSWERS
+        stranger_limits.count(request, limit)
         # The library goes on with it.
         request.saml_acs_session = SessionStore()  # type: ignore[attr-defined]
         request.saml_acs_session.set_expiry(KEPT_SECONDS)  # type: ignore[attr-defined]
         return super().dispatch(request, organization_slug, **kwargs)
+
+    def _is_proven(self, request: HttpRequest, organization_slug: str) -> bool:
+        """Tell whether the answer is the provider's; the next request says why not."""
+        under_public_address(request)
+        try:
+            provider = self.get_provider(organization_slug)
+            provider.metadata()
+            auth = build_auth(request, provider)
+            auth.process_response()
+        except (ProviderFault, OneLogin_Saml2_Error, *CHOKED) as failure:
+            logger.debug("a SAML answer proves nothing: %s", type(failure).__name__)
+            return False
+        return not auth.get_errors()
 
 
 @method_decorator(login_not_required, name="dispatch")
@@ -97,7 +119,7 @@ class FinishView(_Guarded, library.FinishACSView):  # type: ignore[misc]
         """Check the answer; what the library's parser chokes on is a refusal like any other."""
         try:
             return super().dispatch(request, organization_slug, **kwargs)
-        except (SyntaxError, ValueError, TypeError, KeyError) as failure:
+        except CHOKED as failure:
             # Its name says what was wrong; its text may quote what was sent.
             fault = ProviderFault(f"The answer is not SAML ({type(failure).__name__}).")
             return failed_at(request, self.get_provider(organization_slug), fault, {})
