@@ -69,6 +69,24 @@ def test_calls_are_counted(administrator):
     assert 'gateway_calls_total{method="tools/call",outcome="ok",virtual_mcp="team"}' in body
 
 
+def test_how_long_calls_took_is_a_histogram(administrator):
+    metrics.count_calls("timed", "tools/call", "ok", [0.005, 0.0051, 0.2])
+    metrics.count_calls("timed", "tools/call", "failed", [61.0])
+    lines = administrator.get("/metrics").content.decode().splitlines()
+    labels = 'method="tools/call",virtual_mcp="timed"'
+    counted = {
+        line.partition(" ")[0]: float(line.partition(" ")[2])
+        for line in lines
+        if line.startswith("gateway_call_seconds") and 'virtual_mcp="timed"' in line
+    }
+    up_to = {"0.005": 1, "0.01": 2, "0.1": 2, "0.25": 3, "1.0": 3, "60.0": 3, "+Inf": 4}
+    for bound, count in up_to.items():
+        assert [n for name, n in counted.items() if f'le="{bound}"' in name] == [count]
+    assert counted[f"gateway_call_seconds_count{{{labels}}}"] == 4
+    assert counted[f"gateway_call_seconds_sum{{{labels}}}"] == pytest.approx(61.2101)
+    assert "# TYPE gateway_call_seconds histogram" in lines
+
+
 def test_what_clients_invent_makes_no_new_series(administrator):
     metrics.count_calls("team", "invented/by-a-client", "error -32601", [0.0])
     body = administrator.get("/metrics").content.decode()
