@@ -10,6 +10,7 @@ from django.http import HttpRequest
 
 from consent import decisions
 from consent.models import ConsentRecord
+from oauthserver.models import OAuthClient
 
 # The class is generic for the type checker only.
 if TYPE_CHECKING:
@@ -18,20 +19,60 @@ else:
     _Admin = admin.ModelAdmin
 
 
+class StandingFilter(admin.SimpleListFilter):
+    """Whether a consent still holds."""
+
+    title = "standing"
+    parameter_name = "standing"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Return what can have become of one."""
+        return [("stands", "Stands"), ("outgrown", "Outgrown: asked again"), ("over", "Taken back")]
+
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[ConsentRecord]
+    ) -> QuerySet[ConsentRecord]:
+        """Keep those of which that is so."""
+        if self.value() == "over":
+            return queryset.exclude(revoked_at=None)
+        if self.value() in ("stands", "outgrown"):
+            return queryset.filter(revoked_at=None, outgrown_at__isnull=self.value() == "stands")
+        return queryset
+
+
 @admin.register(ConsentRecord)
 class ConsentRecordAdmin(_Admin):
     """Who let which client use which Virtual MCP."""
 
-    list_display = ["user", "client", "virtual_mcp_slug", "given_at", "revoked_at"]
-    list_filter = [("revoked_at", admin.EmptyFieldListFilter), "virtual_mcp_slug"]
+    list_display = ["user", "client", "server", "given_at", "standing"]
+    list_filter = [StandingFilter, "virtual_mcp_slug"]
     search_fields = ["user__username", "user__email", "client__name", "client__client_id"]
     date_hierarchy = "given_at"
     actions = ["revoke_selected"]
     fields = [
-        *("user", "client", "virtual_mcp_slug", "scopes", "upstreams", "agreed_facts"),
-        *("redirect_uri", "given_at", "outgrown_at", "revoked_at"),
+        *("user", "client", "server", "standing", "given_at", "scopes", "agreed_facts"),
+        *("connected", "redirect_uri"),
     ]
-    readonly_fields = ["agreed_facts"]
+    readonly_fields = ["server", "standing", "agreed_facts", "connected"]
+
+    @admin.display(description="Virtual MCP", ordering="virtual_mcp_slug")
+    def server(self, record: ConsentRecord) -> str:
+        """Return the end of its address."""
+        return record.virtual_mcp_slug
+
+    @admin.display(description="Standing")
+    def standing(self, record: ConsentRecord) -> str:
+        """Say whether it still holds."""
+        if record.revoked_at is not None:
+            return f"Taken back on {record.revoked_at:%Y-%m-%d %H:%M} UTC"
+        if record.outgrown_at is not None:
+            return f"Outgrown: asked again since {record.outgrown_at:%Y-%m-%d %H:%M} UTC"
+        return "Stands"
+
+    @admin.display(description="Connected then")
+    def connected(self, record: ConsentRecord) -> str:
+        """Name the upstreams that were ready when the person agreed."""
+        return ", ".join(record.upstreams) or "None"
 
     @admin.display(description="What was agreed to")
     def agreed_facts(self, record: ConsentRecord) -> str:
@@ -39,15 +80,17 @@ class ConsentRecordAdmin(_Admin):
         if not record.agreed:
             return "Not recorded: agreed to before these facts were kept."
         client, tools = record.agreed["client"], record.agreed["tools"]
+        source = OAuthClient.RegistrationSource(client["source"]).label
+        name, host = client["name"] or "without a name", client["host"] or "no host"
         lines = [
-            f"Client: {client['name']} ({client['source']}, {client['host'] or 'no host'})",
+            f"Client: {name}, {host} ({source})",
             f"Sends people to: {', '.join(client['redirect_hosts'])}",
-            f"Upstreams: {', '.join(record.agreed['upstreams'])}",
-            f"Tools: {tools['count']}, digest {tools['digest'][:16]}",
+            f"Upstreams: {', '.join(record.agreed['upstreams']) or 'none'}",
+            f"Tools known then: {tools['count'] or 'none yet'}",
         ]
         named = tools.get("names", {})
         lines += [f"Tools of {key}: {', '.join(names)}" for key, names in named.items()]
-        return "\n".join(lines)
+        return "\n".join([*lines, f"Digest of what they said: {tools['digest'][:16]}"])
 
     def changeform_view(
         self,

@@ -24,6 +24,7 @@ from oauth2_provider.models import (
 )
 
 from gateway_site import audit_trail, people_actions, people_sessions, rights
+from gateway_site.audit_kinds import words_for
 from gateway_site.models import AuditEvent, SiteProfile
 
 # The classes are generic for the type checker only.
@@ -67,11 +68,23 @@ class EventFilter(admin.SimpleListFilter):
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         """Return the kinds that the trail has, by their words."""
         kinds = AuditEvent.objects.order_by().values_list("kind", flat=True).distinct()
-        return sorted(((kind, audit_trail.words_for(kind)) for kind in kinds), key=lambda k: k[1])
+        return sorted(((kind, words_for(kind)) for kind in kinds), key=lambda k: k[1])
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         """Keep events of the chosen kind."""
         return queryset.filter(kind=self.value()) if self.value() else queryset
+
+
+def _plain(value: Any) -> str:
+    """Write a fact of an event for people; lists and what is inside of others in one line."""
+    if isinstance(value, dict):
+        said = (f"{name.replace('_', ' ')} {_plain(inner)}" for name, inner in value.items())
+        return "; ".join(said) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value in (None, "") else str(value)
 
 
 @admin.register(AuditEvent)
@@ -83,11 +96,26 @@ class AuditEventAdmin(_AuditAdmin):
     search_fields = ["actor", "target", "kind", "address"]
     date_hierarchy = "at"
     list_per_page = 50
+    fields = ["at", "event", "who", "address", "facts", "kind"]
+    readonly_fields = ["at", "event", "who", "facts"]
 
     @admin.display(description="What happened")
     def event(self, event: AuditEvent) -> str:
         """Say the event in words."""
         return audit_trail.sentence(event)
+
+    @admin.display(description="Who")
+    def who(self, event: AuditEvent) -> str:
+        """Name the account, which may be gone by now or called otherwise."""
+        if not event.actor:
+            return "The gateway, or nobody known"
+        return f"{event.actor} (account {event.user_id})" if event.user_id else event.actor
+
+    @admin.display(description="Further facts")
+    def facts(self, event: AuditEvent) -> str:
+        """List what else is known, a line each."""
+        lines = [(name.replace("_", " "), _plain(value)) for name, value in event.details.items()]
+        return format_html_join("", "<div>{}: {}</div>", lines) or "None"
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Events are written by what happens."""

@@ -93,3 +93,8 @@ KINDS: dict[str, str] = {
     "site.changed": "Changed the site's settings",
     "configuration.applied": "Applied a configuration file",
 }
+
+
+def words_for(kind: str) -> str:
+    """Say in words what a kind of event is."""
+    return KINDS.get(kind, kind.replace(".", " ").replace("_", " "))

@@ -13,7 +13,6 @@ from channels.db import database_sync_to_async
 from django.db import transaction
 
 from gateway_site import metrics
-from gateway_site.audit_kinds import KINDS
 from gateway_site.logging_setup import escape_controls, redact
 from gateway_site.models import AuditEvent
 from gateway_site.request_facts import current
@@ -75,15 +74,9 @@ def hear(
     record(kind, user=user, target=target, details=details, address=address)
 
 
-def words_for(kind: str) -> str:
-    """Say in words what a kind of event is."""
-    return KINDS.get(kind, kind.replace(".", " ").replace("_", " "))
-
-
 def sentence(event: AuditEvent) -> str:
     """Say the event in words, for people who look at the trail."""
-    words = words_for(event.kind)
-    return f"{words}: {event.target}" if event.target else words
+    return str(event)
 
 
 def _write(event: AuditEvent) -> None:

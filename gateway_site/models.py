@@ -5,6 +5,8 @@ from typing import Any
 from django.core.exceptions import PermissionDenied
 from django.db import models
 
+from gateway_site.audit_kinds import words_for
+
 
 class AuditEvent(models.Model):
     """One security-relevant fact; written once, never changed."""
@@ -21,7 +23,8 @@ class AuditEvent(models.Model):
         ordering = ["-at", "-pk"]
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.target}"
+        words = words_for(self.kind)
+        return f"{words}: {self.target}" if self.target else words
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Write the event.

@@ -1,6 +1,6 @@
 """Trusted issuers and service accounts in the admin; every change goes through its action."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from allauth.socialaccount.models import SocialApp
 from django import forms
@@ -25,12 +25,21 @@ else:
 _KEYS_HELP = 'Public keys (RS256 or ES256), in place of a URL: {"keys": [...]}'
 
 
+class KeysField(forms.JSONField):
+    """A key set, empty where there is none."""
+
+    def prepare_value(self, value: Any) -> Any:
+        """Show nothing as nothing."""
+        return "" if value is None else super().prepare_value(value)
+
+
 class TrustedIssuerForm(_IssuerForm):
     """An identity provider that may vouch for people."""
 
     class Meta:
         model = TrustedIssuer
         fields = ["issuer", "provider", "jwks_uri", "jwks", "enabled"]
+        field_classes: ClassVar[dict[str, Any]] = {"jwks": KeysField}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -39,7 +48,9 @@ class TrustedIssuerForm(_IssuerForm):
         self.fields["provider"] = forms.ChoiceField(
             label="Identity provider",
             choices=choices,
-            help_text="The one people sign in with here; it has to be set up first.",
+            help_text="The one people sign in with here."
+            if choices
+            else "There is none yet: add it under Identity providers first.",
         )
 
     def clean(self) -> dict[str, Any]:
@@ -105,7 +116,7 @@ class ServiceAccountForm(_AccountForm):
     jwks_uri = forms.CharField(
         label="Key set URL", required=False, help_text="https, on the internet."
     )
-    jwks = forms.JSONField(label="Keys", required=False, help_text=_KEYS_HELP)
+    jwks = KeysField(label="Keys", required=False, help_text=_KEYS_HELP)
 
     class Meta:
         model = ServiceAccount

@@ -245,7 +245,7 @@ async def _try_protocol(upstream: Upstream, user: "User | None", report: ProbeRe
         report.fail("tools", "Tools", failure)
         return
     more = " or more" if report.tools >= MAX_TOOLS else ""
-    report.add("tools", "Tools", f"{report.tools}{more}.")
+    report.add("tools", "Tools", f"Lists {report.tools}{more}.")
 
 
 async def count_tools(facts: UpstreamFacts, credential: Credential) -> int:

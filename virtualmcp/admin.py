@@ -18,6 +18,7 @@ from virtualmcp.admin_forms import (
     UpstreamChoiceFormSet,
     VirtualMcpForm,
 )
+from virtualmcp.call_record_admin import CallRecordAdmin
 from virtualmcp.definition_admin import ToolDefinitionAdmin, goes_with_its_owner
 from virtualmcp.models import (
     AccessRule,
@@ -98,13 +99,16 @@ class VirtualMcpAdmin(_ServerAdmin):
     fieldsets = [
         ("The server", {"fields": ["title", "slug", "description", "enabled", "address"]}),
         ("Who may use it", {"fields": ["audience", "groups"]}),
-        ("What clients are told", {"fields": ["instructions"]}),
+        ("What clients are told", {"fields": ["instructions"], "classes": ["collapse"]}),
         (
             "When upstreams add or change tools",
-            {"fields": ["new_definitions", "changed_definitions"]},
+            {"fields": ["new_definitions", "changed_definitions"], "classes": ["collapse"]},
         ),
-        ("What people are asked", {"fields": ["step_up", "ask_again"]}),
-        ("MCP Apps", {"fields": ["app_domains"]}),
+        (
+            "What people are asked",
+            {"fields": ["step_up", "ask_again"], "classes": ["collapse"]},
+        ),
+        ("MCP Apps", {"fields": ["app_domains"], "classes": ["collapse"]}),
     ]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[VirtualMcp]:
@@ -167,6 +171,13 @@ class VirtualMcpAdmin(_ServerAdmin):
                 "tool. Add one under Upstreams.",
                 messages.WARNING,
             )
+        if row.audience == VirtualMcp.Audience.GROUPS and not row.groups.exists():
+            self.message_user(
+                request,
+                f"Nobody may use {row.title} yet: it is for chosen groups, and none is chosen. "
+                "Choose groups, or everyone, under Who may use it.",
+                messages.WARNING,
+            )
 
     def construct_change_message(
         self, request: HttpRequest, form: Form, formsets: Any, add: bool = False
@@ -215,24 +226,4 @@ class PublicNameAdmin(ReadOnlyAdmin):
 
 
 admin.site.register(ToolDefinition, ToolDefinitionAdmin)
-
-
-@admin.register(CallRecord)
-class CallRecordAdmin(ReadOnlyAdmin):
-    """Relayed calls, the newest first; arguments and results are never recorded."""
-
-    list_display = [
-        "at",
-        "virtual_mcp",
-        "upstream",
-        "method",
-        "name",
-        "user_id",
-        "client_id",
-        "outcome",
-        "duration_ms",
-    ]
-    list_filter = ["outcome", "method", "virtual_mcp", "upstream"]
-    search_fields = ["name", "client_id"]
-    date_hierarchy = "at"
-    show_full_result_count = False
+admin.site.register(CallRecord, CallRecordAdmin)

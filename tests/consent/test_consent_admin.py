@@ -7,6 +7,7 @@ from django.contrib.auth.models import Permission
 from django.utils import timezone
 from oauth2_provider.models import get_access_token_model
 
+from consent import decisions
 from consent.models import ConsentRecord
 from tests.consent.people_and_servers import browser_of, oauth_client, person, resource
 
@@ -70,3 +71,18 @@ def test_a_records_own_page_offers_to_revoke_it_while_it_stands():
     reader = person("reader", is_staff=True)
     reader.user_permissions.add(Permission.objects.get(codename="view_consentrecord"))
     assert button not in browser_of(reader).get(page).content.decode()
+
+
+def test_the_list_says_which_consents_stand():
+    record = record_with_token()
+    browser = browser_of(person(is_staff=True, is_superuser=True))
+    rows = {"stands": 1, "outgrown": 0, "over": 0}
+    for changes, moved in (({}, "stands"), ({"outgrown_at": timezone.now()}, "outgrown")):
+        ConsentRecord.objects.update(**changes)
+        for standing in rows:
+            shown = browser.get(LIST, {"standing": standing}).content.decode()
+            assert ("1 consent record" in shown) is (standing == moved)
+    decisions.revoke(record, actor=record.user)
+    assert "1 consent record" in browser.get(LIST, {"standing": "over"}).content.decode()
+    page = browser.get(f"{LIST}{record.pk}/change/").content.decode()
+    assert "Taken back on" in page

@@ -8,6 +8,7 @@ from allauth.socialaccount.models import SocialApp
 from django.contrib import admin
 from django.contrib.auth.models import User
 from django.test import Client
+from django.urls import reverse
 from django.utils import timezone
 
 from gateway_site import audit_trail, people_actions
@@ -143,6 +144,18 @@ def test_the_audit_trail_is_filtered_by_what_happened_in_words(administrator):
         ("site.changed", "Changed the site's settings"),
         ("person.signed_in", "Signed in"),
     ]
+
+
+def test_an_event_is_told_in_words_with_its_facts_a_line_each(administrator):
+    facts = {"redirect_host": "chat.example", "scopes": ["a", "b"], "enabled": True, "n": 1}
+    audit_trail.record("consent.given", target="demo", details=facts)
+    page = administrator.get(
+        reverse("admin:gateway_site_auditevent_change", args=[AuditEvent.objects.latest("pk").pk])
+    ).content.decode()
+    assert "Let a client use a Virtual MCP: demo" in page
+    assert "The gateway, or nobody known" in page
+    lines = ("redirect host: chat.example", "scopes: a, b", "enabled: yes", "n: 1")
+    assert "".join(f"<div>{line}</div>" for line in lines) in page
 
 
 def test_the_audit_trail_is_read_filtered_and_searched_but_not_written(administrator):

@@ -455,6 +455,8 @@ def test_an_administrator_makes_both_in_the_admin(
 
     boss = User.objects.create_superuser("boss", "boss@corp.example", "pw-of-boss")
     api.force_login(boss, "django.contrib.auth.backends.ModelBackend")
+    empty = api.get("/admin/oauthserver/trustedissuer/add/").content.decode()
+    assert "There is none yet" in empty and "null" not in empty.partition('name="jwks"')[2][:200]
     SocialApp.objects.create(provider="openid_connect", provider_id="corp", name="Corp")
     sent = {"issuer": ISSUER, "provider": "corp", "jwks": json.dumps(public(IDP)), "enabled": "on"}
     made = api.post("/admin/oauthserver/trustedissuer/add/", sent)

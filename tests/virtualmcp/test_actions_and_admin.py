@@ -4,7 +4,9 @@ import pytest
 from django.contrib.auth.models import Group, User
 from django.core.exceptions import ValidationError
 from django.urls import reverse
+from django.utils import timezone
 
+from oauthserver.models import OAuthClient
 from tests.virtualmcp import routed
 from virtualmcp import actions, route_table
 from virtualmcp.actions import Choice
@@ -162,6 +164,42 @@ def test_a_server_that_is_saved_without_an_upstream_gets_a_warning(admin_client)
     one = {"upstream": routed.upstream(None, "one").pk, "position": 1, "tool_mode": "all"}
     page = admin_client.post(add, form_data(one, title="B", slug="b"), follow=True)
     assert "has no upstream" not in page.content.decode()
+
+
+def test_a_server_for_chosen_groups_of_which_none_is_chosen_gets_a_warning(admin_client):
+    add = reverse("admin:virtualmcp_virtualmcp_add")
+    page = admin_client.post(add, form_data(audience="groups"), follow=True).content.decode()
+    assert "Nobody may use Team yet" in page
+    group = Group.objects.create(name="staff")
+    more = {"title": "B", "slug": "b", "audience": "groups", "groups": [group.pk]}
+    page = admin_client.post(add, form_data(**more), follow=True).content.decode()
+    assert "Nobody may use" not in page
+
+
+def test_the_call_log_names_people_and_clients_and_is_searched_by_them(admin_client):
+    ada = User.objects.create_user("ada")
+    OAuthClient.objects.create(client_id="https://chat.example/c", name="Chat")
+    facts = {"virtual_mcp": "team", "method": "tools/call", "duration_ms": 12.4}
+    facts |= {"at": timezone.now(), "client_id": "https://chat.example/c"}
+    CallRecord.objects.create(**facts, name="find", user_id=ada.pk, outcome="ok")
+    CallRecord.objects.create(**facts, name="send", user_id=4711, outcome="error -32602")
+    log = reverse("admin:virtualmcp_callrecord_changelist")
+    page = admin_client.get(log).content.decode()
+    for said in ("find (tools/call)", "ada", "Chat", "Answered", "12 ms"):
+        assert said in page
+    assert "account 4711, deleted" in page and "Failed: -32602" in page
+    assert "Nobody has called a tool yet" not in page
+    for query, there, missing in (
+        ("?q=ada", "find", "send"),
+        ("?ended=failed", "send", "find"),
+        ("?ended=answered", "find", "send"),
+    ):
+        page = admin_client.get(log + query).content.decode()
+        assert f"{there} (tools/call)" in page and f"{missing} (tools/call)" not in page
+    row = CallRecord.objects.get(name="find")
+    page = admin_client.get(reverse("admin:virtualmcp_callrecord_change", args=[row.pk]))
+    assert "https://chat.example/c" in page.content.decode()
+    assert "historylink" not in page.content.decode()
 
 
 def test_the_admin_shows_a_doubled_upstream_as_a_mistake(admin_client):
