@@ -9,9 +9,12 @@ from daphne.server import Server  # isort: skip
 import argparse
 import asyncio
 import os
+from functools import partial
 from typing import Any
 
 from twisted.internet import defer
+
+from gateway_site.express_channel import ExpressChannel
 
 
 class _Flow:
@@ -43,6 +46,8 @@ class DrainingServer(Server):  # type: ignore[misc]
     Daphne alone would collect a whole answer in memory for a client that has stopped reading.
     """
 
+    channel_class = ExpressChannel
+
     def __init__(self, application: Any, endpoints: list[str], drain: float) -> None:
         super().__init__(
             application,
@@ -55,6 +60,30 @@ class DrainingServer(Server):  # type: ignore[misc]
         )
         self._drain_seconds = drain
         self._ports: list[Any] = []
+        # The open connections; each adds and removes itself.
+        self.channels: set[ExpressChannel] = set()
+
+    @property
+    def http_factory(self) -> Any:
+        """What makes a connection's protocol; the gateway's own in place of Twisted's, which would
+        also speak HTTP/2 over TLS, and here is neither."""
+        return self._http_factory
+
+    @http_factory.setter
+    def http_factory(self, made: Any) -> None:
+        made.protocol = self.channel_class
+        self._http_factory = made
+
+    def create_application(self, protocol: Any, scope: Any) -> Any:
+        """Begin to answer a request; one whose call is under way already goes on with it."""
+        call = protocol.channel.take_over() if scope["type"] == "http" else None
+        if call is None:
+            return super().create_application(protocol, scope)
+        queue: asyncio.Queue[Any] = asyncio.Queue()
+        scope.setdefault("asgi", {"version": "3.0"})
+        answering = call.carry_on(scope, queue.get, partial(self.handle_reply, protocol))
+        self.connections[protocol]["application_instance"] = asyncio.ensure_future(answering)
+        return queue
 
     async def handle_reply(self, protocol: Any, message: Any) -> None:
         """Send one message of an application, and wait while the connection is full."""
@@ -93,6 +122,8 @@ class DrainingServer(Server):  # type: ignore[misc]
         draining.begin()
         for port in self._ports:
             port.stopListening()
+        for channel in list(self.channels):
+            channel.leave_lane()
         if running := self._running():
             await asyncio.wait(running, timeout=self._drain_seconds)
         for instance in self._running():
@@ -110,7 +141,9 @@ def main() -> None:
     options = parser.parse_args()
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gateway_site.settings")
     from gateway_site.asgi import application
+    from virtualmcp.transport import express_lane
 
+    ExpressChannel.lane = express_lane
     host = options.host.replace(":", r"\:")
     DrainingServer(application, [f"tcp:{options.port}:interface={host}"], options.drain).run()
 

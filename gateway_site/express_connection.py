@@ -10,10 +10,7 @@ Whatever the lane does not take, or can't finish at once, is read as any other r
 go to the parser, and where the call is under way already, what answers it goes on with it.
 """
 
-import os
-import re
-from hashlib import blake2b
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
@@ -26,42 +23,7 @@ from gateway_site.client_connections import (
     ClientConnection,
 )
 from gateway_site.refused_requests import header_line
-
-# A client's tools each have a head of their own in the stateless revision (``Mcp-Name``).
-MOST_KNOWN_HEADS = 32
-MOST_KNOWN_HEAD_BYTES = 4 * 1024
-# As nearly all clients write it. Everything else is for the parser to judge.
-_LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ?(0|[1-9][0-9]{0,8})\r\n")
-# Heads hold tokens: they are known by a digest that means nothing outside of this process.
-_KEY = os.urandom(32)
-# What says more of a message's framing or the connection's future than its length.
-_FRAMING = frozenset((b"transfer-encoding", b"upgrade", b"expect"))
-
-
-class Begun(NamedTuple):
-    """What a read begins with: a head's digest, where its body begins and where that has to end."""
-
-    digest: bytes
-    start: int
-    end: int
-
-
-def begun(data: bytes) -> Begun | None:
-    """Return what head a read begins with, None if it begins with none that can be known.
-
-    The digest leaves out the number of the one ``Content-Length`` that is looked at, and nothing
-    else. A second one makes another digest, and so does a sign, a space or a leading zero.
-    """
-    stop = data.find(b"\r\n\r\n")
-    if not 0 < stop <= MOST_KNOWN_HEAD_BYTES:
-        return None
-    found = _LENGTH.search(data, 0, stop + 2)
-    if found is None:
-        return None
-    first, last = found.span(1)
-    rest = b"%b\0%b" % (data[:first], data[last:stop])
-    digest = blake2b(rest, digest_size=16, key=_KEY).digest()
-    return Begun(digest, stop + 4, stop + 4 + int(found[1]))
+from gateway_site.request_beginnings import Begun, begun, may_be_known, remember
 
 
 class ExpressConnection(ClientConnection):
@@ -137,13 +99,11 @@ class ExpressConnection(ClientConnection):
 
     def _remember(self, digest: bytes) -> None:
         """Know the head of the request that the parser has just read."""
-        names = [name for name, _ in self.headers]
         if (
             not self.cycle.keep_alive
             or self.pipeline
             or self.scope["method"] != "POST"
-            or names.count(b"content-length") != 1
-            or not _FRAMING.isdisjoint(names)
+            or not may_be_known(name for name, _ in self.headers)
             or self._application() is not self.app
         ):
             return
@@ -152,9 +112,7 @@ class ExpressConnection(ClientConnection):
             return
         if self.known is None:
             self.known = {}
-        elif len(self.known) >= MOST_KNOWN_HEADS:
-            del self.known[next(iter(self.known))]
-        self.known[digest] = head
+        remember(self.known, digest, head)
 
     def answer(self, body: bytes, extra: tuple[tuple[bytes, bytes], ...]) -> None:
         """Send the answer of the call that was running."""

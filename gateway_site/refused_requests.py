@@ -1,10 +1,10 @@
 """Answers to requests that the server itself refuses, before or instead of the application."""
 
 import re
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 MOST_URL_BYTES = 8 * 1024
 
@@ -45,8 +45,9 @@ class Refused:
 
     def as_bytes(self) -> bytes:
         """Return the answer as it goes over the wire, for requests that never got whole."""
-        lines = [STATUS_LINE[self.status], *(header_line(*header) for header in self.headers)]
-        return b"".join([*lines, b"\r\n", self.body])
+        first = b"HTTP/1.1 %d %b\r\n" % (self.status, HTTPStatus(self.status).phrase.encode())
+        lines = [header_line(*header) for header in self.headers]
+        return b"".join([first, *lines, b"\r\n", self.body])
 
 
 TOO_SLOW = Refused(
