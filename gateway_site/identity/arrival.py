@@ -28,6 +28,7 @@ from gateway_site.identity.admission import (
 from gateway_site.identity.claims import GroupClaim, groups_in
 from gateway_site.identity.errors import ProviderFault
 from gateway_site.identity.group_sync import set_groups
+from gateway_site.identity.presets import STANDARD_SIGN_OUT
 from gateway_site.identity.provider import OpenIdProvider, together
 from gateway_site.identity.provider_facts import ProviderFacts, facts_of
 from gateway_site.models import GroupMapping
@@ -219,11 +220,12 @@ def _openid_sign_out_address(app: Any, sealed: str | None) -> str:
     hint = token_vault.open_sealed(sealed, _VAULT_OWNER) if sealed else b""
     if not endpoint:
         return ""
+    parameter = facts_of(app).preset.sign_out_parameter
     parameters = {
         "client_id": app.client_id,
-        "post_logout_redirect_uri": settings.PUBLIC_URL + reverse("account_login"),
+        parameter: settings.PUBLIC_URL + reverse("account_login"),
     }
-    if hint:
+    if hint and parameter == STANDARD_SIGN_OUT:
         parameters["id_token_hint"] = hint.decode()
     return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(parameters)}"
 

@@ -7,6 +7,8 @@ for a provider; ``sources`` name the vendors' pages the facts are from.
 from dataclasses import dataclass
 
 SCOPES = ("openid", "profile", "email")
+# RP-Initiated Logout 1.0, section 2.
+STANDARD_SIGN_OUT = "post_logout_redirect_uri"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,7 @@ class Preset:
         knows_prompt_login: it takes ``prompt=login``; another is asked to choose the account.
         offline_scope: scope that makes it give a refresh token, "" if none is needed.
         offline_parameters: what else it wants to see for that in the authorization request.
+        sign_out_parameter: what it calls the address to come back to after signing out.
         notes: habits an administrator has to know.
     """
 
@@ -42,6 +45,7 @@ class Preset:
     offline_scope: str = "offline_access"
     offline_parameters: tuple[tuple[str, str], ...] = ()
     knows_prompt_login: bool = True
+    sign_out_parameter: str = STANDARD_SIGN_OUT
     notes: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
 
@@ -189,7 +193,10 @@ _PRESETS = (
             "in one text are separated by semicolons.",
             "Set the token endpoint's authentication method to POST.",
         ),
-        sources=("https://developers.onelogin.com/openid-connect",),
+        sources=(
+            "https://developers.onelogin.com/openid-connect",
+            "https://developers.onelogin.com/openid-connect/api/logout",
+        ),
     ),
     Preset(
         key="cognito",
@@ -201,13 +208,17 @@ _PRESETS = (
         offline_scope="",
         # UserInfo gives email_verified as a text, which counts as not verified.
         fetch_userinfo=False,
+        # Its address for signing out is announced as the standard one, and takes this instead.
+        sign_out_parameter="logout_uri",
         notes=(
             "The user pool needs a domain, and the app client a secret.",
-            "Cognito has its own kind of sign-out, which is not used: people stay signed in there.",
+            "To sign out there too, add the gateway's sign-in page to Allowed sign-out URLs of the "
+            "app client.",
         ),
         sources=(
             "https://docs.aws.amazon.com/cognito/latest/developerguide/"
             "amazon-cognito-user-pools-using-the-id-token.html",
+            "https://docs.aws.amazon.com/cognito/latest/developerguide/logout-endpoint.html",
         ),
     ),
     Preset(
@@ -219,6 +230,7 @@ _PRESETS = (
         groups_claim="",
         notes=(
             "Make an OAuth application under Connect.",
+            "WorkOS cannot be signed out from here: it announces no address for that.",
             "Its documentation names no claim with roles or groups in ID token or UserInfo: use "
             "the administration, the file or SCIM for them. If Test sign-in shows you one, name "
             "it under Claim with groups.",
@@ -237,7 +249,11 @@ _PRESETS = (
         scopes=(*SCOPES, "roles"),
         offline_parameters=(("prompt", "consent"),),
         groups_claim="roles",
-        notes=("Self-hosted: enter the whole issuer, which ends in /oidc.",),
+        notes=(
+            "Self-hosted: enter the whole issuer, which ends in /oidc.",
+            "Roles come in the ID token while Custom JWT, ID token has them switched on, which is "
+            "its default, and in UserInfo always.",
+        ),
         sources=("https://docs.logto.io/developers/custom-id-token",),
     ),
     Preset(

@@ -4,6 +4,7 @@ The claims are shaped after the vendors' documentation (see ``sources`` of each 
 """
 
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from django.contrib.auth.models import Group, User
@@ -111,6 +112,12 @@ SHAPES: dict[str, tuple[str, dict[str, Any], dict[str, Any] | None, str]] = {
         None,
         "staff",
     ),
+    "logto, in UserInfo only": (
+        "logto",
+        {"email": "ada@contoso.com", "email_verified": True, "username": "ada"},
+        {"sub": "s-1", "email": "ada@contoso.com", "email_verified": True, "roles": ["staff"]},
+        "staff",
+    ),
     "clerk, in the ID token": (
         "clerk",
         {
@@ -146,6 +153,7 @@ def served():
 @pytest.fixture
 def provider(served, db):
     served.claims, served.userinfo, served.token_claims = {}, None, {}
+    served.metadata_changes = {}
     return served
 
 
@@ -209,6 +217,54 @@ def test_google_is_let_in_by_the_domain_it_vouches_for(provider):
     assert arrive(client, provider).status_code == 403
     assert not signed_in(client)
     provider.subject = "s-1"
+
+
+def test_who_comes_by_workos_is_let_in_and_has_the_groups_that_are_given_here(provider):
+    provider.claims = {"email": "ada@contoso.com", "email_verified": True, "name": "Ada"}
+    app = configured(provider, preset="workos", allowed_domains=["contoso.com"])
+    staff = Group.objects.create(name="people")
+    people_actions.set_group_mapping(app, [("staff", staff)], actor=None)
+    client = browser()
+    arrive(client, provider)
+    assert signed_in(client)
+    ada = User.objects.get()
+    ada.groups.add(staff)
+    # Nothing is read from what its documentation does not name.
+    provider.claims["groups"] = provider.claims["roles"] = ["owners"]
+    arrive(browser(), provider)
+    assert list(ada.groups.all()) == [staff]
+    ada.groups.clear()
+    change(app, groups_claim="role")
+    provider.claims["role"] = "staff"
+    arrive(browser(), provider)
+    assert list(ada.groups.all()) == [staff]
+
+
+# What a provider takes to sign somebody out, as it documents it; None where none is announced.
+SIGN_OUT = {key: "post_logout_redirect_uri" for key in PRESETS if key != "saml"} | {
+    "cognito": "logout_uri",
+    "google": None,
+    "workos": None,
+}
+
+
+@pytest.mark.parametrize("preset", SIGN_OUT)
+def test_signing_out_there_is_asked_for_as_each_provider_takes_it(provider, preset):
+    parameter = SIGN_OUT[preset]
+    provider.metadata_changes = {} if parameter else {"end_session_endpoint": None}
+    provider.claims = {"email": "ada@contoso.com", "email_verified": True, "hd": "contoso.com"}
+    configured(provider, preset=preset, allowed_domains=["contoso.com"], sign_out_there=True)
+    client = browser()
+    arrive(client, provider)
+    sent = client.post("/accounts/logout/").headers["Location"]
+    assert not signed_in(client)
+    if parameter is None:
+        assert sent == "/"
+        return
+    asked = dict(parse_qsl(urlsplit(sent).query))
+    hint = asked.pop("id_token_hint", "")
+    assert asked == {"client_id": "gw", parameter: "http://localhost:8000/accounts/login/"}
+    assert bool(hint) is (parameter == "post_logout_redirect_uri")
 
 
 @pytest.mark.parametrize(
