@@ -201,6 +201,28 @@ class ChatGptClient(WireClient):
         _insist(bool(tokens.refresh_token), 13, "no refresh token")
         return tokens
 
+    def workspace_admits(self, *domains: str) -> bool:
+        """Tell whether a workspace that is restricted to domains lets this person connect (row 16).
+
+        It finds out by OpenID Connect, with the token of the connector.
+
+        Raises:
+            Unsupported: the server cannot be used with such a restriction at all.
+        """
+        issuer = self.resource_metadata["authorization_servers"][0]
+        known = self.http.get(f"{issuer}/.well-known/openid-configuration").json()
+        _insist({"openid", "email"} <= set(known["scopes_supported"]), 16, known)
+        _insist("userinfo_endpoint" in known, 16, known)
+        assert self.tokens is not None
+        _insist({"openid", "email"} <= set(self.tokens.scope.split()), 16, self.tokens.scope)
+        token = {"Authorization": f"Bearer {self.tokens.access_token}"}
+        answer = self.http.get(known["userinfo_endpoint"], headers=token)
+        _insist(answer.status_code == 200, 16, (answer.status_code, answer.text))
+        person = answer.json()
+        _insist(bool(person.get("sub")), 16, person)
+        domain = str(person.get("email", "")).rpartition("@")[2].lower()
+        return person.get("email_verified") is True and domain in domains
+
     # Tools -------------------------------------------------------------------------
     def open(self) -> list[str]:
         """Open the conversation as its era does; returns the names of the tools."""

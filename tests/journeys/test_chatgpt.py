@@ -1,18 +1,23 @@
 """ChatGPT's journey, written against the wire (clients.md 1.3 and 1.10)."""
 
+from collections.abc import Iterator
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from jwcrypto import jwk
 
+from tests.fakes.browser import Browser
 from tests.journeys.chatgpt_client import (
     REDIRECT_OF_ONE_CALLBACK,
     STABLE_REDIRECT,
     ChatGptClient,
     ChatGptDocuments,
+    Unsupported,
     chatgpt_documents,
 )
 from tests.journeys.wire_client import parse_challenge
-from tests.journeys.world import PATIENCE, Person, World, within
+from tests.journeys.world import PASSWORD, PATIENCE, STOPS, Person, World, within
+from tests.running_gateway import RunningGateway, running_gateway
 
 
 def connect(client: ChatGptClient, person: Person, callback: str = "") -> ChatGptClient:
@@ -216,3 +221,58 @@ def test_a_tool_name_chatgpt_froze_stays_callable_when_another_upstream_joins(
     within(PATIENCE, lambda: "legacy_echo" in client.names())
     assert set(frozen) <= set(client.names())
     assert client.call("echo", {"text": "still"}).result["content"][0]["text"] == "still"
+
+
+# A workspace that admits people of some domains only ------------------------------------------
+# Who has which address here: by an administrator's word, so it is verified.
+ADDRESSES = {"ada": "ada@contoso.example", "grace": "grace@fabrikam.example", "nobody": ""}
+
+
+@pytest.fixture(scope="module")
+def signing_gateway(world: World) -> Iterator[RunningGateway]:
+    """A gateway that has a key to sign with, and so speaks OpenID Connect to its clients."""
+    key = jwk.JWK.generate(kty="RSA", size=2048).export_to_pem(private_key=True, password=None)
+    configuration = {
+        "upstreams": [{"key": "m", "title": "M", "url": world.modern.url, "credential": "none"}],
+        "virtual_mcps": [
+            {"slug": "team", "title": "Team", "audience": "everyone", "upstreams": ["m"]}
+        ],
+        "users": [
+            {"username": name, "email": address, "password": "env:PASSWORD_OF_ALL"}
+            for name, address in ADDRESSES.items()
+        ],
+    }
+    environment = {"OIDC_RSA_PRIVATE_KEY": key.decode(), "PASSWORD_OF_ALL": PASSWORD}
+    with running_gateway(configuration, environment=environment) as gateway:
+        yield gateway
+
+
+@pytest.mark.parametrize(
+    ("name", "admitted", "era"),
+    [
+        ("ada", True, "modern"),
+        ("ada", True, "legacy"),
+        ("grace", False, "modern"),
+        ("nobody", False, "modern"),
+    ],
+)
+def test_a_workspace_restricted_to_a_domain_admits_who_has_an_address_of_it(
+    signing_gateway: RunningGateway, chatgpt: ChatGptDocuments, name: str, admitted: bool, era: str
+) -> None:
+    person = Person(name, signing_gateway, Browser(STOPS))
+    client = connect(ChatGptClient(signing_gateway.endpoint("team"), chatgpt, era=era), person)
+    assert client.workspace_admits("contoso.example", "contoso.org") is admitted
+    assert not client.workspace_admits("contoso")
+    assert "echo" in client.open(), "the restriction is the workspace's, not the gateway's"
+    # The scopes stay with the refresh token, so that it can ask again.
+    assert client.refresh().status_code == 200
+    assert client.workspace_admits("contoso.example") is admitted
+    person.browser.close()
+
+
+def test_a_gateway_without_a_signing_key_says_that_it_cannot_serve_such_a_workspace(
+    world: World, person: Person, chatgpt: ChatGptDocuments
+) -> None:
+    client = connect(ChatGptClient(world.gateway.endpoint("modern-alone"), chatgpt), person)
+    with pytest.raises(Unsupported, match="row 16"):
+        client.workspace_admits("example.com")
