@@ -21,6 +21,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.patience import PATIENCE
+
 
 @dataclass(frozen=True)
 class TestAuthority:
@@ -170,13 +172,13 @@ def serve(
         target=lambda: asyncio.run(server.serve(sockets=[listener])), daemon=True
     )
     thread.start()
-    if not server.ready.wait(10):
+    if not server.ready.wait(PATIENCE):
         raise RuntimeError("the test server did not start")
     try:
         yield f"{'https' if tls else 'http'}://{host}:{listener.getsockname()[1]}"
     finally:
         server.end()
-        thread.join(10)
+        thread.join(PATIENCE)
         listener.close()
 
 

@@ -45,6 +45,7 @@ import asyncio
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,6 +54,7 @@ from tests.fakes import mcp_catalogue
 from tests.fakes.asgi_server import serve
 from tests.fakes.mcp_exchange import META, Canned, Exchange, Session, event
 from tests.fakes.resumable_streams import StreamLogs
+from tests.patience import LOOK_SECONDS, PATIENCE
 
 __all__ = ["Canned", "FakeUpstream", "Seen"]
 
@@ -133,12 +135,16 @@ class FakeUpstream:
         """Return the headers of the last request for one JSON-RPC method."""
         return next(s.headers for s in reversed(self.requests) if s.message.get("method") == method)
 
-    def wait(self, what: Callable[["FakeUpstream"], bool], timeout: float = 15.0) -> bool:
+    def wait(self, what: Callable[["FakeUpstream"], bool], timeout: float = PATIENCE) -> bool:
         """Wait until ``what`` holds; returns whether it does."""
+        deadline = time.monotonic() + timeout
         with self._changed:
-            return self._changed.wait_for(lambda: what(self), timeout)
+            # Not every change of what is looked at wakes the waiting.
+            while not what(self) and (left := deadline - time.monotonic()) > 0:
+                self._changed.wait(min(left, LOOK_SECONDS))
+            return what(self)
 
-    async def seen(self, what: Callable[["FakeUpstream"], bool], timeout: float = 15.0) -> bool:
+    async def seen(self, what: Callable[["FakeUpstream"], bool], timeout: float = PATIENCE) -> bool:
         """The same for asynchronous tests."""
         return await asyncio.to_thread(self.wait, what, timeout)
 

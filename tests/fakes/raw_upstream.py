@@ -20,10 +20,12 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from tests.fakes.asgi_server import authority
+from tests.patience import LOOK_SECONDS, PATIENCE
 
 CLOSE, RESET, FLOOD = "close", "reset", "flood"
 Step = bytes | float | str
@@ -84,21 +86,25 @@ class RawUpstream:
     def __enter__(self) -> "RawUpstream":
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
         self._thread.start()
-        if not self._ready.wait(10):
+        if not self._ready.wait(PATIENCE):
             raise RuntimeError("the raw upstream did not start")
         return self
 
     def __exit__(self, *_: Any) -> None:
         assert self._loop is not None and self._stop is not None
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
+        self._thread.join(PATIENCE)
 
-    def wait(self, what: Callable[["RawUpstream"], bool], timeout: float = 5.0) -> bool:
+    def wait(self, what: Callable[["RawUpstream"], bool], timeout: float = PATIENCE) -> bool:
         """Wait until ``what`` holds; returns whether it does."""
+        deadline = time.monotonic() + timeout
         with self._changed:
-            return self._changed.wait_for(lambda: what(self), timeout)
+            # Not every change of what is looked at wakes the waiting.
+            while not what(self) and (left := deadline - time.monotonic()) > 0:
+                self._changed.wait(min(left, LOOK_SECONDS))
+            return what(self)
 
-    async def seen(self, what: Callable[["RawUpstream"], bool], timeout: float = 5.0) -> bool:
+    async def seen(self, what: Callable[["RawUpstream"], bool], timeout: float = PATIENCE) -> bool:
         """The same for asynchronous tests."""
         return await asyncio.to_thread(self.wait, what, timeout)
 

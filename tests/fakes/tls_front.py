@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 
 from tests.fakes.asgi_server import authority
+from tests.patience import PATIENCE
 
 CHUNK = 64 * 1024
 
@@ -52,10 +53,10 @@ def tls_front(port: int, behind: int) -> Iterator[None]:
     thread = threading.Thread(target=lambda: loop.run_until_complete(run()), daemon=True)
     thread.start()
     try:
-        if not ready.wait(10):
+        if not ready.wait(PATIENCE):
             raise RuntimeError("the TLS front did not start")
         yield
     finally:
         loop.call_soon_threadsafe(over.set)
-        thread.join(10)
+        thread.join(PATIENCE)
         loop.close()

@@ -18,6 +18,7 @@ from oauthserver.challenges import bearer_challenge
 from oauthserver.models import OAuthClient
 from tests.oauthserver.conftest import Session
 from tests.oauthserver.flows import BASE, OTHER_RESOURCE, RESOURCE
+from tests.patience import PATIENCE
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -245,7 +246,7 @@ async def test_use_is_written_down_beside_the_answer(session_async: Session) -> 
     bearer_tokens._noted.clear()
     await authenticate([header(session_async)], RESOURCE)
     for task in list(bearer_tokens._notes):
-        await asyncio.wait_for(task, 10)
+        await asyncio.wait_for(task, PATIENCE)
     client = await OAuthClient.objects.aget(client_id=session_async.client_id)
     assert client.last_used_at is not None
     await authenticate([header(session_async)], RESOURCE)

@@ -14,6 +14,7 @@ from oauthserver.models import IssuedCode, OAuthClient
 from tests.oauthserver import flows
 from tests.oauthserver.conftest import CALLBACK, Session
 from tests.oauthserver.flows import Pkce
+from tests.patience import PATIENCE
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -27,7 +28,7 @@ def at_once(number: int, step: Callable[[], Any]) -> list[Any]:
 
     def run() -> None:
         try:
-            barrier.wait(20)
+            barrier.wait(PATIENCE)
             results.append(step())
         finally:
             connections.close_all()

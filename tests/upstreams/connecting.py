@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from tests.fakes.authorization_server import FakeAuthorizationServer
 from tests.fakes.protected_upstream import ProtectedUpstream
+from tests.patience import PATIENCE
 from upstreams import credentials
 from upstreams.credentials import Credential
 from upstreams.models import CredentialKind, Upstream, UpstreamAccount
@@ -79,7 +80,7 @@ def token_requests(server: FakeAuthorizationServer) -> int:
     return len(server.calls("/token"))
 
 
-async def until(true: Callable[[], Awaitable[bool]], seconds: float = 10) -> None:
+async def until(true: Callable[[], Awaitable[bool]], seconds: float = PATIENCE) -> None:
     """Wait until something is true; fails after ``seconds``."""
     async with asyncio.timeout(seconds):
         while not await true():  # noqa: ASYNC110

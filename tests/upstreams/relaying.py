@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.fakes.raw_upstream import RawUpstream, Step, answer, stream
+from tests.patience import PATIENCE
 from upstreams.canonical_call import CanonicalCall, Outcome, QuestionNotPossible
 from upstreams.credentials import Credential
 from upstreams.upstream_facts import UpstreamFacts
@@ -56,7 +57,7 @@ def text_of(outcome: Outcome) -> str:
     return str(json.loads(outcome.result)["content"][0]["text"])
 
 
-async def until(what: Callable[[], bool], timeout: float = 5.0) -> None:
+async def until(what: Callable[[], bool], timeout: float = PATIENCE) -> None:
     """Wait until ``what`` holds on this loop; fails after ``timeout`` seconds."""
     async with asyncio.timeout(timeout):
         while not what():  # noqa: ASYNC110

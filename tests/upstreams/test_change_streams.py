@@ -169,7 +169,7 @@ async def test_after_a_break_everything_is_said_to_have_changed(upstream: FakeUp
     if upstream.era == "legacy":
         upstream.forget_sessions()
     upstream.end_streams()
-    await until(lambda: ear.uris() == [NOTE] and (TOOLS, {}) in ear.heard, 10)
+    await until(lambda: ear.uris() == [NOTE] and (TOOLS, {}) in ear.heard)
     await until(lambda: upstream.listening == 1)
     upstream.announce(UPDATED, {"uri": NOTE})
     await until(lambda: ear.uris() == [NOTE, NOTE])
@@ -242,7 +242,7 @@ async def test_a_400_that_speaks_of_the_session_leads_to_a_new_one() -> None:
         ear = Ear(Interest(frozenset({"tools"})))
         assert await ear.open(upstream, **KNOWN_LEGACY) == Interest()
         upstream.canned.clear()
-        await until(lambda: upstream.listening == 1, 10)
+        await until(lambda: upstream.listening == 1)
         assert len(upstream.initialized) > 1
         ear.close()
 
@@ -255,8 +255,8 @@ async def test_late_unsubscribes_take_no_new_subscription_back() -> None:
         # The first of the old subscriptions is taken back slowly while listening begins anew.
         upstream.script = [Canned(500, delay=0.3)]
         change_streams.restart(1)
-        await until(lambda: len(upstream.calls("resources/subscribe")) == 2 * len(uris), 10)
-        await until(lambda: not legacy_sessions.sessions()._background, 10)
+        await until(lambda: len(upstream.calls("resources/subscribe")) == 2 * len(uris))
+        await until(lambda: not legacy_sessions.sessions()._background)
         assert upstream.script == [] and len(upstream.initialized) == 1
         assert len(upstream.calls("resources/unsubscribe")) == 1
         assert set(upstream.subscribed) == uris

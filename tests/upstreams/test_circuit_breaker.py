@@ -1,7 +1,6 @@
 """An upstream that keeps failing is left alone, tried once, and let back in."""
 
 import asyncio
-import time
 
 import pytest
 
@@ -67,9 +66,8 @@ def heard():
 async def test_after_three_failures_nothing_is_sent_and_callers_are_told_when(heard) -> None:
     facts = facts_for("http://127.0.0.1:9/mcp", era="modern")
     assert {type(one) for one in await fails(facts)} == {UpstreamUnreachable}
-    started = time.monotonic()
     [refused] = await fails(facts, 1)
-    assert isinstance(refused, CircuitOpen) and time.monotonic() - started < 0.5
+    assert isinstance(refused, CircuitOpen)
     assert "several times" in refused.message and 5 < (refused.retry_after or 0) <= 12
     assert heard == ["1:open", (1, True)]
 

@@ -5,6 +5,7 @@ import socket
 
 import pytest
 
+from tests.patience import PATIENCE
 from upstreams import egress_guard
 from upstreams.egress_guard import (
     EgressRules,
@@ -205,7 +206,7 @@ async def test_a_slow_resolver_does_not_hold_the_loop(monkeypatch) -> None:
 
     release = threading.Event()
     monkeypatch.setattr(egress_guard, "RESOLVE_SECONDS", 0.1)
-    monkeypatch.setattr(egress_guard, "_look_up", lambda host, port: release.wait(5) and ())
+    monkeypatch.setattr(egress_guard, "_look_up", lambda host, port: release.wait(PATIENCE) and ())
     other = asyncio.create_task(asyncio.sleep(0, "ran"))
     try:
         with pytest.raises(UpstreamUnreachable):

@@ -13,6 +13,7 @@ from django.utils import timezone
 from gateway_site import metrics
 from tests.fakes.mcp_upstream import FakeUpstream
 from tests.fakes.raw_upstream import RawUpstream, answer
+from tests.patience import PATIENCE
 from tests.upstreams.connecting import browser_of, person, until, upstream_at
 from upstreams import call_gate, health_probe, health_watch
 from upstreams.circuit_breaker import FAILURES, CircuitBreaker
@@ -123,18 +124,18 @@ def test_a_probe_is_done_by_one_process_only() -> None:
     start, claimed = threading.Barrier(4), []
 
     def claim() -> None:
-        start.wait(10)
+        start.wait(PATIENCE)
         claimed.extend(one.key for one in health_watch.claim_due(60))
         connection.close()
 
     with ThreadPoolExecutor(4) as pool:
         for done in [pool.submit(claim) for _ in range(4)]:
-            done.result(30)
+            done.result(2 * PATIENCE)
     assert sorted(claimed) == [f"u{number}" for number in range(5)]
     assert health_watch.claim_due(60) == []
     moments = set(UpstreamHealth.objects.values_list("next_probe_at", flat=True))
     assert len(moments) == 5
-    spread = timezone.now() + timedelta(seconds=75)
+    spread = timezone.now() + timedelta(seconds=75 + PATIENCE)
     assert all(timezone.now() < moment < spread for moment in moments)
 
 
@@ -158,11 +159,11 @@ async def test_the_watch_notices_a_fall_and_a_recovery(settings) -> None:
         await in_thread(open_upstream, url)
         watch = asyncio.create_task(health_watch.watch_health())
         try:
-            await until(lambda: is_("working"), 30)
+            await until(lambda: is_("working"))
             await in_thread(Upstream.objects.update, url="http://127.0.0.1:9/mcp")
-            await until(lambda: is_("failing"), 30)
+            await until(lambda: is_("failing"))
             await in_thread(Upstream.objects.update, url=url)
-            await until(lambda: is_("working"), 30)
+            await until(lambda: is_("working"))
         finally:
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
@@ -170,7 +171,7 @@ async def test_the_watch_notices_a_fall_and_a_recovery(settings) -> None:
 
 async def test_zero_seconds_switch_the_watch_off(settings) -> None:
     settings.UPSTREAM_PROBE_SECONDS = 0
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await health_watch.watch_health()
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from tests.fakes.asgi_server import authority, serve
 from tests.fakes.authorization_server import Fault, reply
+from tests.patience import PATIENCE
 from upstreams import egress_guard, http_client
 from upstreams.egress_guard import EgressRules
 from upstreams.errors import (
@@ -82,11 +83,11 @@ async def test_answers_end_at_64_kilobytes(size: int) -> None:
 
 
 async def test_a_dripping_answer_ends_at_the_total_time() -> None:
-    with answering(Fault(body=b"x" * 500, drip_seconds=0.05)) as (origin, _):
+    with answering(Fault(body=b"x" * 1_000, drip_seconds=0.05)) as (origin, _):
         begun = time.monotonic()
         with pytest.raises(UpstreamTimeout):
             await http_client.fetch("GET", origin + "/", rules=LOOPBACK, total_seconds=0.4)
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 20
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ async def test_answers_that_are_not_http_are_refused(raw: bytes) -> None:
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
     with pytest.raises(UpstreamAnswerInvalid):
         await http_client.get(url, rules=LOOPBACK)
-    thread.join(5)
+    thread.join(PATIENCE)
     listener.close()
 
 

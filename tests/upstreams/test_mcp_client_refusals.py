@@ -1,7 +1,6 @@
 """Answers of stateless upstreams that are refused, and in which words (security.md 4J)."""
 
 import json
-import time
 
 import pytest
 
@@ -119,11 +118,8 @@ async def test_http_statuses_become_errors_people_understand(status, headers, er
 @pytest.mark.parametrize("end", [[], [CLOSE], [RESET]], ids=["end", "close", "reset"])
 async def test_a_stream_that_ends_before_the_result_is_an_error_at_once(end):
     script = [*stream(b": hello\n\n", b'data: {"jsonrpc":"2.0","me', end=not end), *end]
-    with RawUpstream(script) as upstream:
-        started = time.monotonic()
-        with pytest.raises(UpstreamAnswerInvalid):
-            await call(upstream, tool_call("x"))
-        assert time.monotonic() - started < 1
+    with RawUpstream(script) as upstream, pytest.raises(UpstreamAnswerInvalid):
+        await call(upstream, tool_call("x", timeout=3_600))
 
 
 async def test_an_event_and_a_list_beyond_their_limits_are_refused():

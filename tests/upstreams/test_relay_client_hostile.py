@@ -8,6 +8,7 @@ import tracemalloc
 import pytest
 
 from tests.fakes.raw_upstream import CLOSE, FLOOD, RESET, RawUpstream, answer, chunk, stream
+from tests.patience import PATIENCE
 from tests.upstreams.relaying import NO_CREDENTIAL, facts_for, until
 from upstreams import relay_client
 from upstreams.errors import UpstreamAnswerInvalid
@@ -162,9 +163,9 @@ async def test_an_answer_cut_short_is_an_error_and_its_connection_is_gone(script
     ],
 )
 async def test_what_is_not_http_is_an_error_in_words(head):
-    with RawUpstream([head, 2.0]) as upstream:
+    with RawUpstream([head, PATIENCE]) as upstream:
         with pytest.raises(UpstreamAnswerInvalid) as caught:
-            await fetch(upstream, timeout=1.0)
+            await fetch(upstream, timeout=PATIENCE)
         assert caught.value.message.startswith("Fake ")
 
 
@@ -180,8 +181,8 @@ async def test_what_is_not_http_is_an_error_in_words(head):
     ],
 )
 async def test_headers_beyond_the_limits_are_refused(head):
-    with RawUpstream([head, 2.0]) as upstream, pytest.raises(UpstreamAnswerInvalid):
-        await fetch(upstream, timeout=1.5)
+    with RawUpstream([head, PATIENCE]) as upstream, pytest.raises(UpstreamAnswerInvalid):
+        await fetch(upstream, timeout=PATIENCE)
 
 
 async def test_a_hundred_headers_of_32_kb_pass():

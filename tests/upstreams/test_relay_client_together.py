@@ -82,9 +82,9 @@ async def test_a_peer_that_accepts_and_never_speaks_tls_is_given_up(monkeypatch)
         facts = facts_for(upstream.url.replace("http:", "https:"))
         started = time.monotonic()
         with pytest.raises(UpstreamUnreachable):
-            async with relay_client.post(facts, NO_CREDENTIAL, (), b"", timeout=5):
+            async with relay_client.post(facts, NO_CREDENTIAL, (), b"", timeout=3_600):
                 pass
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 20
 
 
 async def test_a_resolver_that_hangs_is_given_up_and_holds_nobody_up(monkeypatch):

@@ -324,7 +324,7 @@ def test_r37_a_lease_whose_holder_died_is_taken_over(server, connected) -> None:
     expire(refresh_lease_owner="dead", refresh_lease_until=timezone.now() + timedelta(seconds=0.6))
     begun = time.monotonic()
     assert bearer(run(credential_for(alice.pk, facts_of(upstream)))) in server.tokens
-    assert 0.3 < time.monotonic() - begun < 10
+    assert 0.3 < time.monotonic() - begun < 25
     assert server.refreshes == 1
 
 

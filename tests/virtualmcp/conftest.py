@@ -18,6 +18,7 @@ from oauthserver import bearer_tokens
 from oauthserver.models import OAuthClient
 from oauthserver.token_values import new_access_token
 from tests.fakes.asgi_server import serve
+from tests.patience import PATIENCE
 from tests.virtualmcp.wire_client import WireClient
 from upstreams import credentials, mcp_client
 from upstreams.models import Upstream
@@ -140,7 +141,7 @@ def gateway(endpoint: Any, transactional_db: None) -> Iterator[str]:
 def http(gateway: str) -> Iterator[httpx.Client]:
     """A client that names the gateway's public host."""
     headers = {"host": settings.PUBLIC_HOST}
-    with httpx.Client(base_url=gateway, headers=headers, timeout=10) as client:
+    with httpx.Client(base_url=gateway, headers=headers, timeout=PATIENCE) as client:
         yield client
 
 

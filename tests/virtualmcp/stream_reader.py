@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from tests.patience import PATIENCE
 from tests.virtualmcp.wire_client import WireClient, modern_headers, modern_meta
 
 
@@ -40,7 +41,7 @@ class StreamReader:
 
     def __enter__(self) -> "StreamReader":
         self._thread.start()
-        assert self._opened.wait(10), "no answer"
+        assert self._opened.wait(PATIENCE), "no answer"
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -52,7 +53,7 @@ class StreamReader:
             with contextlib.suppress(Exception):
                 stream: Any = self._response.extensions["network_stream"]
                 stream.get_extra_info("socket").shutdown(2)
-        self._thread.join(5)
+        self._thread.join(PATIENCE)
 
     @property
     def messages(self) -> list[Any]:
@@ -64,7 +65,7 @@ class StreamReader:
         """The methods of the notices that came."""
         return [message["method"] for message in self.messages if "method" in message]
 
-    def wait(self, what: Callable[["StreamReader"], bool], timeout: float = 10.0) -> bool:
+    def wait(self, what: Callable[["StreamReader"], bool], timeout: float = PATIENCE) -> bool:
         """Wait until ``what`` holds; returns whether it does."""
         with self._news:
             return self._news.wait_for(lambda: what(self), timeout)
@@ -117,7 +118,7 @@ class StreamReader:
             self._news.notify_all()
 
 
-def until(what: Callable[[], bool], timeout: float = 10.0) -> bool:
+def until(what: Callable[[], bool], timeout: float = PATIENCE) -> bool:
     """Wait until ``what`` holds; returns whether it does."""
     deadline = time.monotonic() + timeout
     while not what() and time.monotonic() < deadline:

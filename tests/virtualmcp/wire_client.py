@@ -8,6 +8,8 @@ from typing import Any
 
 import httpx
 
+from tests.patience import PATIENCE
+
 MODERN = "2026-07-28"
 META = "io.modelcontextprotocol/"
 NAMED = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
@@ -128,7 +130,7 @@ class RawConnection:
 
     def __init__(self, base: str) -> None:
         host, port = base.removeprefix("http://").split(":")
-        self.socket = socket.create_connection((host, int(port)), timeout=10)
+        self.socket = socket.create_connection((host, int(port)), timeout=PATIENCE)
         self.stream = self.socket.makefile("rb")
 
     def request(self, head: list[str], body: bytes = b"") -> tuple[int, dict[str, str], bytes]:
