@@ -6,6 +6,7 @@ has configured it as the generic kind, by the file.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 
@@ -24,6 +25,7 @@ from tests.journeys.world import within
 from tests.running_gateway import RunningGateway, running_gateway
 
 pytestmark = [pytest.mark.npm, pytest.mark.timeout(240)]
+CALLBACK = "{}/accounts/oidc/company/login/callback/"
 # What a loaded machine may take for what is promised within seconds.
 PATIENCE = 20.0
 
@@ -117,6 +119,62 @@ def test_people_come_in_by_discovery_and_pkce_with_the_groups_the_provider_names
     assert company.provider.errors() == []
 
 
+def begun(company: Company, login: str) -> tuple[Browser, dict[str, str], dict[str, str]]:
+    """Sign in there and stop before coming back; with what was asked and what came of it."""
+    browser = Browser(stops=(f"{company.provider.url}/auth?",))
+    browser.open(f"{company.gateway.url}/accounts/login/")
+    asked = browser.press("Continue with Company").stopped_at
+    browser.stops = (CALLBACK.format(company.gateway.url),)
+    browser.open(asked)
+    answered = sign_in_there(browser, login).stopped_at
+    browser.stops = ()
+    of_asked, of_answered = (dict(parse_qsl(urlsplit(url).query)) for url in (asked, answered))
+    return browser, of_asked, of_answered
+
+
+def come_back(company: Company, browser: Browser, answer: dict[str, str]) -> bool:
+    """Come back to the gateway with an answer; tells whether that signs anybody in."""
+    browser.open(f"{CALLBACK.format(company.gateway.url)}?{urlencode(answer)}")
+    return signed_in(company, browser)
+
+
+def test_each_sign_in_is_bound_to_its_browser_by_state_nonce_and_pkce(company) -> None:
+    company.provider.person("walter", "engineering")
+    company.provider.person("trudy", "engineering")
+    walter, asked, answered = begun(company, "walter")
+    _, also_asked, also_answered = begun(company, "trudy")
+    for one in (asked, also_asked):
+        assert (one["response_type"], one["code_challenge_method"]) == ("code", "S256")
+    for name in ("state", "nonce", "code_challenge"):
+        assert asked[name] != also_asked[name]
+        assert min(len(asked[name]), len(also_asked[name])) >= 32
+    assert answered["iss"] == company.provider.url
+    # Another browser, with all that came back to this one.
+    assert not come_back(company, Browser(), answered)
+    # Another person's code behind one's own state: the provider refuses it, by the verifier.
+    assert not come_back(company, walter, answered | {"code": also_answered["code"]})
+    # A state counts once.
+    assert not come_back(company, walter, answered)
+    other, _, good = begun(company, "walter")
+    assert come_back(company, other, good)
+
+
+def test_a_group_that_is_lost_there_is_lost_here_at_the_next_sign_in_for_clients_too(
+    company,
+) -> None:
+    company.provider.person("victor", "engineering")
+    browser = company.browser()
+    company.arrive(browser, "victor")
+    client = company.client_of(browser)
+    assert client.names()
+    company.provider.person("victor", "sales")
+    company.arrive(company.browser(), "victor")
+    within(PATIENCE, lambda: client.rpc("tools/list").status != 200)
+    company.provider.person("victor", "sales", "engineering")
+    company.arrive(company.browser(), "victor")
+    within(PATIENCE, lambda: client.rpc("tools/list").status == 200)
+
+
 def test_somebody_disabled_there_does_not_come_in(company) -> None:
     company.provider.person("ivan", "engineering", disabled=True)
     browser = company.browser()
@@ -135,6 +193,14 @@ def test_a_new_key_at_the_provider_is_fetched_when_it_is_first_used(company) -> 
     company.provider.do("rotate", drop=True)
     # At most every ten seconds an unknown key makes the gateway ask.
     within(PATIENCE, lambda: arrives(company, "judy"))
+
+
+def test_a_key_that_is_added_there_is_taken_while_the_old_one_stays_published(company) -> None:
+    company.provider.person("judith", "engineering")
+    assert arrives(company, "judith")
+    company.provider.do("rotate")
+    within(PATIENCE, lambda: arrives(company, "judith"))
+    assert company.provider.errors() == []
 
 
 def arrives(company: Company, login: str) -> bool:
