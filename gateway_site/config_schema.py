@@ -139,6 +139,7 @@ class UpstreamEntry(Entry):
     url: str | None = None
     enabled: bool | None = None
     era: Literal["auto", "modern", "legacy"] | None = None
+    session_scope: Literal["person", "client", "call"] | None = None
     credential: (
         Literal["none", "fixed", "user_key", "user_oauth", "shared_oauth", "enterprise"] | None
     ) = None

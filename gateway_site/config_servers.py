@@ -85,6 +85,7 @@ def _upstream_fields(entry: UpstreamEntry) -> dict[str, Any]:
         url=entry.url,
         enabled=entry.enabled,
         era=entry.era,
+        session_scope=entry.session_scope,
         credential_kind=entry.credential,
         credential_placement=entry.placement,
         credential_name=entry.name,

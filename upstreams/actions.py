@@ -51,6 +51,7 @@ EDITABLE: Final = (
     "enterprise_audience_parameter",
     "enterprise_resource_parameter",
     "private_network",
+    "session_scope",
     "call_timeout",
     "list_timeout",
     "max_in_flight",

@@ -172,6 +172,7 @@ class UpstreamAdmin(OnboardingPages):
                 "fields": [
                     "private_network",
                     "era",
+                    "session_scope",
                     "detected_era",
                     "detected_revision",
                     "call_timeout",

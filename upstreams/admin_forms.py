@@ -25,7 +25,7 @@ def _secret(label: str, help_text: str) -> forms.CharField:
 
 
 # A choice that was left out is the usual one.
-_WITH_DEFAULT: Final = ("oauth_scope_delimiter", "enterprise_subject_token")
+_WITH_DEFAULT: Final = ("oauth_scope_delimiter", "enterprise_subject_token", "session_scope")
 
 
 class UpstreamForm(_Form):
@@ -87,6 +87,9 @@ class UpstreamForm(_Form):
             "sends none.",
             "private_network": "Networks this one server may be in, such as 10.1.0.0/16. "
             "Empty: the public internet only. Every change is in the audit trail.",
+            "session_scope": "Who shares a session with a stateful server. Choose one for each "
+            "client session where the server remembers earlier calls, such as an open page; one "
+            "for each call where it must remember none.",
             "call_timeout": "Seconds a call may take.",
             "list_timeout": "Seconds a list may take.",
             "max_in_flight": "Calls that may run at the same time, in each server process. "

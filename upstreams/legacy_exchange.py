@@ -23,6 +23,7 @@ from upstreams.canonical_call import (
 from upstreams.errors import UpstreamAnswerInvalid, UpstreamError, UpstreamTimeout
 from upstreams.json_rpc import Message
 from upstreams.legacy_sessions import LegacySession
+from upstreams.models import SessionScope
 from upstreams.modern_exchange import REPEATABLE
 from upstreams.relay_client import RelayExchange
 from upstreams.revisions import (
@@ -91,16 +92,19 @@ async def exchange(
         UpstreamError: see ``call_answer.AwaitedAnswer.outcome``, ``legacy_sessions`` and
             ``relay_client``.
     """
+    if facts.session_scope == SessionScope.CALL:
+        session = await legacy_sessions.alone(facts, credential, call.facts, call.principal)
+        return await LegacyCall(session, credential, call, sink, alone=True).run()
     pool = legacy_sessions.sessions()
     if sent is not None and sent.session is not None:
         session = sent.session
     else:
-        session = await pool.take(facts, credential, call.facts, call.principal)
+        session = await pool.take(facts, credential, call.facts, call.principal, call.owner)
     try:
         return await LegacyCall(session, credential, call, sink, may_be_gone=True, sent=sent).run()
     except SessionGone:
         pool.drop(session)
-    session = await pool.take(facts, credential, call.facts, call.principal)
+    session = await pool.take(facts, credential, call.facts, call.principal, call.owner)
     return await LegacyCall(session, credential, call, sink).run()
 
 
@@ -115,6 +119,7 @@ class LegacyCall:
         sink: CallSink,
         *,
         may_be_gone: bool = False,
+        alone: bool = False,
         sent: "SentCall | None" = None,
     ) -> None:
         self._session = session
@@ -128,6 +133,7 @@ class LegacyCall:
         self._stream: RelayExchange | None = None
         self._thinking = 0
         self._sent = sent
+        self._alone = alone
         self._taken_over = False
         self._awaited = AwaitedAnswer(
             session.facts,
@@ -165,8 +171,8 @@ class LegacyCall:
             answered = True
             raise
         finally:
-            if not answered and not self._taken_over:
-                legacy_sessions.sessions().run(self._cancel())
+            if not self._taken_over and (self._alone or not answered):
+                legacy_sessions.sessions().run(self._leave(answered))
             session.in_use -= 1
             if asks:
                 questions_of(session).end(self)
@@ -328,6 +334,17 @@ class LegacyCall:
         wanted = self._session.log_level = self._call.log_level
         params = json_rpc.object_of({"level": wanted})
         await self._post(json_rpc.request(json_rpc.new_id(), "logging/setLevel", params))
+
+    async def _leave(self, answered: bool) -> None:
+        """Tell the upstream what it would not know: the call is cancelled, or its session over.
+
+        Raises:
+            UpstreamError: it could not be told.
+        """
+        if not answered:
+            await legacy_sessions.quietly(self._cancel())
+        if self._alone:
+            await legacy_sessions.end(self._session)
 
     async def _cancel(self) -> None:
         """Tell the upstream that nobody waits any more: closing alone does not cancel there.

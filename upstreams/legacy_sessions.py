@@ -1,7 +1,8 @@
 """Sessions with stateful upstreams, opened by ``initialize`` and reused (protocol.md b7, D9).
 
 A session belongs to one upstream, one credential, one person and one set of declared
-capabilities, so that nothing one client may do is lent to another. Sessions live in the
+capabilities, so that nothing one client may do is lent to another; by the administrator's choice
+(``SessionScope``) also to one client session, or to one call. Sessions live in the
 process; those not used for a while are ended with DELETE, as are the least recently used
 ones when there are too many.
 """
@@ -20,6 +21,7 @@ from upstreams.canonical_call import CanonicalCall, ClientFacts, SilentSink
 from upstreams.client_capabilities import any_asked, capabilities_for
 from upstreams.errors import UpstreamAnswerInvalid, UpstreamError, UpstreamIncompatible
 from upstreams.json_rpc import NotJsonRpc
+from upstreams.models import SessionScope
 from upstreams.modern_exchange import JSON_HEADERS
 from upstreams.revisions import LEGACY_ACCEPTED, LEGACY_LATEST, MODERN, OWN_CLIENT_INFO
 from upstreams.running_loop import running_loop
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 IDLE_SECONDS: Final = 600.0
+# What an upstream remembers for one client session is missed longer.
+CLIENT_IDLE_SECONDS: Final = 3600.0
 SWEEP_SECONDS: Final = 30.0
 MOST_SESSIONS: Final = 5000
 OPEN_SECONDS: Final = 30.0
@@ -58,13 +62,14 @@ class InitializeRefused(UpstreamAnswerInvalid):
 
 @dataclass(frozen=True, slots=True)
 class SessionKey:
-    """Whose session it is, with what."""
+    """Whose session it is, with what; ``client`` is empty where a person's clients share it."""
 
     upstream_id: int
     url: str
     credential_id: str
     principal: str
     capabilities: bytes
+    client: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -121,15 +126,18 @@ class LegacySessions:
         credential: "Credential",
         client: ClientFacts,
         principal: str,
+        owner: str = "",
     ) -> LegacySession:
         """Return the session for these; opened once, however many ask at the same time.
+
+        ``owner`` names the client behind a call; without one it is the person's own.
 
         Raises:
             UpstreamError: ``initialize`` failed (``InitializeRefused`` for a JSON-RPC error).
         """
-        session = self.standing(facts, credential, client, principal)
+        session = self.standing(facts, credential, client, principal, owner)
         if session is None:
-            key = _key(facts, credential, client, principal)
+            key = _key(facts, credential, client, principal, owner)
             opening = self._opening.get(key)
             if opening is None:
                 opening = self._loop.create_task(self._begin(key, facts, credential, client))
@@ -147,9 +155,10 @@ class LegacySessions:
         credential: "Credential",
         client: ClientFacts,
         principal: str,
+        owner: str = "",
     ) -> LegacySession | None:
         """Return the session for these if it is open."""
-        key = _key(facts, credential, client, principal)
+        key = _key(facts, credential, client, principal, owner)
         session = self._open.get(key)
         if session is not None:
             self._open.move_to_end(key)
@@ -178,6 +187,12 @@ class LegacySessions:
                 questions.roots_changed(owner)
                 self.run(_tell_of_roots(session))
 
+    def client_left(self, owner: str) -> None:
+        """End the sessions that a client had for itself: its own was deleted (2.3.7)."""
+        for session in [s for s in self._open.values() if s.key.client == owner]:
+            del self._open[session.key]
+            self.run(end(session))
+
     def run(self, work: Any) -> None:
         """Run a coroutine apart from the call it belongs to; its upstream errors are dropped."""
         task = self._loop.create_task(quietly(work))
@@ -199,8 +214,11 @@ class LegacySessions:
 
     def _end_idle(self) -> None:
         self._sweep = None
-        oldest = time.monotonic() - IDLE_SECONDS
-        for session in [s for s in self._open.values() if s.last_used < oldest and not s.in_use]:
+        now = time.monotonic()
+        for session in list(self._open.values()):
+            kept = CLIENT_IDLE_SECONDS if session.key.client else IDLE_SECONDS
+            if session.in_use or now - session.last_used <= kept:
+                continue
             del self._open[session.key]
             self.run(end(session))
         if self._open:
@@ -217,15 +235,41 @@ class LegacySessions:
                 await asyncio.gather(*(quietly(end(session)) for session in sessions))
 
 
-def _key(
+async def alone(
     facts: UpstreamFacts, credential: "Credential", client: ClientFacts, principal: str
+) -> LegacySession:
+    """Open a session that nobody else is given; who asked ends it.
+
+    Raises:
+        UpstreamError: as for ``initialize``.
+    """
+    key, pool = _key(facts, credential, client, principal), sessions()
+    opening = asyncio.get_running_loop().create_task(initialize(key, facts, credential, client))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        pool.run(_end_opened(opening))  # ``initialize`` itself must not be cancelled (b15)
+        raise
+
+
+async def _end_opened(opening: "asyncio.Task[LegacySession]") -> None:
+    await end(await opening)
+
+
+def _key(
+    facts: UpstreamFacts,
+    credential: "Credential",
+    client: ClientFacts,
+    principal: str,
+    owner: str = "",
 ) -> SessionKey:
     declared = client.capabilities
     if client.revision == MODERN:
         # It has no way to tell of changed roots.
         declared = capabilities_for(MODERN, declared)
     declared = capabilities_for(LEGACY_LATEST, declared)
-    return SessionKey(facts.id, facts.url, credential.id, principal, declared)
+    own = owner if facts.session_scope == SessionScope.CLIENT else ""
+    return SessionKey(facts.id, facts.url, credential.id, principal, declared, own)
 
 
 async def quietly(work: Any) -> None:
@@ -354,6 +398,13 @@ def roots_changed_anywhere(owner: str) -> None:
     for loop, found in list(_sessions.items()):
         with contextlib.suppress(RuntimeError):  # the loop has ended, and its sessions with it
             loop.call_soon_threadsafe(found.roots_changed, owner)
+
+
+def client_left_anywhere(owner: str) -> None:
+    """Do as ``LegacySessions.client_left`` on every event loop; from any thread."""
+    for loop, found in list(_sessions.items()):
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and its sessions with it
+            loop.call_soon_threadsafe(found.client_left, owner)
 
 
 async def end(session: LegacySession) -> None:

@@ -63,6 +63,14 @@ class CredentialPlacement(models.TextChoices):
     QUERY = "query", "Query parameter"
 
 
+class SessionScope(models.TextChoices):
+    """Who shares a session with a stateful upstream (protocol.md 2.3.1)."""
+
+    PERSON = "person", "One for each person, shared by their clients"
+    CLIENT = "client", "One for each session of a client"
+    CALL = "call", "One for each call, ended with it"
+
+
 class Upstream(models.Model):
     """A remote MCP server and how to log in to it."""
 
@@ -72,6 +80,9 @@ class Upstream(models.Model):
     url = models.CharField("address", max_length=2000)
     enabled = models.BooleanField(default=True)
     era = models.CharField(max_length=8, choices=EraChoice, default=EraChoice.AUTO)
+    session_scope = models.CharField(
+        "sessions", max_length=6, choices=SessionScope, default=SessionScope.PERSON
+    )
 
     credential_kind = models.CharField(
         max_length=16, choices=CredentialKind, default=CredentialKind.NONE

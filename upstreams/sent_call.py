@@ -28,6 +28,7 @@ from upstreams.canonical_call import CanonicalCall, Outcome
 from upstreams.errors import UpstreamError
 from upstreams.json_rpc import NotJsonRpc
 from upstreams.legacy_sessions import LegacySession
+from upstreams.models import SessionScope
 from upstreams.relay_client import RelayExchange
 from upstreams.result_heads import cut_out
 from upstreams.revisions import Era
@@ -114,8 +115,10 @@ def send(
     request_id, session = json_rpc.new_id(), None
     era = upstream_era.known_era(facts)
     if era is Era.LEGACY:
+        if facts.session_scope == SessionScope.CALL:
+            return None
         pool = legacy_sessions.sessions()
-        session = pool.standing(facts, credential, call.facts, call.principal)
+        session = pool.standing(facts, credential, call.facts, call.principal, call.owner)
         if session is None or session.askable or legacy_exchange.asks_for_log(session, call):
             # What it may ask needs somebody who answers while the call runs.
             return None

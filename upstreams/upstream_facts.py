@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from upstreams.models import Upstream
+from upstreams.models import SessionScope, Upstream
 
 
 @dataclass(slots=True, frozen=True)
@@ -28,6 +28,7 @@ class UpstreamFacts:
     max_answer_bytes: int = 10 * 1024 * 1024
     # Sent with every request; their values are in the vault.
     further_header_names: tuple[str, ...] = ()
+    session_scope: str = SessionScope.PERSON
 
     @classmethod
     def of(cls, upstream: Upstream) -> "UpstreamFacts":
@@ -51,4 +52,5 @@ class UpstreamFacts:
             max_in_flight=upstream.max_in_flight,
             max_answer_bytes=upstream.max_answer_mib * 1024 * 1024,
             further_header_names=tuple(upstream.further_header_names),
+            session_scope=upstream.session_scope,
         )

@@ -42,8 +42,9 @@ identity_providers:
      administrator_groups: [owners]}
 upstreams:
   - {key: full, title: "Full", description: "yes", url: "https://full.example.com/mcp",
-     enabled: false, era: modern, credential: fixed, placement: query, name: api_key, prefix: "k ",
-     secret: env:WEATHER_KEY, key_help: Ask ops., headers: {X-One: env:PAYMENTS_KEY},
+     enabled: false, era: modern, session_scope: client, credential: fixed, placement: query,
+     name: api_key, prefix: "k ", secret: env:WEATHER_KEY, key_help: Ask ops.,
+     headers: {X-One: env:PAYMENTS_KEY},
      private_network: "10.1.0.0/16", call_timeout: 33, list_timeout: 11, max_in_flight: 7,
      max_answer_mib: 3}
   - key: signed

@@ -63,6 +63,13 @@ MAP: dict[str, tuple[str, ...]] = {
         "a_refreshed_token_goes_on_in_the_same_session",
         "fifty_calls_at_once_open_one_session",
     ),
+    "2.3.1 session_scope": _in(
+        "virtualmcp/test_session_scope",
+        "a_persons_clients_share_a_session_unless_they_are_to_have_their_own",
+        "what_an_upstream_remembers_is_one_client_sessions_own",
+        "each_call_may_have_a_session_that_ends_with_it",
+        "a_question_in_a_session_of_its_own_is_answered_before_it_ends",
+    ),
     "2.3.1 roots/list_changed": _in(
         "virtualmcp/test_session_questions",
         "after_a_notice_of_changed_roots_its_client_is_asked_for_them",
@@ -238,7 +245,8 @@ MAP: dict[str, tuple[str, ...]] = {
         "resuming_has_an_end",
     ),
     "2.3.7 DELETE": _in(_SESSIONS, "an_ended_session_is_gone", "ending_a_session_needs_its_owner")
-    + _in(_RESUMED, "delete_ends_the_calls_of_a_session_that_nobody_reads"),
+    + _in(_RESUMED, "delete_ends_the_calls_of_a_session_that_nobody_reads")
+    + _in("virtualmcp/test_session_scope", "what_an_upstream_remembers_is_one_client_sessions_own"),
     # Tasks
     "2.3.8 stateful upstream": _in(
         _TASKS,
@@ -369,7 +377,4 @@ MAP: dict[str, tuple[str, ...]] = {
     ),
 }
 
-NO_PROOF: dict[str, str] = {
-    "2.3.1 session_scope": "Sessions are kept per person, credential and abilities; no setting "
-    "opens one per client session or per request.",
-}
+NO_PROOF: dict[str, str] = {}

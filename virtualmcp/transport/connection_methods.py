@@ -4,6 +4,7 @@ import logging
 
 import msgspec
 
+from upstreams import legacy_sessions
 from upstreams.revisions import META_SERVER_INFO, SUPPORTED
 from virtualmcp.eras import era_in
 from virtualmcp.eras.era_in import ClientTooTalkative, Session
@@ -117,6 +118,7 @@ async def end_session(session: Session) -> None:
     """End a session on the client's wish, and the calls that still run in it."""
     await era_in.end(session)
     calls_in_flight.cancel_session(session.digest)
+    legacy_sessions.client_left_anywhere(session.digest)
 
 
 def _invalid(message: Message, text: str, status: int = 400) -> Rejection:
