@@ -55,7 +55,7 @@ SERVER_FAULT = Failure(
 TOO_MANY_SIGN_INS = Failure(
     429,
     "temporarily_unavailable",
-    "Too many sign-ins at the moment",
+    "Too many people are signing in",
     "More sign-ins were begun from your network in the last minutes than the gateway takes.",
     "Wait five minutes, then sign in again. If it happens often, ask your administrator to name "
     "your network in GATEWAY_SHARED_EGRESS.",

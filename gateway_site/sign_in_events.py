@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from allauth.account.authentication import get_authentication_records
 from allauth.account.signals import (
     password_changed,
     password_reset,
@@ -38,8 +39,21 @@ def connect() -> None:
 
 
 def _signed_in(sender: Any, request: Any, user: Any, **_: Any) -> None:
-    how = getattr(user, "backend", "").rpartition(".")[2]
-    audit_trail.record("person.signed_in", user=user, details={"how": how})
+    audit_trail.record("person.signed_in", user=user, details=_way_in(request, user))
+
+
+def _way_in(request: Any, user: Any) -> dict[str, str]:
+    """Return by what somebody came in: a password or a provider, and with which second factor."""
+    steps = get_authentication_records(request, user) if hasattr(request, "session") else []
+    # A session keeps those of earlier sign-ins too.
+    first = [number for number, step in enumerate(steps) if step["method"] != "mfa"]
+    if not first:
+        return {"how": getattr(user, "backend", "").rpartition(".")[2]}
+    way, factors = steps[first[-1]], steps[first[-1] + 1 :]
+    found = {"how": str(way["method"])}
+    if way["method"] == "socialaccount":
+        found = {"how": "identity provider", "provider": str(way.get("provider", ""))}
+    return found | ({"second_factor": str(factors[-1].get("type", ""))} if factors else {})
 
 
 def _signed_out(sender: Any, request: Any, user: Any, **_: Any) -> None:

@@ -6,6 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+from allauth.mfa.models import Authenticator
+from allauth.mfa.recovery_codes.internal.auth import RecoveryCodes
+from allauth.mfa.totp.internal.auth import TOTP
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
@@ -14,6 +17,8 @@ from django.db import transaction
 from gateway_site import audit_trail
 from gateway_site.audit_kinds import KINDS
 from gateway_site.models import AuditEvent
+from tests.fakes.openid_provider import OpenIdProvider
+from tests.gateway_site.arriving import arrive, browser, configured
 from upstreams.signals import audit
 
 ROOMS = ("gateway_site", "consent", "virtualmcp", "upstreams", "oauthserver")
@@ -82,6 +87,42 @@ def test_sign_ins_are_kept(db, client):
     client.post("/accounts/logout/")
     kinds = list(AuditEvent.objects.order_by("pk").values_list("kind", flat=True))
     assert kinds == ["person.sign_in_failed", "person.signed_in", "person.signed_out"]
+    assert signed_in_by() == [{"how": "password"}]
+
+
+def signed_in_by() -> list[dict[str, str]]:
+    """Return by what people came in, the earliest first."""
+    events = AuditEvent.objects.filter(kind="person.signed_in").order_by("pk")
+    return list(events.values_list("details", flat=True))
+
+
+def test_a_sign_in_is_kept_with_the_provider_that_vouched_for_it(db):
+    claims = {"email": "ada@contoso.com", "email_verified": True}
+    with OpenIdProvider(claims=claims).serve() as provider:
+        configured(provider)
+        configured(provider, "partners")
+        client = browser()
+        arrive(client, provider)
+        arrive(client, provider, "partners")
+        assert signed_in_by() == [
+            {"how": "identity provider", "provider": "company"},
+            {"how": "identity provider", "provider": "partners"},
+        ]
+
+
+def test_a_sign_in_is_kept_with_its_second_factor(db, client):
+    ada = User.objects.create_user("ada", password="correct horse battery")
+    RecoveryCodes.activate(ada)
+    TOTP.activate(ada, "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP")
+    codes = RecoveryCodes(Authenticator.objects.get(type="recovery_codes")).get_unused_codes()
+    form = {"login": "ada", "password": "correct horse battery"}
+    for code in codes[:2]:
+        sent = client.post("/accounts/login/", form).headers["Location"]
+        client.post(sent, {"code": code})
+        client.post("/accounts/logout/")
+    assert signed_in_by() == [{"how": "password", "second_factor": "recovery_codes"}] * 2
+    trail = str(list(AuditEvent.objects.values()))
+    assert not [code for code in codes if code in trail]
 
 
 def test_a_password_typed_as_a_name_is_not_kept(db, client):

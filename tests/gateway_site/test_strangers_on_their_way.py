@@ -50,7 +50,7 @@ def test_one_address_begins_so_many_sign_ins_and_the_next_is_told_when_to_come_a
     assert 0 < int(refused.headers["Retry-After"]) <= 300
     assert refused.headers["Cache-Control"] == "no-store"
     page = refused.content.decode()
-    assert "Too many sign-ins at the moment" in page and "GATEWAY_SHARED_EGRESS" in page
+    assert "Too many people are signing in" in page and "GATEWAY_SHARED_EGRESS" in page
     assert "gateway-session" not in refused.cookies
     assert begin(ELSEWHERE).status_code == 302
     assert [begin(SHARED).status_code for _ in range(4)] == [302] * 4

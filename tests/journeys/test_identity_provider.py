@@ -127,7 +127,7 @@ def begun(company: Company, login: str) -> tuple[Browser, dict[str, str], dict[s
     browser.stops = (CALLBACK.format(company.gateway.url),)
     browser.open(asked)
     answered = sign_in_there(browser, login).stopped_at
-    browser.stops = ()
+    browser.stops = company.browser().stops
     of_asked, of_answered = (dict(parse_qsl(urlsplit(url).query)) for url in (asked, answered))
     return browser, of_asked, of_answered
 
@@ -252,6 +252,37 @@ def test_signing_out_there_ends_clients_too_where_the_administrator_wants_that(c
         company.gateway.apply(
             {"identity_providers": [{"id": "company", "sign_out_ends_access": False}]}
         )
+
+
+EVERYTHING_NOTED = (
+    "from gateway_site.models import AuditEvent; "
+    "print(list(AuditEvent.objects.values('kind', 'target', 'details')))"
+)
+
+
+def test_what_is_secret_of_a_sign_in_is_in_no_log_and_not_in_the_audit_trail(company) -> None:
+    company.provider.person("wendy", "engineering")
+    browser, asked, answered = begun(company, "wendy")
+    assert come_back(company, browser, answered)
+    client = company.client_of(browser)
+    assert client.names() and client.tokens is not None
+    browser.open(f"{company.gateway.url}/accounts/logout/")
+    browser.press("Sign out")
+    noted = company.gateway.manage("shell", "-v0", "-c", EVERYTHING_NOTED)
+    for kind in ("person.signed_in", "consent.given", "token.issued", "person.signed_out"):
+        assert kind in noted
+    secrets = {
+        "client secret": CLIENT_SECRET,
+        "code": answered["code"],
+        "state": asked["state"],
+        "nonce": asked["nonce"],
+        "challenge": asked["code_challenge"],
+        "access token": client.tokens.access_token,
+        "refresh token": client.tokens.refresh_token,
+        "a JSON web token": "eyJ",
+    }
+    for place, text in (("log", company.gateway.log()), ("audit trail", noted)):
+        assert [name for name, value in secrets.items() if value in text] == [], place
 
 
 # What nobody tells the gateway ---------------------------------------------------------------
