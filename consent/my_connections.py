@@ -17,6 +17,8 @@ from django.views.decorators.http import require_POST, require_safe
 from consent import agreement, decisions
 from consent.models import ConsentRecord
 from consent.upstream_checklist import reachable_upstreams
+from oauthserver import vouched_access
+from oauthserver.models import VouchedAccess
 from upstreams import accounts, user_keys
 from upstreams.accounts import AccountStatus
 from upstreams.errors import SetupFailed
@@ -38,6 +40,15 @@ class AuthorizedClient:
     server_title: str
     last_used: datetime | None
     news: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class VouchedClient:
+    """One client that the company let act as this person, without asking them."""
+
+    access: VouchedAccess
+    server_title: str
+    provider: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +99,7 @@ def connections(request: HttpRequest) -> HttpResponse:
     own = _own_upstreams(person)
     context = {
         "clients": _authorized_clients(person),
+        "vouched": _vouched_clients(person),
         "upstreams": own,
         "to_reconnect": [entry.upstream.title for entry in own if entry.needs_care],
         "here": request.path,
@@ -106,6 +118,24 @@ def revoke_client(request: HttpRequest, record_id: int) -> HttpResponse:
     decisions.revoke(record, actor=person, address=_address(request))
     name = record.client.name or "The program"
     messages.success(request, f"{name} can no longer use {record.virtual_mcp_slug} as you.")
+    return redirect("consent:connections")
+
+
+@require_POST
+@login_required
+def end_vouched(request: HttpRequest, access_id: int) -> HttpResponse:
+    """End what the company let one client do as this person; it may let it in again."""
+    person = _person(request)
+    access = get_object_or_404(
+        VouchedAccess.objects.select_related("client"), pk=access_id, user=person
+    )
+    vouched_access.end([access], actor=person, address=_address(request))
+    name = access.client.name or "The program"
+    messages.success(
+        request,
+        f"{name} can no longer use {access.slug} as you. Your company may let it in again: ask "
+        "your administrator if it should not.",
+    )
     return redirect("consent:connections")
 
 
@@ -167,6 +197,16 @@ def _authorized_clients(person: User) -> list[AuthorizedClient]:
             agreement.news(record),
         )
         for record in records
+    ]
+
+
+def _vouched_clients(person: User) -> list[VouchedClient]:
+    titles = dict(VirtualMcp.objects.values_list("slug", "title"))
+    standing = vouched_access.standing(person)
+    providers = vouched_access.provider_names({access.issuer for access in standing})
+    return [
+        VouchedClient(access, titles.get(access.slug, access.slug), providers[access.issuer])
+        for access in standing
     ]
 
 

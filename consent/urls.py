@@ -13,6 +13,11 @@ urlpatterns = [
         name="revoke_client",
     ),
     path(
+        "connections/company/<int:access_id>/end",
+        my_connections.end_vouched,
+        name="end_vouched",
+    ),
+    path(
         "connections/upstreams/<slug:key>/disconnect",
         my_connections.disconnect_upstream,
         name="disconnect_upstream",

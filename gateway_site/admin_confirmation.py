@@ -14,6 +14,8 @@ ASKED: Final = {
     "access of every assistant that they have let in. Accounts that they connected stay.",
     ("consent_consentrecord", "revoke_selected"): "Take back what these people agreed to: the "
     "clients' tokens stop working at once, and people are asked again.",
+    ("oauthserver_vouchedaccess", "end_selected"): "End the access that the company gave these "
+    "clients: their tokens stop working at once. An identity provider may let them in again.",
     ("upstreams_upstream", "switch_off"): "Switch these upstreams off: their tools fail for "
     "everybody until they are switched on again. Connected accounts stay.",
     ("upstreams_upstream", "disconnect_everybody"): "Disconnect every person's account at these "

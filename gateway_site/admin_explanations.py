@@ -105,6 +105,12 @@ EXPLANATIONS: Final = {
         "without a consent page.",
         "While there is none, every person is asked.",
     ),
+    "oauthserver.vouchedaccess": Explanation(
+        "Which clients trusted issuers let act for whom, without a consent page. Ending one ends "
+        "its tokens at once; the issuer may let it in again, unless it is trusted no longer or the "
+        "client is switched off.",
+        "An entry appears when a client first comes with an identity assertion.",
+    ),
     "consent.consentrecord": Explanation(
         "Who let which program use which server, and what was on the page. Revoking one ends the "
         "program's tokens at once.",

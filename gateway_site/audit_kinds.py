@@ -48,6 +48,7 @@ KINDS: dict[str, str] = {
     "client.service_account_changed": "Changed a service account",
     "client.service_account_deleted": "Deleted a service account",
     "client.issuer_trusted": "Trusted an identity provider's assertions, or changed that",
+    "client.vouched_access_ended": "Ended the access of a client that the company had let in",
     "client.issuer_dropped": "Dropped the trust in an identity provider's assertions",
     "client.approval_asked": "A person asked for a client to be approved",
     "client.approved": "Approved a client",

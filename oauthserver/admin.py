@@ -13,7 +13,13 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
-from oauthserver import actions, client_review, machine_admin, redirect_uris  # noqa: F401
+from oauthserver import (  # noqa: F401  (two register pages of their own)
+    actions,
+    client_review,
+    machine_admin,
+    redirect_uris,
+    vouched_admin,
+)
 from oauthserver.admin_forms import (
     ClientForm,
     ClientPolicyForm,

@@ -20,6 +20,7 @@ from oauthserver import (
     identity_assertions,
     scopes,
     service_accounts,
+    vouched_access,
 )
 from oauthserver.actions import note_approval
 from oauthserver.audience import Resource
@@ -66,7 +67,10 @@ def answer(client: OAuthClient, form: FormBody, grant_type: str) -> dict[str, An
         raise ProtocolError("invalid_request", "The parameter 'assertion' is missing.")
     vouched = identity_assertions.check(client, assertion, form.resources)
     with transaction.atomic():
-        members = _token(client, _for_person(client, form, vouched))
+        given = _for_person(client, form, vouched)
+        members = _token(client, given)
+        scope = " ".join(given.scopes)
+        vouched_access.note(given.user, client, given.resource.uri, vouched.issuer, scope)
     note_approval(client)
     return members
 
@@ -100,6 +104,8 @@ def _token(client: OAuthClient, given: _Given) -> dict[str, Any]:
 
 def _for_person(client: OAuthClient, form: FormBody, vouched: Vouched) -> _Given:
     policy = held_rows.shared_policy()
+    if not held_rows.shared_issuer(vouched.issuer):
+        raise ProtocolError("invalid_grant", "The identity assertion is not acceptable.")
     person = held_rows.shared_person(vouched.person.pk)
     if person is None or not audience.may_use(person, vouched.resource):
         raise ProtocolError("invalid_grant", identity_assertions.NOT_KNOWN)

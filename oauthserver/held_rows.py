@@ -1,10 +1,10 @@
 """Rows held until a transaction ends, so that granting and withdrawing never pass each other.
 
 Whoever makes a code or token without a row of its own to lock holds, *shared*, what it is made
-for: first the policy, then the person, then the client. Whoever withdraws one of them changes or
-takes that row first and ends tokens after. So a request under way is either seen, and what it
-made ends too, or it waits and then sees that it may not. SQLite runs one such transaction at a
-time anyway; what is read here is read inside it.
+for: first the policy, then the issuer, the person and the client. Whoever withdraws one of them
+changes or takes that row first and ends tokens after. So a request under way is either seen, and
+what it made ends too, or it waits and then sees that it may not. SQLite runs one such transaction
+at a time anyway; what is read here is read inside it.
 """
 
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ from django.contrib.auth import get_user_model
 from django.db import connections
 from django.db.models import Model, QuerySet
 
-from oauthserver.models import ClientPolicy, OAuthClient
+from oauthserver.models import ClientPolicy, OAuthClient, TrustedIssuer
 
 _Row = TypeVar("_Row", bound=Model)
 
@@ -22,6 +22,11 @@ def shared_policy() -> ClientPolicy:
     """Read the client policy, which then stays as it is, or its defaults."""
     held = _shared(ClientPolicy.objects.order_by("pk")[:1])
     return held[0] if held else ClientPolicy()
+
+
+def shared_issuer(issuer: str) -> bool:
+    """Tell whether an identity provider is trusted now, which then stays so."""
+    return bool(_shared(TrustedIssuer.objects.filter(issuer=issuer, enabled=True)))
 
 
 def shared_person(pk: int) -> Any:

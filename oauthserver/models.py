@@ -197,6 +197,48 @@ class TrustedIssuer(models.Model):
         return self.issuer
 
 
+class VouchedAccess(models.Model):
+    """That a trusted issuer let a client act for a person; what stands in a consent's place.
+
+    Written with every token of that kind, so that the person and the administrator see it and can
+    end it. ``ended_at``: when somebody did; the next assertion begins it anew.
+    """
+
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="vouched_access"
+    )
+    client = models.ForeignKey(
+        settings.OAUTH2_PROVIDER_APPLICATION_MODEL,
+        on_delete=models.CASCADE,
+        related_name="vouched_access",
+    )
+    # Address of the Virtual MCP.
+    resource = models.CharField(max_length=500)
+    issuer = models.CharField(max_length=500)
+    scopes = models.CharField(max_length=1000)
+    first_at = models.DateTimeField("first let in", auto_now_add=True)
+    last_at = models.DateTimeField("last let in")
+    ended_at = models.DateTimeField("ended", null=True)
+
+    class Meta:
+        verbose_name = "access by the company"
+        verbose_name_plural = "access by the company"
+        ordering = ["-last_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["user", "client", "resource"], name="one_vouched_access_per_resource"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.client} for {self.user} at {self.slug}"
+
+    @property
+    def slug(self) -> str:
+        """The end of the Virtual MCP's address."""
+        return self.resource.rpartition("/")[2]
+
+
 class ServiceAccount(models.Model):
     """A client that acts for itself; ``resources`` are addresses of Virtual MCPs."""
 

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
+from oauthserver import held_rows, vouched_access
 from oauthserver.client_facts import checked_jwks, checked_jwks_uri
 from oauthserver.errors import ProtocolError
 from oauthserver.models import TrustedIssuer
@@ -16,6 +17,8 @@ FIELDS = ("provider", "jwks_uri", "jwks", "enabled")
 
 def trust(issuer: str, values: dict[str, Any], *, actor: Any) -> list[str]:
     """Trust an issuer, or change what is known of it; returns the names of what changed.
+
+    A change of any of it, switching it off above all, ends the access it led to before.
 
     Raises:
         ValidationError: by field.
@@ -31,14 +34,19 @@ def trust(issuer: str, values: dict[str, Any], *, actor: Any) -> list[str]:
         changed = [n for n in FIELDS if found is None or before[n] != getattr(row, n)]
         if changed:
             row.save()
+            # Who was vouched for with other keys, or as somebody else's person, is not any more.
+            if found is not None:
+                vouched_access.end_of_issuer(issuer, actor=actor)
             details = {"members": changed, "enabled": row.enabled, "provider": row.provider}
             _tell("client.issuer_trusted", issuer, actor, details)
     return changed
 
 
 def drop(row: TrustedIssuer, *, actor: Any) -> None:
-    """Trust an issuer no longer; tokens it led to end within the hour they live."""
+    """Trust an issuer no longer; the access it led to ends at once."""
     with transaction.atomic():
+        held_rows.take(row)
+        vouched_access.end_of_issuer(row.issuer, actor=actor)
         row.delete()
         _tell("client.issuer_dropped", row.issuer, actor, {})
 

@@ -31,7 +31,7 @@ from oauthserver.authorization import AuthorizationRequestView
 from oauthserver.bearer_tokens import TokenRefusal
 from oauthserver.client_assertions import ASSERTION_TYPE
 from oauthserver.identity_assertions import GRANT_TYPE, TYPE
-from oauthserver.models import IssuedCode, OAuthClient, ServiceAccount
+from oauthserver.models import IssuedCode, OAuthClient, ServiceAccount, TrustedIssuer
 from tests.consent.people_and_servers import (
     ORIGIN,
     REDIRECT,
@@ -208,6 +208,18 @@ def _other_keys(company: Company) -> None:
     _account_changed(company, [resource("tools"), resource("other")], OTHER_KEY)
 
 
+def _issuer_off(company: Company) -> None:
+    trusted_issuers.trust(ISSUER, {"enabled": False}, actor=None)
+
+
+def _issuer_on(company: Company) -> None:
+    trusted_issuers.trust(ISSUER, {"enabled": True}, actor=None)
+
+
+def _issuer_dropped(company: Company) -> None:
+    trusted_issuers.drop(TrustedIssuer.objects.get(issuer=ISSUER), actor=None)
+
+
 def _nothing(company: Company) -> None:
     """What was deleted does not come back."""
 
@@ -222,7 +234,7 @@ PERSON: list[tuple[Step, Step]] = [(_person_off, _person_on), (_person_deleted, 
 WITHDRAWALS: dict[str, list[tuple[Step, Step]]] = {
     "redemption": [*CLIENT, *PERSON, (_signed_out, _nothing), (_consent_revoked, _nothing)],
     "refresh": [*CLIENT, *PERSON, (_signed_out, _nothing), (_consent_revoked, _nothing)],
-    "vouched": [*CLIENT, *PERSON],
+    "vouched": [*CLIENT, *PERSON, (_issuer_off, _issuer_on), (_issuer_dropped, _nothing)],
     "machine": [
         *CLIENT,
         *PERSON,
