@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import oauth2_provider.admin  # noqa: F401  (registers its own page for the client model)
 from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
@@ -73,6 +74,21 @@ class OAuthClientAdmin(_ClientAdmin):
             return [(None, {"fields": ["name", "client_id", "redirect_uris", "confidential"]})]
         changeable = ["name", "redirect_uris", "enabled"] if _by_hand(obj) else ["enabled"]
         return [(None, {"fields": changeable}), ("About this client", {"fields": self.described})]
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """Offer to decide about a client on its own page; the list's actions ask and do it."""
+        client = self.get_object(request, unquote(object_id))
+        manual = OAuthClient.RegistrationSource.MANUAL
+        itself = client is not None and client.registration_source != manual
+        may = itself and self.has_change_permission(request, client)
+        context = {**(extra_context or {}), "may_review": may}
+        return super().change_view(request, object_id, form_url, context)
 
     def get_readonly_fields(self, request: HttpRequest, obj: OAuthClient | None = None) -> Any:
         """Nothing of what a client is can be edited."""
@@ -195,6 +211,8 @@ class OAuthClientAdmin(_ClientAdmin):
     @admin.display(description="Authenticates by")
     def authenticates_by(self, client: OAuthClient) -> str:
         """List the ways the client may authenticate."""
+        if client.auth_methods == {"none"}:
+            return "Nothing: a public client, held to each request by PKCE"
         secret = " (secret stored as a digest)" if client.auth_methods & {*SECRET_METHODS} else ""
         return ", ".join(sorted(client.auth_methods)) + secret
 
@@ -203,14 +221,14 @@ class OAuthClientAdmin(_ClientAdmin):
         for client in chosen:
             client_review.review_client(client, approve, actor=request.user)
         done = "approved; people can connect them now" if approve else "refused"
-        self.message_user(request, f"{len(chosen)} clients {done}.", messages.SUCCESS)
+        self.message_user(request, f"{_count(chosen)} {done}.", messages.SUCCESS)
 
     def _switch(self, request: HttpRequest, queryset: QuerySet[OAuthClient], enabled: bool) -> None:
         changed = [client for client in queryset if client.enabled != enabled]
         for client in changed:
             actions.set_client_enabled(client, enabled, actor=request.user)
         done = "switched on" if enabled else "switched off"
-        self.message_user(request, f"{len(changed)} clients {done}.", messages.SUCCESS)
+        self.message_user(request, f"{_count(changed)} {done}.", messages.SUCCESS)
 
     def _secret_page(
         self, request: HttpRequest, client: OAuthClient, secret: str
@@ -226,6 +244,10 @@ class OAuthClientAdmin(_ClientAdmin):
         response = TemplateResponse(request, template, context)
         response.headers["Cache-Control"] = "no-store"
         return response
+
+
+def _count(clients: list[OAuthClient]) -> str:
+    return "1 client" if len(clients) == 1 else f"{len(clients)} clients"
 
 
 def _by_hand(client: OAuthClient) -> bool:

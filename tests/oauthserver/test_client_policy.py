@@ -254,11 +254,15 @@ def test_an_administrator_sets_the_policy_and_works_the_queue_off(
     client.save()
     listed = api.get("/admin/oauthserver/oauthclient/?review__exact=waiting")
     assert b"Test client" in listed.content
+    own = f"/admin/oauthserver/oauthclient/{client.pk}/change/"
     for action, review in (("approve", "approved"), ("refuse", "refused")):
+        button = f'name="action" value="{action}" formaction="/admin/oauthserver/oauthclient/"'
+        assert button in api.get(own).content.decode()
         chosen = {"action": action, "_selected_action": [str(client.pk)], "confirmed": "yes"}
         assert api.post("/admin/oauthserver/oauthclient/", chosen).status_code == 302
         client.refresh_from_db()
         assert client.review == review
+        assert button not in api.get(own).content.decode()
     kinds = [event["kind"] for event in told]
     assert kinds == [
         *("client.policy_changed", "client.registered", "client.approved", "client.refused")
