@@ -37,6 +37,8 @@ class _Claim:
 def authenticated_client(request: HttpRequest, form: FormBody) -> OAuthClient:
     """Return the client of a request to the token, revocation or introspection endpoint.
 
+    ``proven_by`` says how it proved itself: one that may do so, and need not, may have not.
+
     Raises:
         InvalidClient: no client, an unknown one, more than one method, a method that the
             client did not register, or a wrong proof.
@@ -48,6 +50,7 @@ def authenticated_client(request: HttpRequest, form: FormBody) -> OAuthClient:
     except InvalidClient:
         _tell_refused(client, claim.method, peer_address(request))
         raise
+    client.proven_by = "" if claim.method == "none" else claim.method
     return client
 
 

@@ -52,7 +52,7 @@ def check(client: OAuthClient, assertion: str, resources: list[str]) -> Vouched:
     Raises:
         ProtocolError: ``unauthorized_client``, ``invalid_grant`` or ``invalid_target``.
     """
-    if "none" in client.auth_methods:
+    if not client.proven_by:
         raise ProtocolError(
             "unauthorized_client", "Only clients that authenticate may use this grant."
         )

@@ -30,6 +30,9 @@ class OAuthClient(AbstractApplication):  # type: ignore[misc]
         APPROVED = "approved", "Approved by an administrator"
         REFUSED = "refused", "Refused by an administrator"
 
+    # How it proved who it is in the request at hand; "" before that, and where it did not.
+    proven_by: str = ""
+
     enabled = models.BooleanField(default=True)
     review = models.CharField(
         max_length=8, choices=Review, default=Review.NONE, blank=True, db_index=True

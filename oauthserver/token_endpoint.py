@@ -141,7 +141,7 @@ class IntrospectionView(_FormView):
 
     def answer_client(self, client: OAuthClient, form: FormBody) -> HttpResponse:
         """Say what is known of the client's token."""
-        if "none" in client.auth_methods:
+        if not client.proven_by:
             raise InvalidClient("Only clients that authenticate may introspect.")
         token = form.get("token")
         if not token:

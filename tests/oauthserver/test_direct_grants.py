@@ -223,6 +223,32 @@ def test_a_switched_off_issuer_or_a_client_without_proof_gets_nothing(
     assert company.ask().json()["error"] == "unsupported_grant_type"
 
 
+def test_a_client_that_may_prove_itself_has_to(company: Company, api: Client) -> None:
+    """ChatGPT's document names ``none`` beside ``private_key_jwt``."""
+    name = "https://chat.example/client.json"
+    OAuthClient.objects.create(
+        client_id=name,
+        name="Chat",
+        registration_source="cimd",
+        authorization_grant_type="authorization-code",
+        jwks=public(PROGRAM),
+        token_endpoint_auth_method="private_key_jwt",
+        metadata={"auth_methods": ["none", "private_key_jwt"]},
+        cimd_expires_at=timezone.now() + timedelta(days=1),
+    )
+
+    def ask(**proof: str) -> Any:
+        vouching = signed(company.claims(client_id=name), IDP, typ=TYPE)
+        return flows.token_request(api, grant_type=GRANT_TYPE, assertion=vouching, **proof)
+
+    assert ask(client_id=name).json()["error"] == "unauthorized_client"
+    now = int(time.time())
+    claims = {"iss": name, "sub": name, "aud": BASE, "exp": now + 60, "jti": uuid.uuid4().hex}
+    proof = {"client_assertion_type": ASSERTION_TYPE, "client_assertion": signed(claims, PROGRAM)}
+    answer = ask(**proof)
+    assert answer.status_code == 200, answer.content
+
+
 def test_scopes_are_what_both_name(company: Company, resources: Resources) -> None:
     wide = audience.Resource(RESOURCE, "tools", "Tools", ("mcp:tools.write",))
     resources.known[RESOURCE] = wide
