@@ -42,19 +42,24 @@ PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (LOOP, ("/uvicorn/_compat.py", "/uvicorn/server.py", "/granian/_loops.py", "/asyncio/runners")),
     ("server and HTTP toward the client", (
         "/uvicorn/", "/granian/", "/daphne/", "/twisted/", "client_connections.py",
-        "gateway_site/connection_flow.py",
+        "gateway_site/connection_flow.py", "gateway_site/express_", "gateway_site/request_",
     )),
     ("routing to the endpoint", ("/channels/", "gateway_site/asgi.py", "trusted_proxy.py")),
-    ("gate: host, origin, headers, body", ("transport/request_gate.py", "transport/endpoint.py")),
+    ("gate: host, origin, headers, body", (
+        "transport/request_gate.py", "transport/endpoint.py", "transport/known_heads.py",
+    )),
     ("token and access", ("/oauthserver/", "virtualmcp/access_policy.py", "tool_policy")),
     ("message: parse, era, checks", (
         "transport/wire_messages.py", "transport/wire_validation.py",
         "transport/message_dispatch.py", "/virtualmcp/eras/",
     )),
-    ("call log and metrics", ("virtualmcp/call_log", "metrics.py", "calls_in_flight")),
+    ("call log and metrics", (
+        "virtualmcp/call_log", "metrics.py", "call_durations.py", "calls_in_flight",
+    )),
     ("limits", ("rate_limit", "upstreams/call_gate.py")),
     ("answer and event streams", (
         "transport/response_stream.py", "transport/http_answers.py", "transport/relayed_calls.py",
+        "transport/express_lane.py", "transport/overdue.py",
     )),
     ("route, names, mapping", ("/virtualmcp/",)),
     ("HTTP toward the upstream", (
@@ -160,16 +165,14 @@ def profile(name: str, server: str, seconds: int, native: bool, top: int) -> str
     """Start a gateway, measure, sample; returns what there is to say as Markdown."""
     slug, load = LOADS[name]
     with ExitStack() as open_processes:
-        upstreams = [
-            open_processes.enter_context(processes.upstream(prefix))
-            for prefix in ("", "b_", "c_", "d_", "e_")
-        ]
+        upstreams = [open_processes.enter_context(processes.upstream()) for _ in range(5)]
         started = open_processes.enter_context(
             processes.gateway(server, [port for port, _ in upstreams])
         )
         headers = {"Authorization": f"Bearer {started.tokens[slug]}"}
         url = f"http://127.0.0.1:{started.port}/v1/mcp/{slug}"
-        target = Target(f"gateway on {server}", url, started.pids, headers)
+        prefix = "fast1_" if slug == "many" else ""
+        target = Target(f"gateway on {server}", url, started.pids, headers, prefix=prefix)
         before = os.sched_getaffinity(0)
         keep_apart(started.pids[0], [pid for _, pid in upstreams])
         open_processes.callback(os.sched_setaffinity, 0, before)

@@ -79,7 +79,7 @@ class Load:
         }
         if not target.legacy:
             headers |= {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": self.method}
-            name = self.tool or self.uri
+            name = target.prefix + self.tool if self.tool else self.uri
             headers |= {"Mcp-Name": name} if name else {}
         return headers | target.headers
 

@@ -73,8 +73,8 @@ class Bench:
     def __init__(self, options: argparse.Namespace, stack: ExitStack) -> None:
         self.stack = stack
         self.gateways: dict[str, processes.Gateway] = {}
-        prefixes = ("", "b_", "c_", "d_", "e_")
-        self.upstreams = [stack.enter_context(processes.upstream(one)) for one in prefixes]
+        # All list the same names, so that those of all but the first have to be mapped.
+        self.upstreams = [stack.enter_context(processes.upstream()) for _ in range(5)]
         port, pid = self.upstreams[0]
         self.direct = Target("direct", f"http://127.0.0.1:{port}/mcp", (pid,))
         self.nginx = self._nginx(port)
@@ -92,7 +92,8 @@ class Bench:
         started = self.gateways[server]
         headers = {"Authorization": f"Bearer {started.tokens[slug]}"}
         url = f"http://127.0.0.1:{started.port}/v1/mcp/{slug}"
-        return Target(f"gateway on {server}", url, started.pids, headers)
+        prefix = "fast1_" if slug == "many" else ""
+        return Target(f"gateway on {server}", url, started.pids, headers, prefix=prefix)
 
     def plan(self) -> Plan:
         """Return what is loaded with what."""

@@ -241,6 +241,31 @@ def test_a_new_holder_of_the_same_token_is_decided_about_anew(board, lane, monke
     assert warm.call()[0] == 404
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "headers"},
+        {"id": 2},
+        {"meta": {"progressToken": "p"}},
+        {"meta": {"vendor.example/x": 1}},
+        {"meta": {"io.modelcontextprotocol/logLevel": "loud"}},
+        {"meta": {"io.modelcontextprotocol/clientCapabilities": []}},
+        {"meta": {"io.modelcontextprotocol/protocolVersion": "2025-11-25"}},
+    ],
+    ids=str,
+)
+def test_a_request_that_says_something_else_with_the_same_head_is_checked_anew(
+    board, gateway, change
+):
+    warm = board()
+    (head, body), (_, other) = warm.request(), warm.request(**change)
+    length = b"Content-Length: %d\r\n"
+    head = head.replace(length % len(body), length % len(other))
+    with RawClient(gateway) as fresh:
+        assert warm.raw.ask(head, other) == fresh.ask(head, other)
+    assert said(warm.call()[1]) == "hi"
+
+
 def test_a_change_of_the_configuration_holds_on_the_lane(board):
     warm = board()
     VirtualMcp.objects.update(enabled=False)

@@ -67,7 +67,7 @@ def declared_to(request: ClientRequest, choice: ChoiceFacts) -> ClientFacts:
 
 def declared_here(server: VirtualMcpFacts, client: ClientFacts) -> ClientFacts:
     """Return the client as it is declared behind this URL in general."""
-    if server.transparent:
+    if server.transparent or not _names_any(client.capabilities, _ALL):
         return client
     for choice in server.choices:
         if choice.may_sample or choice.may_list_roots:

@@ -46,7 +46,7 @@ from virtualmcp.transport.known_heads import KnownHead, read
 from virtualmcp.transport.overdue import Deadlines
 from virtualmcp.transport.response_stream import AnswerStream
 from virtualmcp.transport.wire_messages import MalformedMessage, read_message
-from virtualmcp.transport.wire_validation import Call, Rejection, classify
+from virtualmcp.transport.wire_validation import Call, Rejection
 
 __all__ = ["ANSWER_HEADERS", "WAIT_SECONDS", "ExpressCall", "KnownHead", "begin", "read"]
 
@@ -210,7 +210,7 @@ def begin(head: KnownHead, body: bytes, client: Client) -> ExpressCall | None:
         return None
     if message.method not in (CALL, READ) or not message.id:
         return None
-    call = classify(head.fields, message)
+    call = head.classify(message)
     if isinstance(call, Rejection):
         return None
     session = None

@@ -9,14 +9,37 @@ everything else.
 
 import weakref
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from oauthserver import bearer_tokens
 from oauthserver.bearer_tokens import TokenHolder
+from upstreams.canonical_call import ClientFacts
+from upstreams.revisions import Era
 from virtualmcp import access_policy, person_view, route_table
 from virtualmcp.route_table import VirtualMcpFacts
 from virtualmcp.transport import request_gate
 from virtualmcp.transport.endpoint import is_endpoint, slug_in
 from virtualmcp.transport.http_answers import Accepts, Header, Refusal, accepts
+from virtualmcp.transport.wire_messages import Message, SaidMeta
+from virtualmcp.transport.wire_validation import NAMED_BY, Call, Rejection, classify
+
+# Longer names are checked each time rather than kept.
+MOST_NAME_BYTES = 1_024
+
+
+class _Said(NamedTuple):
+    """A request of a stateless client that was checked against this head, and what it came to.
+
+    ``meta`` and ``raw_name``, with the head, are all that the checks look at.
+    """
+
+    meta: SaidMeta
+    method: str
+    raw_name: bytes
+    client: ClientFacts | None
+    log_level: str
+    param_headers: Mapping[str, str]
+    name: str
 
 
 class KnownHead:
@@ -31,6 +54,7 @@ class KnownHead:
 
     __slots__ = (
         "_addresses",
+        "_said",
         "_seen",
         "_server",
         "_token",
@@ -54,12 +78,41 @@ class KnownHead:
         self._token = token
         self._server: weakref.ref[VirtualMcpFacts] | None = None
         self._seen: weakref.ref[VirtualMcpFacts] | None = None
+        self._said: _Said | None = None
         self.slug = slug
         self.fields = fields
         self.accepts = accepts
         self.extra = extra
         self.holder: TokenHolder | None = None
         self.most_bytes = self._addresses.most_bytes
+
+    def classify(self, message: Message) -> Call | Rejection:
+        """Return what ``wire_validation.classify`` makes of a request with this head.
+
+        A client says the same of itself each time: it is checked once for each name it calls.
+        """
+        said, meta, method = self._said, message.meta, message.method
+        raw_name = bytes(message.members.get(NAMED_BY.get(method, ""), b""))
+        if (
+            said is not None
+            and said.meta is meta
+            and said.method == method
+            and said.raw_name == raw_name
+        ):
+            _, _, _, client, log_level, param_headers, name = said
+            return Call(message, Era.MODERN, client, b"", b"", log_level, param_headers, name)
+        call = classify(self.fields, message)
+        # What is said of a request's progress is part of no ``SaidMeta``.
+        if (
+            isinstance(call, Call)
+            and call.era is Era.MODERN
+            and isinstance(meta, SaidMeta)
+            and len(raw_name) <= MOST_NAME_BYTES
+        ):
+            self._said = _Said(
+                meta, method, raw_name, call.client, call.log_level, call.param_headers, call.name
+            )
+        return call
 
     def standing(self) -> VirtualMcpFacts | None:
         """Return the Virtual MCP as this person sees it; None where not all of it is in memory, or

@@ -233,6 +233,8 @@ def _is_id(raw: bytes) -> bool:
         return False
     if raw[:1] == b'"':
         return b"\\" not in raw or text(raw) is not None
+    if raw.isdigit() and raw[:1] != b"0":
+        return True
     return _INTEGER.fullmatch(raw) is not None
 
 

@@ -56,7 +56,7 @@ LOG_LEVELS = (
 
 _MODERN = MODERN.encode()
 _LEGACY = frozenset(revision.encode() for revision in LEGACY_ACCEPTED)
-_NAMED_BY = {
+NAMED_BY = {
     "tools/call": "name",
     "prompts/get": "name",
     "resources/read": "uri",
@@ -134,7 +134,7 @@ def legacy_call(message: Message, session: bytes) -> Call | Rejection:
     progress_token = b"" if token is None else bytes(token)
     if progress_token and not is_token(progress_token):
         return _bad_token(message)
-    member = _NAMED_BY.get(message.method)
+    member = NAMED_BY.get(message.method)
     name = "" if member is None else text(message.members.get(member)) or ""
     return Call(message, Era.LEGACY, None, session, progress_token, "", _NO_HEADERS, name)
 
@@ -156,7 +156,7 @@ def _modern(
         return _unsupported(message, stated)
     if not message.id:
         return Call(message, Era.MODERN)
-    member = _NAMED_BY.get(message.method)
+    member = NAMED_BY.get(message.method)
     name = None if member is None else text(message.members.get(member))
     return _header_fault(headers, message, member, name) or _modern_call(headers, message, name)
 
