@@ -1,6 +1,7 @@
 """The server of production over real sockets: it drains, it cuts off who dawdles, it is bounded."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -23,6 +24,7 @@ from tests.journeys.test_servers_and_nodes import NAME, gateway_over
 from tests.journeys.wire_client import WireClient
 from tests.journeys.world import PATIENCE, STOPS, Person, within
 from tests.running_gateway import RunningGateway, another_node, production_gateway
+from tests.virtualmcp.express_client import RawClient
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 pytestmark = pytest.mark.timeout(120)
@@ -267,6 +269,38 @@ def stop_in_the_middle_of_calls(
     # Three seconds for calls on a local address, and as much again for a busy machine.
     assert took < 12
     assert upstream.wait(lambda up: up.events.count("cancelled:hang") > ended)
+
+
+def test_told_to_stop_it_answers_a_call_on_a_kept_connection_and_closes_it():
+    with FakeUpstream().serve() as upstream, gateway_over(upstream) as gateway:
+        client = Person(NAME, gateway, Browser(STOPS)).client_of("one")
+        host = urlsplit(gateway.url).netloc
+        calls = []
+        for pause in (0, 0, 0, 0.5):
+            params = {"name": "slow", "arguments": {"steps": 1, "pause": pause}}
+            message = client.body("tools/call", params)
+            body = json.dumps(message).encode()
+            headers = {**client.headers(message), "Host": host, "Content-Length": len(body)}
+            lines = [f"{name}: {value}" for name, value in headers.items()]
+            head = "\r\n".join(["POST /v1/mcp/one HTTP/1.1", *lines, "", ""]).encode()
+            calls.append(head + body)
+        *warming, last = calls
+        with RawClient(f"http://127.0.0.1:{host.rpartition(':')[2]}") as kept:
+            for call in warming:
+                kept.send(call)
+                assert kept.answer().getheader("connection") is None
+            started = upstream.events.count("started:slow")
+            # Its head is known, so that it takes the express lane.
+            kept.send(last)
+            assert upstream.wait(lambda up: up.events.count("started:slow") > started, 20)
+            assert gateway.process is not None
+            gateway.process.send_signal(signal.SIGTERM)
+            answer = kept.answer()
+            assert json.loads(answer.body)["result"]["content"][0]["text"] == "done"
+            assert kept.socket.recv(1) == b""
+        assert upstream.events.count("started:slow") == started + 1
+        gateway.process.wait(30)
+        gateway.process = None
 
 
 MAKE_TOKEN = """

@@ -387,3 +387,37 @@ def test_a_cancelled_call_of_a_session_is_cancelled_at_the_upstream(
     headers = {"authorization": f"Bearer {warm.token}", "mcp-session-id": warm.session}
     assert http.post("/v1/mcp/board", json=note, headers=headers).status_code == 202
     assert warm.fake.wait(lambda seen: "cancelled:hang" in seen.events, 3)
+
+
+@pytest.mark.parametrize("wait", [0.05, 10.0], ids=["handed on", "on the lane"])
+def test_a_server_that_ends_lets_a_call_on_the_lane_end_and_closes_after_it(
+    board, lane, wait, monkeypatch
+):
+    warm = board()
+    for _ in range(3):
+        assert warm.call(name="slow", arguments={"steps": 0})[0] == 200
+        settle()
+    monkeypatch.setattr(express_lane, "WAIT_SECONDS", wait)
+    began, handed_on, asked = lane.began, lane.handed_on, len(warm.fake.calls("tools/call"))
+    warm.raw.send(*warm.request(name="slow", arguments={"steps": 1, "pause": 0.4}))
+    # Whose it is now: the lane's, or that of what it was handed on to.
+    mine = "running" if wait > 1 else "cycle"
+
+    def busy():
+        held = [(one, getattr(one, mine)) for one in lane.connections]
+        return [one for one, of in held if of and not getattr(of, "response_complete", False)]
+
+    until = time.monotonic() + 10
+    while not busy() and time.monotonic() < until:
+        time.sleep(0.005)
+    (connection,) = busy()
+    assert (lane.began, lane.handed_on) == (began + 1, handed_on + (wait < 1))
+    # As uvicorn does with each connection once it was told to end.
+    connection.loop.call_soon_threadsafe(connection.shutdown)
+    found = warm.raw.answer()
+    assert (found.status, said(found.body)) == (200, "done")
+    assert found.getheader("connection") == "close"
+    assert warm.raw.socket.recv(1) == b""
+    assert lane.handed_on == handed_on + 1
+    assert len(warm.fake.calls("tools/call")) == asked + 1
+    assert all_counted_out()
