@@ -1,6 +1,11 @@
 """What concerns every test: which of them a leg of CI runs."""
 
+import shutil
+
 import pytest
+from django.conf import settings
+
+from tests.running_gateway import migrated_database
 
 DATABASE_FIXTURES = frozenset({"db", "transactional_db", "django_db_reset_sequences"})
 
@@ -28,3 +33,20 @@ def _touches_database(item: pytest.Item) -> bool:
     fixtures = DATABASE_FIXTURES.intersection(getattr(item, "fixturenames", ()))
     marked = item.get_closest_marker("django_db") is not None
     return bool(fixtures) or marked or "/journeys/" in item.path.as_posix()
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> None:
+    """Begin with a copy of the migrated database: migrating takes each worker half a minute."""
+    if _on_sqlite():
+        shutil.copy(migrated_database(), settings.DATABASES["default"]["TEST"]["NAME"])
+
+
+@pytest.fixture(scope="session")
+def django_db_keepdb(request: pytest.FixtureRequest) -> bool:
+    """Use what was copied; it goes with the process."""
+    return _on_sqlite() or bool(request.config.getvalue("reuse_db"))
+
+
+def _on_sqlite() -> bool:
+    return str(settings.DATABASES["default"]["ENGINE"]).endswith("sqlite3")

@@ -1,9 +1,11 @@
 """Run any ASGI application on a real socket in a thread, over http or https."""
 
 import asyncio
+import atexit
 import contextlib
 import datetime
 import ipaddress
+import shutil
 import socket
 import ssl
 import threading
@@ -39,6 +41,7 @@ class TestAuthority:
 def authority() -> TestAuthority:
     """Make (once per process) a CA and a certificate for localhost, 127.0.0.1 and *.test names."""
     folder = Path(mkdtemp(prefix="gateway-ca-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     now = datetime.datetime.now(datetime.UTC)
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gateway tests CA")])
