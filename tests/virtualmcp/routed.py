@@ -1,6 +1,5 @@
 """What tests of the router need: people, Virtual MCPs over real fake upstreams, requests."""
 
-import asyncio
 import contextlib
 import hashlib
 import json
@@ -17,13 +16,13 @@ from django.db.models import Model
 from gateway_site.models import AuditEvent, ChangeNotice
 from oauthserver.bearer_tokens import TokenHolder
 from tests.fakes.mcp_upstream import FakeUpstream
+from tests.virtualmcp.background_writes import settled as settled
 from upstreams import credentials, mcp_client
 from upstreams.canonical_call import ClientFacts, Outcome, QuestionNotPossible
 from upstreams.models import Upstream, UpstreamAccount, UpstreamHealth
 from upstreams.revisions import LEGACY_LATEST, META_CLIENT_CAPABILITIES, META_VERSION, MODERN, Era
 from virtualmcp import (
     definition_pins,
-    name_pins,
     published_lists,
     route_table,
     tool_catalogue,
@@ -100,12 +99,6 @@ def counted_queries() -> Iterator[list[str]]:
         yield seen
     finally:
         CursorWrapper.execute = execute  # type: ignore[method-assign]
-
-
-async def settled() -> None:
-    """Wait until names and definitions that were seen are pinned."""
-    while name_pins._background or definition_pins._background:
-        await asyncio.gather(*name_pins._background, *definition_pins._background)
 
 
 def person(name: str = "ada") -> User:

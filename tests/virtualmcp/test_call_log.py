@@ -6,6 +6,7 @@ import time
 import pytest
 from django.db import OperationalError, connection
 
+from tests.patience import PATIENCE
 from virtualmcp import call_log
 from virtualmcp.call_log import CallLog, Entry
 from virtualmcp.models import CallRecord
@@ -88,7 +89,7 @@ def test_the_writer_writes_by_itself_and_stops_with_everything_written(entry, mo
     log.start()
     log.start()
     log.record(entry)
-    assert written.wait(5)
+    assert written.wait(PATIENCE)
     log.record(entry)
     log.stop()
     assert CallRecord.objects.count() == 2

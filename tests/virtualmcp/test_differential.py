@@ -9,6 +9,7 @@ import pytest
 from tests.fakes.asgi_server import serve
 from tests.fakes.mcp_catalogue import tool
 from tests.fakes.mcp_upstream import FakeUpstream
+from tests.patience import PATIENCE
 from tests.virtualmcp.differential_corpus import DIFFERENCES, ERAS, LEGACY, META, Case, corpus
 from tests.virtualmcp.express_client import CountingLane
 from upstreams.revisions import Era
@@ -44,7 +45,7 @@ def both(ada, make_virtual_mcp, make_token, http):
     """Return a function that sends a case both ways: two answers, two requests upstream saw."""
     token = make_token(ada, "plain-modern"), make_token(ada, "plain-legacy")
     fakes = {era: FakeUpstream(era=era) for era in ERAS}
-    with fakes["modern"].serve(), fakes["legacy"].serve(), httpx.Client(timeout=20) as direct:
+    with fakes["modern"].serve(), fakes["legacy"].serve(), httpx.Client(timeout=PATIENCE) as direct:
         ways: dict[str, Any] = {}
         for era, bearer in zip(ERAS, token, strict=True):
             fake = fakes[era]

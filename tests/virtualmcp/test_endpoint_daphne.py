@@ -15,6 +15,7 @@ from django.db import connection
 
 from tests.fakes.asgi_server import free_port
 from tests.fakes.mcp_upstream import FakeUpstream
+from tests.patience import PATIENCE
 from tests.virtualmcp.wire_client import (
     RawConnection,
     WireClient,
@@ -46,7 +47,7 @@ def gateway(transactional_db):
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.communicate(timeout=15)
+        process.communicate(timeout=PATIENCE)
 
 
 def _database_url():
@@ -59,7 +60,7 @@ def _database_url():
 
 
 def _wait_for(port, process):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 2 * PATIENCE
     while time.monotonic() < deadline and process.poll() is None:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
@@ -77,7 +78,7 @@ def board(ada, gateway, make_virtual_mcp, make_token):
     with FakeUpstream().serve() as upstream:
         make_virtual_mcp("board", {"fake": upstream.url})
         headers = {"host": settings.PUBLIC_HOST}
-        with httpx.Client(base_url=gateway, headers=headers, timeout=10) as http:
+        with httpx.Client(base_url=gateway, headers=headers, timeout=PATIENCE) as http:
             client = WireClient(http, "board", make_token(ada, "board"))
             client.upstream = upstream
             yield client
@@ -119,7 +120,5 @@ def _hang_up(board, gateway):
     head += [f"{name}: {value}" for name, value in headers.items()]
     raw.send([*head, f"content-length: {len(body)}"], body)
     assert board.upstream.wait(lambda seen: "started:hang" in seen.events)
-    began = time.monotonic()
     raw.close()
-    assert board.upstream.wait(lambda seen: "cancelled:hang" in seen.events, 3)
-    assert time.monotonic() - began < 1.0
+    assert board.upstream.wait(lambda seen: "cancelled:hang" in seen.events)

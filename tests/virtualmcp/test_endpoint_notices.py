@@ -9,6 +9,7 @@ from gateway_site import change_feed
 from oauthserver import bearer_tokens
 from tests.fakes import mcp_catalogue
 from tests.fakes.mcp_upstream import FakeUpstream
+from tests.patience import PATIENCE
 from tests.virtualmcp.stream_reader import get_stream, listen, until
 from tests.virtualmcp.wire_client import META, messages
 from upstreams import accounts, change_streams
@@ -247,7 +248,7 @@ def test_an_account_that_comes_while_it_is_looked_for_is_listened_to(
         assert hers.wait(lambda reader: bool(reader.events))
         monkeypatch.setattr(change_streams, "subscribe", slowly)
         announce("credential", f"{ada.pk}:{row.upstreams.get().pk}")
-        assert looking.wait(10)
+        assert looking.wait(PATIENCE)
         accounts.save_user_key(ada, row.upstreams.get(), "key-of-ada", actor=ada)
         assert hers.heard(TOOLS)
         assert upstream.wait(lambda up: up.listening == 1)
@@ -282,7 +283,7 @@ def test_an_upstream_that_can_not_be_asked_keeps_no_stream_open(ada, board, monk
     with listen(board, {"toolsListChanged": True}) as stream:
         assert stream.wait(lambda reader: bool(reader.events))
         announce("configuration")
-        assert asked.wait(10)
+        assert asked.wait(PATIENCE)
         ada.is_active = False
         ada.save()
         assert stream.wait(lambda reader: reader.ended)
@@ -373,7 +374,7 @@ def test_a_session_goes_on_hearing_if_its_first_stream_leaves_while_it_begins(
     monkeypatch.setattr(session_notices, "AGREE_SECONDS", 30)
     list_tools(board, "legacy")
     with get_stream(board) as first, get_stream(board) as second:
-        assert begun.wait(10)
+        assert begun.wait(PATIENCE)
         first.close()
         assert until(lambda: open_streams.count() == 1)
         go.set()

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.fakes.mcp_upstream import FakeUpstream
+from tests.patience import PATIENCE
 from tests.virtualmcp.stream_reader import get_stream, post_stream, until
 from tests.virtualmcp.wire_client import messages
 from virtualmcp.routing import node_mail
@@ -190,7 +191,7 @@ def test_a_session_ends_from_any_thread():
         waiting = asyncio.ensure_future(log.news.wait())
         await asyncio.sleep(0)
         thread.start()
-        await asyncio.wait_for(waiting, 10)
+        await asyncio.wait_for(waiting, PATIENCE)
         thread.join()
         assert event_log.find("a session", event_log.name_of(log.token)) is None
 
@@ -247,10 +248,10 @@ def test_a_resumed_stream_whose_client_does_not_read_is_given_up():
         position = SimpleNamespace(token=log.token, number=0, request_id=b"1")
         stream = resumption.ResumedStream(exchange, session, position)
         running = asyncio.ensure_future(stream.run())
-        await asyncio.wait_for(writing.wait(), 10)
+        await asyncio.wait_for(writing.wait(), PATIENCE)
         assert stream.writing_since
         stream.stall()
-        await asyncio.wait_for(running, 10)
+        await asyncio.wait_for(running, PATIENCE)
         assert sent == ["http.response.start", "http.response.body"]
 
     asyncio.run(given_up())
@@ -276,9 +277,9 @@ def test_no_question_is_taken_back_where_nobody_reads(why, monkeypatch):
         stream._questions = client_questions.ClientQuestions(session, write, lambda: None)
         params = b'{"message":"?","requestedSchema":{"type":"object","properties":{}}}'
         running = asyncio.ensure_future(stream.carry(stream.ask("elicitation/create", params)))
-        await asyncio.wait_for(asked.wait(), 10)
+        await asyncio.wait_for(asked.wait(), PATIENCE)
         stream._end(response_stream.End[why])
-        assert await asyncio.wait_for(running, 10) is response_stream.End[why]
+        assert await asyncio.wait_for(running, PATIENCE) is response_stream.End[why]
         assert len(written) == 1
 
     asyncio.run(ended())
@@ -298,6 +299,6 @@ def test_a_call_that_is_cancelled_does_not_wait_for_a_client_that_does_not_read(
         running = asyncio.ensure_future(stream.carry(asyncio.sleep(60)))
         await asyncio.sleep(0)
         stream.cancel()
-        assert await asyncio.wait_for(running, 10) is response_stream.End.CANCELLED
+        assert await asyncio.wait_for(running, PATIENCE) is response_stream.End.CANCELLED
 
     asyncio.run(ended())

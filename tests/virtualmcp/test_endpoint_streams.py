@@ -13,6 +13,7 @@ from django.db import OperationalError
 
 from oauthserver import bearer_tokens
 from tests.fakes.mcp_upstream import FakeUpstream
+from tests.patience import PATIENCE
 from tests.virtualmcp.wire_client import META, RawConnection, messages, modern_headers, modern_meta
 from virtualmcp import rate_limits
 from virtualmcp.call_log import call_log
@@ -191,7 +192,7 @@ def test_silence_opens_a_stream_that_is_kept_alive(board, hanging, upstream, mon
     assert b"text/event-stream" in received
 
 
-@pytest.mark.parametrize("silent_for", [5.0, 0.1])
+@pytest.mark.parametrize("silent_for", [60.0, 0.1])
 def test_a_stateless_client_that_hangs_up_cancels_its_call(
     board, hanging, upstream, monkeypatch, silent_for
 ):
@@ -200,8 +201,9 @@ def test_a_stateless_client_that_hangs_up_cancels_its_call(
     assert upstream.wait(lambda seen: "started:hang" in seen.events)
     began = time.monotonic()
     connection.close()
-    assert upstream.wait(lambda seen: "cancelled:hang" in seen.events, 3)
-    assert time.monotonic() - began < 1.0
+    assert upstream.wait(lambda seen: "cancelled:hang" in seen.events)
+    # Far sooner than the stream would have been opened or the call have ended.
+    assert time.monotonic() - began < 20
     assert _soon(lambda: not rate_limits._in_flight)
 
 
@@ -219,7 +221,7 @@ def test_a_stateful_client_cancels_its_own_call_only(
     assert board.tell("notifications/cancelled", {"requestId": "7"}).status_code == 202
     assert "cancelled:hang" not in upstream.events
     assert board.tell("notifications/cancelled", {"requestId": 7}).status_code == 202
-    assert upstream.wait(lambda seen: "cancelled:hang" in seen.events, 1)
+    assert upstream.wait(lambda seen: "cancelled:hang" in seen.events)
     status = connection.stream.readline()
     assert b"200" in status
     assert _soon(lambda: not len(calls_in_flight))
@@ -229,7 +231,7 @@ def test_ending_a_session_ends_its_calls(board, hanging, upstream, http):
     hanging("legacy")
     assert upstream.wait(lambda seen: "started:hang" in seen.events)
     http.delete(board.path, headers=board.headers(**board.session_headers()))
-    assert upstream.wait(lambda seen: "cancelled:hang" in seen.events, 1)
+    assert upstream.wait(lambda seen: "cancelled:hang" in seen.events)
 
 
 def test_a_call_ends_when_its_token_does(board, hanging, upstream, monkeypatch):
@@ -243,7 +245,7 @@ def test_a_call_ends_when_its_token_does(board, hanging, upstream, monkeypatch):
     status, _, body = connection.answer()
     assert status == 200
     assert "Authorize again" in json.loads(body)["error"]["message"]
-    assert upstream.wait(lambda seen: "cancelled:hang" in seen.events, 1)
+    assert upstream.wait(lambda seen: "cancelled:hang" in seen.events)
 
 
 def test_too_many_calls_of_one_person_wait_their_turn(
@@ -289,7 +291,7 @@ def test_a_reader_that_stalls_is_let_go(board, hanging, upstream, monkeypatch):
     monkeypatch.setattr(response_stream, "RECHECK_SECONDS", 0.1)
     hanging("modern", name="blob", arguments={"size": 9_000_000})
     assert upstream.wait(lambda seen: seen.calls("tools/call"))
-    assert _soon(lambda: not rate_limits._in_flight, 8)
+    assert _soon(lambda: not rate_limits._in_flight)
     assert _soon(lambda: len(call_log._queue) == 1)
     assert call_log._queue[0].outcome == "client_stalled"
 
@@ -298,7 +300,7 @@ def test_many_clients_at_once_get_their_own_answers(board):
     async def all_of_them():
         headers = {"host": django_settings.PUBLIC_HOST}
         async with httpx.AsyncClient(
-            base_url=str(board.http.base_url), headers=headers, timeout=20
+            base_url=str(board.http.base_url), headers=headers, timeout=PATIENCE
         ) as client:
 
             async def one(number):
@@ -318,7 +320,7 @@ def test_many_clients_at_once_get_their_own_answers(board):
     assert asyncio.run(all_of_them()) == [(n, str(n)) for n in range(30)]
 
 
-def _soon(what, seconds=3.0):
+def _soon(what, seconds=PATIENCE):
     """Wait, bounded, for something of the server's thread that gives no signal."""
     waiting = threading.Event()
     deadline = time.monotonic() + seconds

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
+from tests.patience import PATIENCE
 from virtualmcp.models import NodeMail, SharedNote
 from virtualmcp.routing import node_mail, shared_notes
 
@@ -35,7 +36,7 @@ def elsewhere() -> Iterator[Any]:
 
     asyncio.run_coroutine_threadsafe(end(), loop).result(10)
     loop.call_soon_threadsafe(loop.stop)
-    thread.join(10)
+    thread.join(PATIENCE)
     loop.close()
 
 
@@ -90,7 +91,7 @@ async def test_with_redis_mail_is_there_before_anybody_looks_for_it(
 
         async def told() -> Any:
             async with node_mail.mailbox("told") as box:
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(PATIENCE):
                     while not node_mail._office()._told:  # noqa: ASYNC110, joining has no event
                         await asyncio.sleep(0.01)
                 opened.set()

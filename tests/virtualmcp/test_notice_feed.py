@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from tests.patience import PATIENCE
 from upstreams import change_streams
 from upstreams.change_interest import LIST_METHODS, UPDATED
 from virtualmcp import notice_feed
@@ -35,7 +36,7 @@ def told():
 
 
 async def until(condition):
-    end = time.monotonic() + 10
+    end = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < end, "it did not come to be"
         await asyncio.sleep(0.02)

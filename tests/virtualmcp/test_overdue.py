@@ -2,9 +2,10 @@
 
 import asyncio
 
+from tests.patience import PATIENCE
 from virtualmcp.transport.overdue import Deadlines
 
-SOON, PATIENCE = 0.02, 10.0
+SOON = 0.02
 
 
 class Waiter:

@@ -11,6 +11,7 @@ import pytest
 from django.db import OperationalError
 from django.utils import timezone
 
+from tests.patience import PATIENCE
 from upstreams.canonical_call import Outcome, QuestionOrigin
 from virtualmcp.models import SharedNote
 from virtualmcp.routing import (
@@ -79,11 +80,9 @@ class Interview:
 
 
 async def until(condition: Any) -> None:
-    for _ in range(1_000):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it did not come about")
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 def end_of(mail: bytes) -> bytes:

@@ -13,6 +13,7 @@ from django.conf import settings as django_settings
 
 from tests.fakes.asgi_server import serve
 from tests.fakes.mcp_upstream import FakeUpstream
+from tests.patience import PATIENCE
 from tests.virtualmcp.answering_client import (
     EVERYTHING,
     REPLIES,
@@ -36,7 +37,7 @@ def second_node(endpoint, gateway):
     with (
         serve(endpoint) as base,
         httpx.Client(
-            base_url=base, headers={"host": django_settings.PUBLIC_HOST}, timeout=20
+            base_url=base, headers={"host": django_settings.PUBLIC_HOST}, timeout=PATIENCE
         ) as http,
     ):
         yield http
@@ -362,7 +363,7 @@ def test_a_call_nobody_comes_back_to_is_taken_back_at_the_upstream(answering, mo
         client = answering("modern", upstream)
         params = {"name": "interview", "arguments": {"rounds": [[form("Name?"), ROOTS]]}}
         client.send(params)
-        assert upstream.wait(lambda up: "finished:interview" in up.events, 15)
+        assert upstream.wait(lambda up: "finished:interview" in up.events)
         posted = [seen.message for seen in upstream.requests if "method" not in seen.message]
         assert {"action": "cancel"} in [one.get("result") for one in posted]
         assert -32603 in [one["error"]["code"] for one in posted if "error" in one]
@@ -382,7 +383,7 @@ def test_hanging_up_while_a_retry_waits_cancels_the_call(answering, gateway):
             pytest.raises(httpx.ReadTimeout),
         ):
             client.send(retry, impatient)
-        assert upstream.wait(lambda up: "cancelled:hang" in up.events, 10)
+        assert upstream.wait(lambda up: "cancelled:hang" in up.events)
         assert "cancelled" in client.send(retry)["error"]["message"]
         assert _soon(lambda: parked_calls.parked_here() == 0)
 
@@ -399,7 +400,7 @@ def test_only_so_many_calls_are_parked_for_one_person(answering, monkeypatch):
         assert given(client.send(client.retry_of(params, first)))
 
 
-def _soon(what, seconds=10.0):
+def _soon(what, seconds=PATIENCE):
     """Wait, bounded, for something of a server's thread that gives no signal."""
     deadline = time.monotonic() + seconds
     while not what() and time.monotonic() < deadline:

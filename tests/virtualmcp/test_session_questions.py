@@ -13,6 +13,7 @@ from django.conf import settings as django_settings
 
 from tests.fakes.asgi_server import serve
 from tests.fakes.mcp_upstream import FakeUpstream
+from tests.patience import PATIENCE
 from tests.virtualmcp.answering_client import (
     EVERYTHING,
     REPLIES,
@@ -47,7 +48,7 @@ def second_node(endpoint, gateway):
     with (
         serve(endpoint) as base,
         httpx.Client(
-            base_url=base, headers={"host": django_settings.PUBLIC_HOST}, timeout=20
+            base_url=base, headers={"host": django_settings.PUBLIC_HOST}, timeout=PATIENCE
         ) as http,
     ):
         yield http
@@ -74,7 +75,7 @@ def asks(upstream, one, id="u-1", to=None):
 
 def answered(upstream, id="u-1"):
     """Wait for the answer to a question; returns it."""
-    assert upstream.wait(lambda up: up.answer_to(id) is not None, 10)
+    assert upstream.wait(lambda up: up.answer_to(id) is not None)
     return upstream.answer_to(id)
 
 
@@ -144,7 +145,7 @@ def test_of_two_sessions_the_one_with_a_stream_is_asked_and_of_two_streams_none(
         one.call("echo", {"text": "x"})
     with listening(client, upstream) as stream:
         asks(upstream, form("Name?"))
-        assert stream.wait(requests_on, 10)
+        assert stream.wait(requests_on)
         client.respond(requests_on(stream)[0])
         assert "result" in answered(upstream)
         with listening(gone, upstream) as other:

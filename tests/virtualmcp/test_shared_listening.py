@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from django.db import OperationalError
 
+from tests.patience import PATIENCE
 from tests.upstreams.relaying import until
 from upstreams.change_interest import UPDATED, Interest
 from upstreams.shared_interest import SharedInterest, Subscription
@@ -83,7 +84,7 @@ async def test_what_the_leader_agreed_to_holds_here_until_it_dies_and_this_proce
     assert told == [f"want {NAME} {shared_notes.PROCESS}"]
     # The lease runs out, or is given back.
     await shared_notes.end_lease(f"listening:{NAME}", ELSEWHERE)
-    await asyncio.wait_for(following, 10)
+    await asyncio.wait_for(following, PATIENCE)
     assert await listener.stream.lead()
     # What may have been missed is made up for as soon as the upstream agrees.
     listener.heard.clear()
