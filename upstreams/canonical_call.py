@@ -85,7 +85,8 @@ class QuestionOrigin:
 
     ``question_id`` is the raw id of the upstream's request, ``request_id`` that of our call,
     ``session_id`` and ``revision`` those of the session, ``last_event_id`` where the stream can be
-    resumed (``None`` where it can't), ``upstream_id`` whose all of that is.
+    resumed (``None`` where it can't), ``upstream_id`` whose all of that is. ``task_id`` is that of
+    the task whose result was waited for, where it was one.
     """
 
     question_id: bytes
@@ -94,6 +95,7 @@ class QuestionOrigin:
     revision: str
     last_event_id: bytes | None
     upstream_id: int = 0
+    task_id: str = ""
 
 
 @dataclass(slots=True, frozen=True)
@@ -102,13 +104,14 @@ class RoundOrigin:
     in order to end the round when this one dies (protocol.md 2.4.2).
 
     ``result`` is the raw ``input_required`` result, ``key`` the question's in it, ``questions``
-    how many there are, ``upstream_id`` who asks.
+    how many there are, ``upstream_id`` who asks; ``task_id`` is that of the task that does.
     """
 
     key: str
     result: bytes = field(repr=False)
     questions: int
     upstream_id: int
+    task_id: str = ""
 
 
 Origin = QuestionOrigin | RoundOrigin

@@ -249,7 +249,6 @@ class LegacyCall:
             outcome = await self._ask_person(message)
             answer = json_rpc.response(message.id, result=outcome.result, error=outcome.error)
         except CallTakenOver:
-            self._taken_over = True
             return
         except QuestionNotPossible as impossible:
             answer = json_rpc.refusal(
@@ -282,6 +281,7 @@ class LegacyCall:
         Raises:
             QuestionNotPossible: the client can't be asked, or the call was given up.
             TimeoutError: nobody answered in time.
+            CallTakenOver: another process goes on with the call, and with this question.
         """
         if self._over is None:
             self._over = asyncio.get_running_loop().create_future()
@@ -292,6 +292,8 @@ class LegacyCall:
                 return asking.result()
         finally:
             asking.cancel()
+        if self._taken_over:
+            raise CallTakenOver
         if not self._over.result():
             raise QuestionNotPossible("the call was cancelled")
         return None
@@ -300,7 +302,7 @@ class LegacyCall:
         """Ask; the upstream's place in the gate is free meanwhile.
 
         Raises:
-            QuestionNotPossible, TimeoutError: as ``CallSink.ask``.
+            QuestionNotPossible, TimeoutError, CallTakenOver: as ``CallSink.ask``.
         """
         params = bytes(message.params) or b"{}"
         questions_of(self._session).opens_page(params, self.owner)
@@ -311,6 +313,7 @@ class LegacyCall:
             self._session.revision,
             self._awaited.last_event_id,
             self._facts.id,
+            self._call.name if self._call.method == "tasks/result" else "",
         )
         gate = gate_for(self._facts)
         self._thinking += 1
@@ -319,6 +322,9 @@ class LegacyCall:
         try:
             async with asyncio.timeout(PERSON_SECONDS):
                 return await self.sink.ask(str(message.method), params, origin)
+        except CallTakenOver:
+            self._taken_over = True
+            raise
         finally:
             self._thinking -= 1
             if not self._thinking:

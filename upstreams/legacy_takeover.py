@@ -35,13 +35,14 @@ class HeldQuestion:
 
 @dataclass(frozen=True, slots=True)
 class HeldCall:
-    """A call in a session that another process opened."""
+    """A call in a session that another process opened; of a task, what fetches its result."""
 
     request_id: str
     session_id: bytes = field(repr=False)
     revision: str
     last_event_id: bytes
     questions: tuple[HeldQuestion, ...]
+    task_id: str = ""
 
 
 class _TakenOver(LegacyCall):
@@ -108,7 +109,7 @@ async def take_over(
 
 
 async def give_up(facts: UpstreamFacts, credential: "Credential", held: HeldCall) -> None:
-    """Cancel the call at the upstream.
+    """Cancel the call at the upstream; a task by ``tasks/cancel``, as is the rule.
 
     Raises:
         UpstreamError: it could not be told.
@@ -118,6 +119,9 @@ async def give_up(facts: UpstreamFacts, credential: "Credential", held: HeldCall
         {"requestId": held.request_id, "reason": "the process that waited for it ended"}
     )
     body = json_rpc.notification("notifications/cancelled", params)
+    if held.task_id:
+        task = json_rpc.object_of({"taskId": held.task_id})
+        body = json_rpc.request(json_rpc.new_id(), "tasks/cancel", task)
     async with relay_client.post(
         facts, credential, session.headers, body, timeout=SIDE_SECONDS
     ) as answer:

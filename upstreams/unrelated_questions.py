@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol
 
 from upstreams import json_rpc, legacy_sessions, relay_client
-from upstreams.canonical_call import CallSink, Outcome, QuestionNotPossible
+from upstreams.canonical_call import CallSink, CallTakenOver, Outcome, QuestionNotPossible
 from upstreams.errors import UpstreamError
 from upstreams.json_rpc import Message, NotJsonRpc
 from upstreams.legacy_sessions import LegacySession
@@ -49,6 +49,7 @@ class RunningCall(Protocol):
         Raises:
             QuestionNotPossible: it can't be asked.
             TimeoutError: nobody answered in time.
+            CallTakenOver: the call, and the answer, are another process's now.
         """
 
     def withdrawn(self, request_id: object) -> None:
@@ -194,6 +195,9 @@ class UnrelatedQuestions:
             answer = json_rpc.refusal(message.id, why)
         except TimeoutError:
             answer, how = json_rpc.refusal(message.id, "nobody answered in time"), "timed_out"
+        except CallTakenOver:
+            ended[key, "taken_over"] += 1
+            return
         except asyncio.CancelledError:
             ended[key, "withdrawn"] += 1
             raise

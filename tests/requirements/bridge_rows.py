@@ -73,6 +73,7 @@ MAP: dict[str, tuple[str, ...]] = {
     "2.3.1 roots/list_changed": _in(
         "virtualmcp/test_session_questions",
         "after_a_notice_of_changed_roots_its_client_is_asked_for_them",
+        "of_many_notices_of_changed_roots_the_first_and_the_last_are_passed_on",
     ),
     "2.3.1 lost session": _in(
         _LEGACY,

@@ -15,6 +15,7 @@ import pytest
 from django.contrib.auth.models import User
 
 from tests.fakes.mcp_upstream import FakeUpstream
+from tests.fakes.task_tools import TASK_TOOLS
 from tests.virtualmcp.answering_client import REPLIES, Answering, form
 from tests.virtualmcp.stream_reader import StreamReader, get_stream, post_stream, until
 from upstreams import token_vault
@@ -69,11 +70,16 @@ def asked(
 ) -> Iterator[Asked]:
     monkeypatch.setattr(resumption, "OWNER_SECONDS", 0.2)
     event_log._logs.clear()
-    with FakeUpstream(era=request.param).serve() as upstream:
+    era, _, way = request.param.partition(" ")
+    with FakeUpstream(era=era, asks_apart=way == "apart").serve() as upstream:
+        upstream.tools += TASK_TOOLS
         make_virtual_mcp("board", {"fake": upstream.url})
         client = Answering(wire("board", make_token(ada, "board")), "legacy")
         client.client.initialize(capabilities=client.capabilities)
         params = {"name": "interview", "arguments": {"rounds": [[form("Name?")]]}}
+        if way == "task":
+            arguments = {"looks": 1, "question": "Name?", "insists": True}
+            params = {"name": "batch", "arguments": arguments}
         with post_stream(client.client, "tools/call", params, id="cut") as stream:
             assert stream.wait(lambda reader: bool(reader.events))
             assert until(lambda: notes().exists())
@@ -128,7 +134,9 @@ def test_what_is_no_request_any_more_ends_honestly(
     assert not rate_limits.in_flight(ada.pk) and not held_calls._here
 
 
-@pytest.mark.parametrize("asked", ["modern", "legacy"], indirect=True)
+@pytest.mark.parametrize(
+    "asked", ["modern", "legacy", "legacy apart", "modern task", "legacy task"], indirect=True
+)
 @pytest.mark.parametrize("answered", [False, True])
 def test_a_process_that_was_taken_for_dead_leaves_the_call_to_who_has_it(
     asked: Asked, answered: bool
@@ -146,6 +154,7 @@ def test_a_process_that_was_taken_for_dead_leaves_the_call_to_who_has_it(
     # Nor is the upstream: neither an answer nor that the call is cancelled.
     assert len(asked.upstream.requests) == posted
     assert not asked.upstream.calls("notifications/cancelled")
+    assert not asked.upstream.calls("tasks/cancel")
 
 
 @pytest.mark.parametrize("asked", ["legacy"], indirect=True)

@@ -5,6 +5,7 @@ import threading
 from types import SimpleNamespace
 
 import pytest
+from django.db import OperationalError
 
 from tests.fakes.mcp_upstream import FakeUpstream
 from tests.patience import PATIENCE
@@ -106,6 +107,20 @@ def test_what_nobody_keeps_ends_with_an_error_for_the_call(board, monkeypatch):
     assert [message["id"] for message in again.messages] == [77]
     assert again.messages[0]["error"]["code"] == -32603
     assert "look before you repeat" in again.messages[0]["error"]["message"]
+
+
+def test_a_resumed_stream_has_its_client_come_again_when_the_database_is_away(board, monkeypatch):
+    async def away(*_):
+        raise OperationalError("the database is away")
+
+    with begin(board, 1, 0.01) as stream:
+        assert stream.wait(lambda reader: reader.ended)
+    last = stream.events[0][0]
+    event_log._logs.clear()
+    monkeypatch.setattr(resumption.call_takeover, "take_over", away)
+    with get_stream(board, last_event_id=last) as back:
+        assert back.wait(lambda reader: reader.ended)
+    assert (back.status, back.messages, back.retries) == (200, [], ["1000"])
 
 
 def test_a_stream_of_another_session_is_not_replayed(board):

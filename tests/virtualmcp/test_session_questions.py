@@ -293,6 +293,16 @@ def test_after_a_notice_of_changed_roots_its_client_is_asked_for_them(
         assert len(upstream.calls(told)) == 1
 
 
+def test_of_many_notices_of_changed_roots_the_first_and_the_last_are_passed_on(answering, upstream):
+    told = "notifications/roots/list_changed"
+    client = answering(capabilities={"roots": {"listChanged": True}}, revision="2025-03-26")
+    client.call("echo", {"text": "x"})
+    assert client.post([{"jsonrpc": "2.0", "method": told}] * 5).status_code == 202
+    assert upstream.wait(lambda up: len(up.calls(told)) == 2)
+    client.call("echo", {"text": "y"})
+    assert len(upstream.calls(told)) == 2
+
+
 def test_a_question_that_outlives_its_call_goes_on_to_the_clients_stream(answering, upstream):
     client = answering()
     params = {"name": "slow", "arguments": {"steps": 4, "pause": 0.2}}

@@ -14,11 +14,14 @@ from typing import Any
 
 import msgspec
 
-from upstreams.canonical_call import CallSink, Outcome
+from upstreams import authorized_call
+from upstreams.canonical_call import CallSink, CallTakenOver, CanonicalCall, Origin, Outcome
 from upstreams.errors import UpstreamError, UpstreamTimeout
+from upstreams.upstream_facts import UpstreamFacts
 from virtualmcp import raw_members
 from virtualmcp.raw_members import Members, NotAnObject
-from virtualmcp.routing import questions
+from virtualmcp.route_table import ChoiceFacts
+from virtualmcp.routing import question_policy, questions
 from virtualmcp.routing.client_request import ClientRequest
 from virtualmcp.routing.question_policy import CapabilityMissing
 from virtualmcp.routing.questions import QuestionUnanswered
@@ -51,7 +54,27 @@ def as_task(params: bytes) -> bytes:
     return raw_members.write(members)
 
 
-async def drive(request: ClientRequest, created: Outcome, send: Send, sink: CallSink) -> Outcome:
+class _DrivingSink:
+    """Knows whether another process has the call, whose task is then not ours to cancel."""
+
+    def __init__(self, sink: CallSink) -> None:
+        self._sink = sink
+        self.taken_over = False
+
+    async def notify(self, method: str, params: bytes) -> None:
+        await self._sink.notify(method, params)
+
+    async def ask(self, method: str, params: bytes, origin: Origin | None = None) -> Outcome:
+        try:
+            return await self._sink.ask(method, params, origin)
+        except CallTakenOver:
+            self.taken_over = True
+            raise
+
+
+async def drive(
+    request: ClientRequest, created: Outcome, choice: ChoiceFacts, sink: CallSink
+) -> Outcome:
     """See a task to its end and return how it ended, as if the call itself had.
 
     Raises:
@@ -62,20 +85,67 @@ async def drive(request: ClientRequest, created: Outcome, send: Send, sink: Call
     first = raw_members.read(created.result)
     # A stateful server wraps the task, the extension has it flat.
     state = _state(first if created.modern else raw_members.read(first.get("task", b"null")))
+    return await _driven(request, state, choice, sink, modern=created.modern)
+
+
+async def follow(
+    request: ClientRequest, task_id: str, choice: ChoiceFacts, sink: CallSink
+) -> Outcome:
+    """Go on with a task of the extension whose process died; as ``drive``."""
+    state = _State(task_id, "working", "", SHORTEST_PAUSE)
+    return await _driven(request, state, choice, sink, modern=True)
+
+
+async def _driven(
+    request: ClientRequest,
+    state: _State,
+    choice: ChoiceFacts,
+    sink: CallSink,
+    *,
+    modern: bool,
+) -> Outcome:
+    driving = _DrivingSink(sink)
+    send = _about(request, choice, driving)
     try:
         async with asyncio.timeout(LONGEST_SECONDS):
-            return await _watch(request, state, created.modern, send, sink)
+            return await _watch(request, state, send, driving, choice.upstream, modern=modern)
     except TimeoutError as error:
         _cancel(state, send)
         message = "The task took longer than the gateway waits, and was cancelled."
         raise UpstreamTimeout(message) from error
     except (asyncio.CancelledError, CapabilityMissing, QuestionUnanswered, UpstreamError):
-        _cancel(state, send)
+        if not driving.taken_over:
+            _cancel(state, send)
         raise
 
 
+def _about(request: ClientRequest, choice: ChoiceFacts, sink: CallSink) -> Send:
+    """Return how the upstream is asked about a task of this call."""
+    user_id, facts = request.holder.user_id, choice.upstream
+
+    async def send(method: str, params: bytes, task_id: str) -> Outcome:
+        call = CanonicalCall(
+            method=method,
+            params=params,
+            facts=question_policy.declared_to(request, choice),
+            name=task_id,
+            log_level=request.log_level,
+            principal=str(user_id),
+            owner=request.owner,
+        )
+        return await authorized_call.call_as(user_id, facts, call, sink)
+
+    return send
+
+
 async def _watch(
-    request: ClientRequest, state: _State, modern: bool, send: Send, sink: CallSink
+    request: ClientRequest,
+    state: _State,
+    send: Send,
+    sink: CallSink,
+    facts: UpstreamFacts,
+    *,
+    modern: bool,
 ) -> Outcome:
     answered: set[str] = set()
     step = 0
@@ -96,11 +166,16 @@ async def _watch(
             continue
         if state.status != "input_required":
             return _ended(members, state)
-        await _answer(members, answered, state, send, sink)
+        await _answer(members, answered, state, send, sink, facts)
 
 
 async def _answer(
-    members: Members, answered: set[str], state: _State, send: Send, sink: CallSink
+    members: Members,
+    answered: set[str],
+    state: _State,
+    send: Send,
+    sink: CallSink,
+    facts: UpstreamFacts,
 ) -> None:
     """Put what a task of the extension asks to the client; each question once."""
     asked = raw_members.read(members.get("inputRequests", b"{}"))
@@ -108,7 +183,7 @@ async def _answer(
     if not fresh:
         return
     put = raw_members.write({"inputRequests": fresh})
-    answers = (await questions.asked(put, {}, sink, 0))["inputResponses"]
+    answers = (await questions.asked(put, {}, sink, 0, facts, state.id))["inputResponses"]
     answered |= set(fresh)
     update = raw_members.write({"taskId": state.id, "inputResponses": answers})
     await send("tasks/update", update, state.id)

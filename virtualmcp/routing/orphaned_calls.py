@@ -2,6 +2,7 @@
 
 upstream stateless            its round of questions is put to the client again, or rather its
                               answers are waited for; then the call is made with them
+a task of the extension       it is looked at again, and asks what is still open
 upstream stateful, resumable  its stream is resumed, and only then are answers posted
 upstream stateful, not so     it is cancelled: an answer posted now would run the tool and nobody
                               could collect its result
@@ -16,7 +17,7 @@ from upstreams import authorized_call
 from upstreams.canonical_call import CallSink, CanonicalCall, Outcome
 from upstreams.errors import UpstreamError
 from upstreams.legacy_takeover import HeldCall
-from virtualmcp.routing import upstream_failures
+from virtualmcp.routing import long_tasks, upstream_failures
 from virtualmcp.routing.call_target import Target
 from virtualmcp.routing.client_request import Answer, ClientRequest
 
@@ -32,17 +33,22 @@ class Orphan:
 
     ``round`` is the raw ``input_required`` result of a stateless upstream, ``held`` the call to a
     stateful one, without an event id where its stream can't be resumed. ``passed_on``: an answer
-    was posted to it before.
+    was posted to it before. ``task_id``: the round is that of a task.
     """
 
     upstream_id: int
     round: bytes = field(default=b"", repr=False)
     held: HeldCall | None = None
     passed_on: bool = False
+    task_id: str = ""
 
 
 async def answer(
-    request: ClientRequest, target: Target, call: CanonicalCall, made: Made, sink: CallSink
+    request: ClientRequest,
+    target: Target,
+    call: CanonicalCall,
+    made: Made,
+    sink: CallSink,
 ) -> Answer:
     """Go on with the call where it was left; ``made`` words what comes of it."""
     orphan, facts = request.orphan, target.choice.upstream
@@ -60,6 +66,8 @@ async def answer(
         return upstream_failures.holder_lost(facts, passed_on=orphan.passed_on)
 
     async def rest(inner: CallSink) -> Outcome:
+        if orphan.task_id and held is None:
+            return await long_tasks.follow(request, orphan.task_id, target.choice, inner)
         if held is None:
             return Outcome(result=orphan.round)
         return await authorized_call.take_over_as(user_id, facts, call, inner, held)

@@ -199,6 +199,7 @@ class ParkedCall:
             origin.request_id,
             origin.last_event_id,
             dict(self._open),
+            origin.task_id,
         )
         note = parked_mail.encode(held)
         await shared_notes.put(parked_mail.held_key(self.id), note, parked_mail.PARK_SECONDS)
@@ -206,7 +207,12 @@ class ParkedCall:
     async def taken_over(self, work: Work, held: Held, answers: Answers) -> None:
         """Go on with a call of a process that died, whose lease is ours already."""
         self._origin = QuestionOrigin(
-            b"", held.request_id, held.session_id, held.revision, held.last_event_id
+            b"",
+            held.request_id,
+            held.session_id,
+            held.revision,
+            held.last_event_id,
+            task_id=held.task_id,
         )
         _enter(self, self._user_id)
         self._task = asyncio.get_running_loop().create_task(work(self))

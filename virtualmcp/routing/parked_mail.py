@@ -29,7 +29,8 @@ class Question(msgspec.Struct, frozen=True):
 class Held(msgspec.Struct, frozen=True):
     """What another process needs to take a call over.
 
-    ``last_event_id`` is ``None`` where the upstream's stream can't be resumed.
+    ``last_event_id`` is ``None`` where the upstream's stream can't be resumed; ``task_id`` is that
+    of the task whose result the call fetches, if it is one.
     """
 
     session_id: bytes
@@ -37,6 +38,7 @@ class Held(msgspec.Struct, frozen=True):
     request_id: str
     last_event_id: bytes | None
     questions: dict[str, Question]
+    task_id: str = ""
 
 
 class Answers(msgspec.Struct, frozen=True, tag=True):

@@ -221,5 +221,10 @@ async def _any_answered(call_id: str, held: Held) -> bool:
 
 def _held_call(held: Held, questions: tuple[HeldQuestion, ...]) -> HeldCall:
     return HeldCall(
-        held.request_id, held.session_id, held.revision, held.last_event_id or b"", questions
+        held.request_id,
+        held.session_id,
+        held.revision,
+        held.last_event_id or b"",
+        questions,
+        held.task_id,
     )

@@ -180,11 +180,12 @@ async def asked(
     sink: CallSink,
     round_number: int,
     facts: UpstreamFacts | None = None,
+    task_id: str = "",
 ) -> Members:
     """Put the questions of a result to a stateful client; returns the params of the next round.
 
-    With ``facts``, whose questions they are, another process can go on with the round when this
-    one dies.
+    With ``facts``, whose questions they are, another process can go on with the round, or with the
+    task that asks, when this one dies.
 
     Raises:
         QuestionUnanswered: the client can't be asked, refused, or did not answer in time.
@@ -201,16 +202,12 @@ async def asked(
     if not questions:
         await asyncio.sleep(min(_FIRST_PAUSE * 2**round_number, _LONGEST_PAUSE))
         return following
-    answers = await _together(
-        [
-            _put(
-                question,
-                sink,
-                None if facts is None else RoundOrigin(key, result, len(questions), facts.id),
-            )
-            for key, question in questions.items()
-        ]
-    )
+    count = len(questions)
+    asking = []
+    for key, question in questions.items():
+        origin = None if facts is None else RoundOrigin(key, result, count, facts.id, task_id)
+        asking.append(_put(question, sink, origin))
+    answers = await _together(asking)
     following["inputResponses"] = raw_members.raw(dict(zip(questions, answers, strict=True)))
     return following
 

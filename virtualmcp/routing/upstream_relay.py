@@ -253,7 +253,7 @@ async def _rounds(
         if kind == "task" and request.method == conversion.CALL:
             if takes_tasks(request):
                 return Answer(result=task_results.mapped(request, target, outcome))
-            outcome = await long_tasks.drive(request, outcome, _about(request, target, sink), sink)
+            outcome = await long_tasks.drive(request, outcome, target.choice, sink)
             return _final(request, target, outcome)
         if kind == "complete":
             return _result(request, target, outcome, head)
@@ -296,26 +296,7 @@ async def _as_task(
     made = await _send(request, target, long_tasks.as_task(params), headers, sink)
     if made.error or "task" not in raw_members.read(made.result):
         return made
-    return await long_tasks.drive(request, made, _about(request, target, sink), sink)
-
-
-def _about(request: ClientRequest, target: Target, sink: CallSink) -> long_tasks.Send:
-    """Return how the upstream is asked about a task of this call."""
-
-    async def send(method: str, params: bytes, task_id: str) -> Outcome:
-        call = CanonicalCall(
-            method=method,
-            params=params,
-            facts=question_policy.declared_to(request, target.choice),
-            name=task_id,
-            log_level=request.log_level,
-            principal=str(request.holder.user_id),
-            owner=request.owner,
-        )
-        facts = target.choice.upstream
-        return await authorized_call.call_as(request.holder.user_id, facts, call, sink)
-
-    return send
+    return await long_tasks.drive(request, made, target.choice, sink)
 
 
 def _may_ask(request: ClientRequest) -> bool:

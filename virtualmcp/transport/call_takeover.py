@@ -3,7 +3,8 @@ process goes on with it (protocol.md 2.3.7, 2.4.2, 2.4.4).
 
 The call runs in a task of its own and writes to its stream's log, which goes on where the dead
 process's ended; the client reads that log like any other's. Its open questions are not asked
-again: it has them, or is sent them with what it missed.
+again: it has them, or is sent them with what it missed. A task that the
+call was driven as is looked for by its id.
 """
 
 import asyncio
@@ -106,10 +107,15 @@ def _request(position: Position, note: Note) -> bytes:
 
 def _orphan(note: Note, unposted: list[Asking]) -> Orphan:
     if note.round:
-        return Orphan(note.upstream_id, round=note.round)
+        return Orphan(note.upstream_id, round=note.round, task_id=note.task_id)
     questions = tuple(HeldQuestion(one.origin, one.method, one.params) for one in unposted)
     held = UpstreamCall(
-        note.request_id, note.session_id, note.revision, note.last_event_id, questions
+        note.request_id,
+        note.session_id,
+        note.revision,
+        note.last_event_id,
+        questions,
+        note.task_id,
     )
     return Orphan(note.upstream_id, held=held, passed_on=len(unposted) < len(note.asking))
 

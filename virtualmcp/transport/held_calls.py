@@ -42,6 +42,7 @@ class Note(msgspec.Struct):
 
     ``number`` and ``events`` are of the stream's log. Of a stateless upstream there is ``round``,
     the ``input_required`` result, and how many rounds there were; of a stateful one the session.
+    ``task_id`` is that of the task that asks, if one does.
     """
 
     method: str
@@ -57,6 +58,7 @@ class Note(msgspec.Struct):
     session_id: bytes = b""
     revision: str = ""
     last_event_id: bytes = b""
+    task_id: str = ""
 
 
 _note = msgspec.msgpack.Decoder(Note)
@@ -104,7 +106,7 @@ class HeldCall:
         """
         note = self.note
         note.asking.append(Asking(question, _key(origin), method, params))
-        note.upstream_id = origin.upstream_id
+        note.upstream_id, note.task_id = origin.upstream_id, origin.task_id
         if isinstance(origin, RoundOrigin):
             note.round = origin.result
         else:

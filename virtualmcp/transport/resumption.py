@@ -14,8 +14,10 @@ import time
 from typing import Any, Final
 
 import msgspec
+from django.db import Error as DatabaseFailure
 
 from upstreams.database_calls import in_thread
+from upstreams.token_vault import VaultError
 from virtualmcp.eras.era_in import Session
 from virtualmcp.errors import INTERNAL_ERROR
 from virtualmcp.routing import node_mail
@@ -36,6 +38,7 @@ OWNER_SECONDS: Final = 4.0
 SIGN_SECONDS: Final = 2.0
 SILENT_SECONDS: Final = 10.0
 LAST_WORDS_SECONDS: Final = 2.0
+_COME_BACK: Final = b"retry: %d\n\n" % event_log.RECONNECT_MILLISECONDS
 _LOST: Final = (
     "The connection to this call was lost, and the process that ran it has ended or no longer "
     "keeps its answer. Whether it was carried out is not known: look before you repeat it."
@@ -79,6 +82,12 @@ class ResumedStream:
         except asyncio.CancelledError:
             if not self._ending or self._task is None or self._task.uncancel():
                 raise
+        except (DatabaseFailure, VaultError) as failure:
+            if not self._started:
+                raise
+            # The client comes back by the last event it has.
+            logger.warning("a resumed stream ends early: %s", type(failure).__name__)
+            self._last_words = _COME_BACK
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORDS_SECONDS):
                 await self._say_last()
@@ -238,7 +247,7 @@ class ResumedStream:
 
     def drain(self) -> None:
         """End in an orderly way: this process is about to stop."""
-        self._end(b"retry: %d\n\n" % event_log.RECONNECT_MILLISECONDS)
+        self._end(_COME_BACK)
 
     def end_session(self) -> None:
         """End because the session it belongs to has ended."""
