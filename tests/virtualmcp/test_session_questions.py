@@ -235,6 +235,30 @@ def test_a_question_ends_with_the_client(answering, upstream, monkeypatch, how):
     assert answered(upstream)["error"]["code"] == -32603
 
 
+def test_a_question_whose_asking_process_died_is_taken_back_from_the_client(
+    answering, upstream, monkeypatch
+):
+    monkeypatch.setattr(session_questions, "LOOK_SECONDS", 0.05)
+    client = answering()
+    with listening(client, upstream) as stream:
+        asks(upstream, form("Name?"))
+        assert stream.wait(requests_on)
+        # Its lease ends, which a living process would have renewed.
+        leases = SharedNote.objects.filter(key__startswith="asking:")
+        assert until(lambda: leases.all().exists())
+        leases.all().delete()
+        assert stream.heard(CANCELLED)
+        taken_back = next(one for one in stream.messages if one.get("method") == CANCELLED)
+        assert taken_back["params"]["requestId"] == requests_on(stream)[0]["id"]
+        # What is answered leaves nothing behind, and is not taken back.
+        asks(upstream, form("Again?"), id="u-2")
+        assert stream.wait(lambda reader: len(requests_on(reader)) == 2)
+        client.respond(requests_on(stream)[1])
+        assert answered(upstream, "u-2")["result"] == REPLIES["elicitation/create"]
+        assert until(lambda: not leases.all().exists())
+        assert stream.methods.count(CANCELLED) == 1
+
+
 def test_a_question_nobody_answers_is_taken_back_in_time(answering, upstream, monkeypatch):
     monkeypatch.setattr(session_questions, "QUESTION_SECONDS", 0.5)
     client = answering()

@@ -9,7 +9,8 @@ Whether the client may be asked is decided where its stream is, by what the pers
 answer comes as that to a call's question does (``client_questions``), and goes to the session that
 asked. A question is an event like others: written down with the event it is before it is written,
 so that a client that comes back by ``Last-Event-ID`` is asked what it has not seen, and nothing
-twice. One whose client does not come back ends with an error.
+twice. One whose client does not come back ends with an error; one whose asking process died is
+taken back from the client (that process holds a lease on it).
 """
 
 import asyncio
@@ -26,8 +27,9 @@ from upstreams.canonical_call import Outcome, QuestionNotPossible
 from upstreams.revisions import Era
 from virtualmcp.eras import question_fields
 from virtualmcp.raw_members import NotAnObject
-from virtualmcp.routing import node_mail, question_policy, shared_notes
+from virtualmcp.routing import node_mail, parked_mail, question_policy, shared_notes
 from virtualmcp.routing.client_request import ClientRequest
+from virtualmcp.routing.lease_keeper import keeper
 from virtualmcp.routing.relay_sink import question_of
 from virtualmcp.signals import changed
 from virtualmcp.transport import client_questions, event_log, session_notices
@@ -45,6 +47,8 @@ FOUND_SECONDS: Final = 4.0
 WHO_SECONDS: Final = 1.5
 # A client whose stream broke may come back for so long before its questions are given up.
 GONE_SECONDS: Final = 30.0
+# How often the process with the client's stream looks whether the one that asks still lives.
+LOOK_SECONDS: Final = 6.0
 _TAKEN: Final = b"taken"
 _DIGEST_LENGTH: Final = 64
 _NOBODY: Final = "the client has no open stream"
@@ -79,6 +83,7 @@ async def ask(owners: Sequence[str], upstream_id: int, method: str, params: byte
     digest = await _listening(owners)
     question = client_questions.new_id(digest)
     note = _Note(upstream_id, method, params)
+    await _begin_to_ask(digest, question)
     async with node_mail.mailbox(client_questions.address_of(digest, question)) as box:
         try:
             await _put(digest, question, "ask", note)
@@ -91,8 +96,27 @@ async def ask(owners: Sequence[str], upstream_id: int, method: str, params: byte
         except (TimeoutError, QuestionNotPossible, asyncio.CancelledError):
             _begin(_take_back(digest, question))
             raise
-    _begin(shared_notes.remove(_key(digest, question)))
+        finally:
+            keeper().drop(_lease(digest, question))
+    _begin(_over(digest, question))
     return client_questions.outcome_of(answer)
+
+
+async def _begin_to_ask(digest: str, question: str) -> None:
+    """Be seen to live for as long as the question is open; best effort."""
+    lease = _lease(digest, question)
+    try:
+        await shared_notes.take_lease(lease, shared_notes.PROCESS, parked_mail.LEASE_SECONDS)
+    except Exception:
+        logger.exception("others cannot know for how long a question is open")
+    else:
+        keeper().keep(lease)
+
+
+async def _over(digest: str, question: str) -> None:
+    # In this order: without a lease the note means that its process died.
+    await shared_notes.remove(_key(digest, question))
+    await shared_notes.end_lease(_lease(digest, question), shared_notes.PROCESS)
 
 
 async def tell(owner: str, upstream_id: int, method: str, params: bytes) -> None:
@@ -150,7 +174,7 @@ async def _put(digest: str, question: str, what: str, note: _Note) -> None:
 
 
 async def _take_back(digest: str, question: str) -> None:
-    await shared_notes.remove(_key(digest, question))
+    await _over(digest, question)
     if not _taken_back_here(digest, question):
         _announce(f"{digest} back {question}")
 
@@ -239,7 +263,25 @@ async def _asked(notices: SessionNotices, question: str, note: _Note) -> bytes:
     except NotAnObject as error:
         raise QuestionNotPossible("the question is not well formed") from error
     stream.ask(question, json_rpc.request(question, note.method, params))
+    _begin(_watch(stream, question))
     return _TAKEN
+
+
+async def _watch(stream: NoticeStream, question: str) -> None:
+    """Take a question back from the client when the process that asked it has died."""
+    digest, name = stream.session_digest, event_log.name_of(stream.event_token)
+    while question in stream.asked:
+        await asyncio.sleep(LOOK_SECONDS)
+        if await shared_notes.lease_holder(_lease(digest, question)):
+            continue
+        content = await shared_notes.get(_key(digest, question))
+        if content is None or _note.decode(content).stream not in ("", name):
+            return
+        await shared_notes.remove(_key(digest, question))
+        stream.take_back(question)
+        # Should it live after all, it waits no longer.
+        address = client_questions.address_of(digest, question)
+        await node_mail.send(address, _refused("the question was taken back from the client"))
 
 
 def _refused(why: str) -> bytes:
@@ -283,6 +325,7 @@ async def go_on(stream: NoticeStream, position: Position) -> None:
             stream.asked[question] = None
             note.number = 0
             await _place(stream, question, note)
+        _begin(_watch(stream, question))
 
 
 def left(stream: NoticeStream, *, for_good: bool) -> None:
@@ -305,6 +348,10 @@ async def _give_up(stream: NoticeStream, seconds: float) -> None:
 
 def _key(digest: str, question: str) -> str:
     return f"asked:{digest}:{question}"
+
+
+def _lease(digest: str, question: str) -> str:
+    return f"asking:{digest}:{question}"
 
 
 def _begin(work: Coroutine[Any, Any, None]) -> None:
