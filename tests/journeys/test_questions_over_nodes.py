@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import random
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -21,12 +22,20 @@ import pytest
 from tests.fakes.asgi_server import serve
 from tests.fakes.browser import Browser
 from tests.fakes.mcp_upstream import FakeUpstream
+from tests.fakes.task_tools import TASK_TOOLS
 from tests.journeys.round_robin import RoundRobin
 from tests.journeys.world import PASSWORD, STOPS, Person
 from tests.running_gateway import RunningGateway, another_node, running_gateway
 from tests.virtualmcp.answering_client import REPLIES, ROOTS, SAMPLE, Answering, form
-from tests.virtualmcp.stream_reader import StreamReader, get_stream, listen, post_stream
-from tests.virtualmcp.wire_client import WireClient, messages
+from tests.virtualmcp.stream_reader import (
+    StreamReader,
+    get_stream,
+    listen,
+    modern_stream,
+    post_stream,
+    until,
+)
+from tests.virtualmcp.wire_client import WireClient, messages, modern_meta
 
 NAME = "ada"
 UPSTREAMS = ("legacy", "resumable", "modern")
@@ -72,6 +81,8 @@ def nodes() -> Iterator[Nodes]:
             )
             for key in UPSTREAMS
         }
+        for up in ups.values():
+            up.tools += TASK_TOOLS
         configuration: dict[str, Any] = {
             "upstreams": [
                 {"key": key, "title": key.title(), "url": up.url, "era": up.era}
@@ -211,6 +222,34 @@ def test_a_session_outlives_its_process_and_ends_everywhere_once_it_is_deleted(
         assert client.legacy("tools/list").status_code == 404
 
 
+def test_a_session_expires_on_every_process_and_is_its_persons_alone_on_each(nodes: Nodes) -> None:
+    client = nodes.client("legacy", "legacy", nodes.first.listening).client
+    bases = [nodes.http(node.listening) for node in (nodes.first, nodes.second)]
+    # As ``initialize`` opens one, but for a few seconds; and as somebody else's.
+    made = nodes.first.manage("shell", "-c", _SESSIONS, given=client.token).split()[-2:]
+    client.session, theirs = made
+    for client.http in bases:
+        assert "result" in messages(client.legacy("tools/list"))[0]
+    for client.http in bases:
+        # Also where it is remembered.
+        assert until(lambda: client.legacy("tools/list").status_code == 404, 30)
+    client.session = theirs
+    for client.http in bases:
+        assert client.legacy("tools/list").status_code == 404
+
+
+_SESSIONS = """
+from dataclasses import replace
+from django.conf import settings
+from oauthserver import bearer_tokens
+from virtualmcp.eras import era_in
+holder = bearer_tokens._load(input().encode(), None)
+opened = lambda who: era_in.open_session("legacy", who, "2025-11-25", b"{}", b"{}")[0]
+theirs, era_in.LIFETIME = opened(replace(holder, user_id=holder.user_id + 1)), 10
+print(opened(holder), theirs)
+"""
+
+
 @pytest.mark.parametrize("upstream", ["legacy", "modern"])
 def test_clients_of_both_eras_on_both_processes_hear_of_a_change(
     nodes: Nodes, upstream: str
@@ -311,25 +350,53 @@ def _updated(reader: StreamReader) -> list[str]:
 def test_a_stream_whose_process_was_killed_ends_with_an_error_and_is_not_made_again(
     nodes: Nodes,
 ) -> None:
-    began = nodes.upstreams["legacy"].events.count("started:slow")
-    with another_node(nodes.first) as third:
-        client = nodes.client("legacy", "legacy", third.listening).client
-        with _slow(client, 100, "lost") as stream, get_stream(client) as notices:
+    """Every cell, over a call that has asked nothing: a stateless client sees its connection end,
+    a stateful one comes back and hears what is known."""
+    ups = {key: nodes.upstreams[key] for key in ("legacy", "modern")}
+    began = {key: up.events.count("started:slow") for key, up in ups.items()}
+    told = {key: len(up.calls("notifications/cancelled")) for key, up in ups.items()}
+    with another_node(nodes.first) as third, contextlib.ExitStack() as stack:
+        clients = {cell: nodes.client(*cell, third.listening).client for cell in CELLS}
+        streams = {
+            (era, key): stack.enter_context(
+                _slow(client, 100, "lost") if era == "legacy" else _slow_stateless(client)
+            )
+            for (era, key), client in clients.items()
+        }
+        notices = stack.enter_context(get_stream(clients["legacy", "legacy"]))
+        for stream in streams.values():
             assert stream.wait(lambda reader: bool(reader.events))
-            assert notices.wait(lambda reader: bool(reader.primed))
-            assert third.process is not None
-            third.process.kill()
-            third.process.wait(10)
+        assert notices.wait(lambda reader: bool(reader.primed))
+        assert third.process is not None
+        third.process.kill()
+        third.process.wait(10)
+        for stream in streams.values():
             assert stream.wait(lambda reader: reader.ended)
-    client.http = nodes.http(nodes.second.listening)
-    with get_stream(client, last_event_id=stream.events[-1][0]) as resumed:
-        assert resumed.wait(lambda reader: reader.ended, 30)
-    assert [message["id"] for message in resumed.messages] == ["lost"]
-    assert "look before you repeat" in resumed.messages[0]["error"]["message"]
-    assert nodes.upstreams["legacy"].events.count("started:slow") == began + 1
+    for cell, stream in streams.items():
+        assert set(stream.methods) == {"notifications/progress"}, cell
+        assert len(stream.methods) == len(stream.messages), cell
+    for key in ups:
+        client = clients["legacy", key]
+        client.http = nodes.http(nodes.second.listening)
+        last = streams["legacy", key].events[-1][0]
+        with get_stream(client, last_event_id=last) as resumed:
+            assert resumed.wait(lambda reader: reader.ended, 30)
+        assert [message["id"] for message in resumed.messages] == ["lost"]
+        assert "look before you repeat" in resumed.messages[0]["error"]["message"]
+    for key, up in ups.items():
+        assert up.events.count("started:slow") == began[key] + 2
+        # Nobody knows the call any more; that the connection ended is all its upstream hears.
+        assert len(up.calls("notifications/cancelled")) == told[key]
     # The session lives on, and its notices with it.
+    client = clients["legacy", "legacy"]
     with get_stream(client, last_event_id=notices.primed[0][0]) as again:
         assert again.heard(TOOLS)
+
+
+def _slow_stateless(client: WireClient) -> StreamReader:
+    arguments = {"steps": 100, "pause": 0.3}
+    params = {"name": "slow", "arguments": arguments, "_meta": modern_meta(progressToken=1)}
+    return modern_stream(client, "tools/call", params, id="lost")
 
 
 @dataclass
@@ -426,6 +493,52 @@ def test_a_stateful_client_that_comes_back_gets_its_result_or_hears_what_became_
     ids = [one["id"] for one in _posted(ups["resumable"])[posted["resumable"] :]]
     assert len(ids) == len(set(ids)) == 3
     assert "finished:interview" not in events["legacy"]
+
+
+def _left(nodes: Nodes) -> int:
+    """Return how many calls wait for answers with word of them left for other processes."""
+    with contextlib.closing(sqlite3.connect(nodes.first.folder / "gateway.sqlite3")) as database:
+        query = "SELECT COUNT(*) FROM virtualmcp_sharednote WHERE key LIKE 'stream-call:%'"
+        return int(database.execute(query).fetchone()[0])
+
+
+def test_a_task_that_asks_outlives_the_process_that_drove_it_or_is_cancelled(
+    nodes: Nodes,
+) -> None:
+    """Tools that run as a task only, driven inside for stateful clients (2.3.8)."""
+    first, second = nodes.http(nodes.first.listening), nodes.http(nodes.second.listening)
+    began = {key: len(up.events) for key, up in nodes.upstreams.items()}
+    arguments, left = {"looks": 1, "question": "Go on?", "insists": True}, _left(nodes)
+    with contextlib.ExitStack() as stack:
+        third = stack.enter_context(another_node(nodes.first))
+        asked = {}
+        for key in UPSTREAMS:
+            client = nodes.client("legacy", key, third.listening)
+            params = {"name": "batch", "arguments": arguments}
+            stream = post_stream(client.client, "tools/call", params, id="cut")
+            asked[key] = Cut(client, stack.enter_context(stream))
+        for cut in asked.values():
+            cut.was_asked(1)
+        # They are left for others a moment after the client has them.
+        assert until(lambda: _left(nodes) == left + len(asked))
+        assert third.process is not None
+        third.process.kill()
+        third.process.wait(10)
+        for cut in asked.values():
+            assert cut.stream.wait(lambda reader: reader.ended)
+            cut.answer(cut.questions[0], second)
+        back = {key: stack.enter_context(cut.come_back(first)) for key, cut in asked.items()}
+        for key, resumed in back.items():
+            assert resumed.wait(lambda reader: reader.ended, 40), (key, resumed.messages)
+    last = {key: resumed.messages[-1] for key, resumed in back.items()}
+    # A task of the extension is known by its id; another one by the stream of its result.
+    for key in ("modern", "resumable"):
+        assert REPLIES["elicitation/create"] in given(last[key]).values(), last[key]
+        assert len(back[key].messages) == 1
+    assert "was not passed on and the call was cancelled" in last["legacy"]["error"]["message"]
+    assert nodes.upstreams["legacy"].wait(lambda up: "task cancelled" in up.events)
+    for key in ("modern", "resumable"):
+        assert "task cancelled" not in nodes.upstreams[key].events[began[key] :]
 
 
 def test_when_the_process_that_holds_calls_is_killed_each_ends_as_promised(nodes: Nodes) -> None:

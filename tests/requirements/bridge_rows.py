@@ -228,7 +228,8 @@ MAP: dict[str, tuple[str, ...]] = {
         "virtualmcp/test_era_in",
         "any_node_opens_what_another_one_sealed",
         "a_session_of_another_server_person_or_client_is_unknown",
-    ),
+    )
+    + _in(_NODES, "a_session_expires_on_every_process_and_is_its_persons_alone_on_each"),
     "2.3.7 upstream session": _in(
         _LEGACY,
         "idle_sessions_and_all_sessions_at_the_end_are_deleted",
@@ -254,7 +255,8 @@ MAP: dict[str, tuple[str, ...]] = {
         "a_tool_of_a_stateful_server_that_needs_a_task_is_one_long_call",
         "a_failed_task_of_a_stateful_server_is_the_calls_error",
         "a_task_asks_its_question_while_the_one_long_call_runs",
-    ),
+    )
+    + _in(_NODES, "a_task_that_asks_outlives_the_process_that_drove_it_or_is_cancelled"),
     "2.3.8 stateful client": _in(
         _TASKS,
         "a_task_that_nobody_asked_for_is_seen_to_its_end_with_progress",

@@ -685,6 +685,8 @@ MAP: dict[str, tuple[str, ...]] = {
     + _in(
         "journeys/test_questions_over_nodes",
         "a_stateful_client_that_comes_back_gets_its_result_or_hears_what_became_of_its_call",
+        "a_task_that_asks_outlives_the_process_that_drove_it_or_is_cancelled",
+        "a_stream_whose_process_was_killed_ends_with_an_error_and_is_not_made_again",
     ),
     "2.4.3": _in(
         "virtualmcp/test_questions_across_eras",
@@ -701,6 +703,7 @@ MAP: dict[str, tuple[str, ...]] = {
         "questions_and_cancellation_work_whichever_node_each_request_meets",
         "when_the_process_that_holds_calls_is_killed_each_ends_as_promised",
         "a_stateful_client_that_comes_back_gets_its_result_or_hears_what_became_of_its_call",
+        "a_stream_whose_process_was_killed_ends_with_an_error_and_is_not_made_again",
     ),
     "2.5": _in(
         "virtualmcp/test_sealed_state",

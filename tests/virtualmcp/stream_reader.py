@@ -136,8 +136,16 @@ def listen(
 ) -> StreamReader:
     """Open subscriptions/listen of a stateless client."""
     params = {"notifications": notifications, "_meta": meta or modern_meta()}
-    message = {"jsonrpc": "2.0", "id": id, "method": "subscriptions/listen", "params": params}
-    mirrored = modern_headers("subscriptions/listen", params)
+    return modern_stream(client, "subscriptions/listen", params, id=id, **headers)
+
+
+def modern_stream(
+    client: WireClient, method: str, params: Any, *, id: Any, **headers: str
+) -> StreamReader:
+    """Make a request of a stateless client whose answer is read while the test goes on; ``params``
+    hold its ``_meta``."""
+    message = {"jsonrpc": "2.0", "id": id, "method": method, "params": params}
+    mirrored = modern_headers(method, params)
     names = {name.replace("-", "_"): value for name, value in mirrored.items()}
     sent = client.headers(**{**names, **headers})
     return _reader(
