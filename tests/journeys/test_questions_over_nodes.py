@@ -37,6 +37,9 @@ from tests.virtualmcp.stream_reader import (
 )
 from tests.virtualmcp.wire_client import WireClient, messages, modern_meta
 
+# The first test starts two processes, some another one, and leases of dead ones have to run out.
+pytestmark = pytest.mark.timeout(300)
+
 NAME = "ada"
 UPSTREAMS = ("legacy", "resumable", "modern")
 CELLS = [(client, up) for client in ("legacy", "modern") for up in ("legacy", "modern")]
