@@ -45,6 +45,7 @@ TESTS_WITH_REDIS = (
             "saml_single_logout",
             "scim_limits",
             "sign_in",
+            "strangers_on_their_way",
             "withdrawn_under_way",
         )
     ),

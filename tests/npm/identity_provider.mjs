@@ -15,12 +15,14 @@ const issuer = `http://127.0.0.1:${port}`;
 const people = new Map();
 const keys = [];
 const adapter = createMemoryAdapter();
+let made = 0;
 let client;
 let errors = [];
 
 async function newKey() {
   const { privateKey } = await generateKeyPair("RS256", { extractable: true });
-  const kid = `key-${keys.length + 1}`;
+  made += 1;
+  const kid = `key-${made}`;
   return { ...(await exportJWK(privateKey)), kid, use: "sig", alg: "RS256" };
 }
 
