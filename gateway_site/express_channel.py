@@ -127,8 +127,10 @@ class ExpressChannel(HTTPChannel):  # type: ignore[misc]
             self._known = {}
         remember(self._known, digest, head)
 
-    def answer(self, body: bytes, extra: tuple[tuple[bytes, bytes], ...]) -> None:
-        """Send the answer of the call that was running."""
+    def answer(
+        self, body: tuple[bytes | memoryview, ...], extra: tuple[tuple[bytes, bytes], ...]
+    ) -> None:
+        """Send the answer of the call that was running; its body comes in pieces."""
         self.running, self._unread = None, b""
         transport = self.transport
         if transport.disconnecting or not transport.connected:
@@ -138,8 +140,8 @@ class ExpressChannel(HTTPChannel):  # type: ignore[misc]
             lines = [header_line(*header) for header in self.lane.ANSWER_HEADERS]
             begin = type(self)._begin_of_answer = b"HTTP/1.1 200 OK\r\n" + b"".join(lines)
         lines = [header_line(*header) for header in extra]
-        head = b"%bcontent-length: %d\r\n%b\r\n" % (begin, len(body), b"".join(lines))
-        _write(transport, head + body)
+        head = b"%bcontent-length: %d\r\n%b\r\n" % (begin, sum(map(len, body)), b"".join(lines))
+        _write(transport, b"".join((head, *body)))
 
     def carry_on(self) -> None:
         """Have the call that was running go on as a request that the parser has read."""

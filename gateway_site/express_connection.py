@@ -114,19 +114,22 @@ class ExpressConnection(ClientConnection):
             self.known = {}
         remember(self.known, digest, head)
 
-    def answer(self, body: bytes, extra: tuple[tuple[bytes, bytes], ...]) -> None:
-        """Send the answer of the call that was running."""
+    def answer(
+        self, body: tuple[bytes | memoryview, ...], extra: tuple[tuple[bytes, bytes], ...]
+    ) -> None:
+        """Send the answer of the call that was running; its body comes in pieces."""
         self.running, self.unread = None, b""
         self.server_state.total_requests += 1
         transport = self.transport
         if transport.is_closing():
             return
         lines = b"".join([header_line(*header) for header in extra]) if extra else b""
-        head = b"%bcontent-length: %d\r\n%b\r\n" % (self._begin_of_answer(), len(body), lines)
-        if len(body) > MOST_JOINED_BYTES:
-            transport.writelines((head, body))
+        size = sum(map(len, body))
+        head = b"%bcontent-length: %d\r\n%b\r\n" % (self._begin_of_answer(), size, lines)
+        if size > MOST_JOINED_BYTES:
+            transport.writelines((head, *body))
         else:
-            transport.write(head + body)
+            transport.write(b"".join((head, *body)))
         self.phase, self.since = IDLE, self.loop.time()
 
     def _begin_of_answer(self) -> bytes:

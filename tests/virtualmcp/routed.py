@@ -208,7 +208,7 @@ class Client:
         """Make a request that succeeds."""
         answer = await self.send(method, params, **more)
         assert answer.error is None, answer.error
-        return json.loads(answer.result)
+        return json.loads(answer.whole())
 
     async def error(self, method: str, params: Any = None, **more: Any) -> Any:
         """Make a request that fails; returns the wire error."""

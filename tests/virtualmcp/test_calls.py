@@ -125,10 +125,10 @@ async def test_exact_bytes_of_a_result_survive(alpha):
         b'"vendor/x":null',
         b'"vendorTop":[1, 2,  3]',
     ):
-        assert part in answer.result
+        assert part in answer.whole()
     answer = await legacy().send("tools/call", {"name": "exact"})
-    assert b'"vendorTop":[1, 2,  3]' in answer.result
-    assert b"resultType" not in answer.result
+    assert b'"vendorTop":[1, 2,  3]' in answer.whole()
+    assert b"resultType" not in answer.whole()
 
 
 async def test_exact_bytes_of_arguments_survive_a_rename(alpha, beta):

@@ -10,6 +10,7 @@ from upstreams.revisions import Era
 from virtualmcp.eras import conversion
 from virtualmcp.eras.conversion import to_legacy, to_modern, tool_for
 from virtualmcp.raw_members import NotAnObject
+from virtualmcp.routing.client_request import Answer
 
 INFO = b'{"name":"team"}'
 SERVER_INFO = "io.modelcontextprotocol/serverInfo"
@@ -23,9 +24,9 @@ OWN = {"resultType", "_meta", "ttlMs", "cacheScope"}
 
 
 def modern(raw, method="tools/call", modern_upstream=True):
-    return to_modern(
-        raw, method, conversion.read_head(raw), modern_upstream=modern_upstream, server_info=INFO
-    )
+    head = conversion.read_head(raw)
+    result, front = to_modern(raw, method, head, modern_upstream=modern_upstream, server_info=INFO)
+    return Answer(result=result, front=front).whole()
 
 
 def legacy(raw, method="tools/call", revision="2025-11-25", modern_upstream=True):

@@ -172,7 +172,7 @@ async def test_a_task_that_nobody_asked_for_is_seen_to_its_end_with_progress(mod
         progress_token=b'"mine"',
     )
     assert answer.error is None, answer.error
-    said = json.loads(json.loads(answer.result)["content"][0]["text"])
+    said = json.loads(json.loads(answer.whole())["content"][0]["text"])
     assert said["looks"] == 3
     steps = [params["progress"] for method, params in client.sink.notices]
     assert steps == [1, 2, 3]

@@ -1,7 +1,7 @@
 """Results in the form of the client's revision (protocol.md 2.3.3, 2.3.12). Pure.
 
-A result is looked into only where the eras differ, and what is added is spliced in front, so its
-own bytes stay as they are.
+A result is looked into only where the eras differ, and what is added stands in front, so its own
+bytes stay as they are.
 """
 
 import msgspec
@@ -42,8 +42,9 @@ def read_head(raw: bytes) -> ResultHead:
 
 def to_modern(
     raw: bytes, method: str, head: ResultHead, *, modern_upstream: bool, server_info: bytes
-) -> bytes:
-    """Return a final result as a stateless client reads it: typed, with caching hints, signed.
+) -> tuple[bytes, bytes]:
+    """Return a final result as a stateless client reads it: typed, with caching hints, signed; and
+    the raw members that are to stand in front of its own (``client_request.Answer.front``).
 
     ``head`` is that of ``raw``, ``server_info`` the gateway's raw ``serverInfo`` (a7).
     """
@@ -61,7 +62,7 @@ def to_modern(
         front.append(b'"_meta":{"%s":%s}' % (META_SERVER_INFO.encode(), server_info))
     else:
         rewrite = True
-    return _rewritten(raw, method, server_info) if rewrite else _spliced(raw, front)
+    return (_rewritten(raw, method, server_info), b"") if rewrite else (raw, b",".join(front))
 
 
 def _hints_good(head: ResultHead) -> bool:
@@ -91,17 +92,6 @@ def signed(meta: msgspec.Raw | None, server_info: bytes) -> msgspec.Raw:
         keys = {}
     keys[META_SERVER_INFO] = msgspec.Raw(server_info)
     return raw_members.raw(keys)
-
-
-def _spliced(raw: bytes, front: list[bytes]) -> bytes:
-    """Put members in front of an object's own."""
-    if not front:
-        return raw
-    start = raw.index(b"{") + 1
-    empty = raw[start : start + 1] != b'"' and raw[start:].lstrip()[:1] == b"}"
-    comma = b"" if empty else b","
-    # A large result is copied once, not once more for its rest.
-    return b"".join((b"{", b",".join(front), comma, memoryview(raw)[start:]))
 
 
 def to_legacy(

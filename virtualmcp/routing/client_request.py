@@ -74,7 +74,25 @@ class WireError(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """Exactly one of a raw JSON ``result`` and an ``error``."""
+    """Exactly one of a raw JSON ``result`` and an ``error``.
+
+    ``front`` are raw members that stand in front of the result's own, without being in it yet: so
+    a large result is not copied for what is added to it.
+    """
 
     result: bytes = b""
     error: WireError | None = None
+    front: bytes = b""
+
+    def pieces(self) -> tuple[bytes, bytes | memoryview]:
+        """Return the result in two pieces, the second of which is large where the result is."""
+        front, raw = self.front, self.result
+        if not front:
+            return b"", raw
+        start = raw.index(b"{") + 1
+        empty = raw[start : start + 1] != b'"' and raw[start:].lstrip()[:1] == b"}"
+        return b"{%b%b" % (front, b"" if empty else b","), memoryview(raw)[start:]
+
+    def whole(self) -> bytes:
+        """Return the result in one piece."""
+        return b"".join(self.pieces()) if self.front else self.result

@@ -96,7 +96,7 @@ def ended(answer: Answer) -> Ended:
     """Return an answer as it travels."""
     fault = answer.error
     return Ended(
-        answer.result,
+        answer.whole(),
         None if fault is None else (fault.code, fault.message, fault.data, fault.http_status),
     )
 

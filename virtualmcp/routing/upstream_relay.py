@@ -341,12 +341,12 @@ def _result(request: ClientRequest, target: Target, outcome: Outcome, head: Resu
         raw = _mapped(request, target, raw, head)
     if request.era is Era.MODERN:
         info = raw_server_info(request.server)
-        raw = conversion.to_modern(
+        raw, front = conversion.to_modern(
             raw, method, head, modern_upstream=outcome.modern, server_info=info
         )
-    else:
-        revision, modern = request.client.revision, outcome.modern
-        raw = conversion.to_legacy(raw, method, head, revision=revision, modern_upstream=modern)
+        return Answer(result=raw, front=front)
+    revision, modern = request.client.revision, outcome.modern
+    raw = conversion.to_legacy(raw, method, head, revision=revision, modern_upstream=modern)
     return Answer(result=raw)
 
 

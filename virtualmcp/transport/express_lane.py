@@ -37,10 +37,11 @@ from virtualmcp.transport.exchange import Exchange
 from virtualmcp.transport.http_answers import (
     JSON_HEADERS,
     Header,
+    Pieces,
     Receive,
     Scope,
     Send,
-    result_body,
+    result_pieces,
 )
 from virtualmcp.transport.known_heads import KnownHead, read
 from virtualmcp.transport.overdue import Deadlines
@@ -64,8 +65,8 @@ _overdue = Deadlines(every=0.025)
 class Client(Protocol):
     """The connection of whoever called."""
 
-    def answer(self, body: bytes, extra: tuple[Header, ...]) -> None:
-        """Send the answer, 200 with ``ANSWER_HEADERS``."""
+    def answer(self, body: Pieces, extra: tuple[Header, ...]) -> None:
+        """Send the answer, 200 with ``ANSWER_HEADERS``; all but one of its pieces are small."""
 
     def carry_on(self) -> None:
         """Go on with the request by ``ExpressCall.carry_on``, an ASGI application."""
@@ -133,7 +134,8 @@ class ExpressCall:
         self.leave_lane()
         try:
             sent.end()
-            self._client.answer(result_body(self._call.message.id, answer.result), self._head.extra)
+            pieces = result_pieces(self._call.message.id, *answer.pieces())
+            self._client.answer(pieces, self._head.extra)
         finally:
             self._count_out("ok")
 

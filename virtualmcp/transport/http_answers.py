@@ -17,6 +17,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Header = tuple[bytes, bytes]
+Pieces = tuple[bytes | memoryview, ...]
 
 _COMMON: tuple[Header, ...] = (
     (b"cache-control", b"no-store"),
@@ -84,9 +85,16 @@ def unavailable() -> Refusal:
     )
 
 
-def result_body(id: bytes, result: bytes) -> bytes:
-    """Compose the response to a request; ``id`` and ``result`` are raw JSON."""
-    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (id, result)
+def result_body(id: bytes, *result: bytes | memoryview) -> bytes:
+    """Compose the response to a request; ``id`` and ``result`` are raw JSON, the latter in one
+    piece or several."""
+    return b"".join(result_pieces(id, *result))
+
+
+def result_pieces(id: bytes, *result: bytes | memoryview) -> Pieces:
+    """Do as ``result_body``, without copying the last piece of the result."""
+    *before, last = result
+    return b'{"jsonrpc":"2.0","id":%b,"result":%b' % (id, b"".join(before)), last, b"}"
 
 
 def error_body(id: bytes, code: int, message: str, data: bytes = b"") -> bytes:

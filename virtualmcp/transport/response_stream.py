@@ -322,7 +322,7 @@ class AnswerStream:
             await self._questions.withdraw_all()
         error = answer.error
         if error is None:
-            await self._send_last(200, result_body(self._call.message.id, answer.result))
+            await self._send_last(200, result_body(self._call.message.id, *answer.pieces()))
             return
         body = error_body(self._call.message.id, error.code, error.message, error.data)
         scope = wider_scope(self._exchange.server, error.scope)
