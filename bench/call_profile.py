@@ -35,7 +35,12 @@ LOADS = {
     "list": ("one", Load("tools/list of 20 tools", "tools/list", "", 8, "tool_19")),
     "list100": ("many", Load("tools/list of 100 tools", "tools/list", "", 8, "tool_19")),
     "big": ("one", Load("tools/call with 64 KiB", "tools/call", "big", 8, "xxxxxxxx")),
+    "read": (
+        "one",
+        Load("resources/read of 64 KiB", "resources/read", "", 8, "xxxxxxxx", uri="bench://big"),
+    ),
 }
+SERVERS = ("uvicorn", "daphne", "granian")
 # The first that matches a frame decides.
 LOOP = "event loop"
 PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -196,7 +201,7 @@ def main() -> None:
     """Profile one load and print the tables."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--load", choices=LOADS, default="call")
-    arguments.add_argument("--server", choices=("uvicorn", "daphne", "granian"), default="uvicorn")
+    arguments.add_argument("--server", choices=SERVERS, default="uvicorn")
     arguments.add_argument("--seconds", type=int, default=8)
     arguments.add_argument("--native", action="store_true")
     arguments.add_argument("--top", type=int, default=25)

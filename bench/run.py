@@ -22,7 +22,8 @@ import shutil
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -166,61 +167,91 @@ def stream_tables(bench: Bench, number: int) -> tuple[list[str], list[targets.Re
     """Measure streams; returns the tables and what they have to reach."""
     single = [server for server in bench.gateways if server in ("uvicorn", "daphne")]
     gateways = [bench.gateway(server, "one") for server in single]
-    timed, opened, stalled, reached = [], [], [], []
+    tables, reached = [], []
+    for table, found in (
+        events_table(bench, gateways),
+        open_streams_table(bench, gateways, number),
+        slow_reader_table(bench, gateways),
+    ):
+        tables.append(table)
+        reached += found
+    return tables, reached
+
+
+def events_table(bench: Bench, gateways: list[Target]) -> tuple[str, list[targets.Reached]]:
+    """Return how soon events come through."""
+    rows, reached = [], []
     envoy = [peer for peer in bench.peers if peer.name == "Envoy MCP router"]
     floor = streams.time_events(bench.direct)
     for target in [bench.direct, *([bench.nginx] if bench.nginx else []), *envoy, *gateways]:
         try:
             seen = streams.time_events(target)
         except RuntimeError as lost:
-            timed.append([target.name, str(lost), "", "", ""])
+            rows.append([target.name, str(lost), "", "", ""])
             continue
         added = max(0.0, seen.event_ms - floor.event_ms)
-        prompt = "yes" if seen.prompt else "no"
         figures = [f"{one:.2f}" for one in (seen.first_ms, seen.event_ms, added)]
-        timed.append([target.name, *figures, prompt])
+        rows.append([target.name, *figures, "yes" if seen.prompt else "no"])
         if target.name in SUPPORTED:
             most = 4 if target.name == targets.DAPHNE else 2
             first = seen.first_ms - floor.first_ms
             reached.append(
                 targets.at_most(f"first event, added, {target.name}", most, first, " ms")
             )
+    title = "SSE: 5 progress notifications 20 ms apart, one call at a time"
+    columns = [
+        "system",
+        "first event ms",
+        "each event ms after it was written",
+        "added at the median ms",
+        "first event before the upstream wrote its second",
+    ]
+    return report.table(title, columns, rows), reached
+
+
+def open_streams_table(
+    bench: Bench, gateways: list[Target], number: int
+) -> tuple[str, list[targets.Reached]]:
+    """Return what an open stream takes."""
+    rows, reached = [], []
     for target in gateways:
         server = target.name.removeprefix("gateway on ")
+        most = 30 if target.name == targets.DAPHNE else 20
         for kind in ("listen", "GET"):
             # Memory that another load left free would hide what a stream takes.
-            with processes.gateway(server, [bench.upstreams[0][0]]) as fresh:
-                headers = {"Authorization": f"Bearer {fresh.tokens['one']}"}
-                url = f"http://127.0.0.1:{fresh.port}/v1/mcp/one"
-                anew = Target(target.name, url, fresh.pids, headers)
+            with fresh_gateway(bench, server) as anew:
                 count, each = streams.open_streams(anew, kind, number)
-            opened.append([target.name, kind, count, f"{each:.1f}" if count else "refused"])
-            most = 30 if target.name == targets.DAPHNE else 20
-            name = f"{kind} stream, {target.name}, of {count}"
+            rows.append([target.name, kind, count, f"{each:.1f}" if count else "refused"])
             if target.name in SUPPORTED:
+                name = f"{kind} stream, {target.name}, of {count}"
                 reached.append(targets.at_most(name, most, each if count else None, " KiB"))
+    columns = ["system", "kind", "open", "KiB each (PSS)"]
+    return report.table("Open streams", columns, rows), reached
+
+
+def slow_reader_table(bench: Bench, gateways: list[Target]) -> tuple[str, list[targets.Reached]]:
+    """Return what is held for a client that stops reading."""
+    rows, reached = [], []
+    for target in gateways:
         stall = streams.slow_reader(target, bench.direct)
-        paused = "yes" if stall.paused else "no"
         held = stall.buffered / 1024
-        stalled.append([target.name, f"{held:.0f}", stall.memory_kib, paused])
-        name = f"held for a slow reader, {target.name}"
+        paused = "yes" if stall.paused else "no"
+        rows.append([target.name, f"{held:.0f}", stall.memory_kib, paused])
         if target.name in SUPPORTED:
+            name = f"held for a slow reader, {target.name}"
             reached.append(targets.at_most(name, 256, held, " KiB"))
-    tables = [
-        report.table(
-            "SSE: 5 progress notifications 20 ms apart, one call at a time",
-            ["system", "first event ms", "each event ms after it was written",
-             "added at the median ms", "first event before the upstream wrote its second"],
-            timed,
-        ),
-        report.table("Open streams", ["system", "kind", "open", "KiB each (PSS)"], opened),
-        report.table(
-            "A reader that stops 64 KiB into 64 MiB",
-            ["system", "KiB in the gateway", "KiB its memory grew", "upstream paused"],
-            stalled,
-        ),
-    ]  # fmt: skip
-    return tables, reached
+    title = "A reader that stops 64 KiB into 64 MiB"
+    columns = ["system", "KiB in the gateway", "KiB its memory grew", "upstream paused"]
+    return report.table(title, columns, rows), reached
+
+
+@contextmanager
+def fresh_gateway(bench: Bench, server: str) -> Iterator[Target]:
+    """Run a gateway that no load has touched, as a target."""
+    with processes.gateway(server, [bench.upstreams[0][0]]) as fresh:
+        headers = {"Authorization": f"Bearer {fresh.tokens['one']}"}
+        url = f"http://127.0.0.1:{fresh.port}/v1/mcp/one"
+        yield Target(f"gateway on {server}", url, fresh.pids, headers)
 
 
 def process_table(bench: Bench, plan: Plan, rest: dict[str, int]) -> str:
@@ -247,10 +278,7 @@ def soak_table(bench: Bench, calls: int) -> tuple[str, list[targets.Reached]]:
             continue
         most = calls * (DAPHNE_SOAK if server == "daphne" else 1)
         # In a process of its own: what other loads left would hide what these calls take.
-        with processes.gateway(server, [bench.upstreams[0][0]]) as fresh:
-            headers = {"Authorization": f"Bearer {fresh.tokens['one']}"}
-            url = f"http://127.0.0.1:{fresh.port}/v1/mcp/one"
-            target = Target(f"gateway on {server}", url, fresh.pids, headers)
+        with fresh_gateway(bench, server) as target:
             seen = streams.soak(target, CALL, [int(most * share) for share in SOAK_MARKS])
         cells = [f"{kib / 1024:.1f} after {done:,}" for done, kib in seen]
         (half, before), (total, after) = seen[-2:]
@@ -286,20 +314,8 @@ def scaling_table(bench: Bench, rounds: int, seconds: int) -> tuple[str, list[ta
     return report.table("A second worker", columns, rows), reached
 
 
-def main() -> None:
-    """Measure, print the tables, keep the raw rounds and the plot."""
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--seconds", type=int, default=2)
-    arguments.add_argument("--rounds", type=int, default=5)
-    arguments.add_argument("--servers", default="uvicorn,granian,daphne")
-    arguments.add_argument("--with-peers", action="store_true")
-    arguments.add_argument("--streams", type=int, default=1000, help="how many to keep open")
-    arguments.add_argument("--profile", action="store_true", help="needs py-spy")
-    arguments.add_argument("--soak", type=int, default=0, help="calls for each server")
-    arguments.add_argument("--write", type=Path, help="put the tables into this Markdown file")
-    options = arguments.parse_args()
-    if shutil.which("wrk") is None:
-        sys.exit("This benchmark needs wrk: install the package 'wrk' and run it again.")
+def measured(options: argparse.Namespace) -> tuple[report.Results, list[str]]:
+    """Measure everything that was asked for; returns every round, and the tables."""
     with ExitStack() as stack:
         bench = Bench(options, stack)
         plan = bench.plan()
@@ -331,7 +347,11 @@ def main() -> None:
         f"Measured on {when} on {os.cpu_count()} cores with Python "
         f"{platform.python_version()}, {options.rounds} rounds of {options.seconds} s.\n",
     )
-    text = "\n".join(tables)
+    return results, tables
+
+
+def keep(results: report.Results, text: str) -> Path:
+    """Write the raw rounds and the plot; returns the file of the rounds."""
     folder = Path(__file__).resolve().parent / "results"
     folder.mkdir(exist_ok=True)
     file = folder / f"run-{time.strftime('%Y%m%d-%H%M%S')}.json"
@@ -341,12 +361,32 @@ def main() -> None:
         "python": platform.python_version(),
         "tables": text,
         "rounds": {
-            load: {name: [asdict(one) for one in rounds] for name, rounds in targets.items()}
-            for load, targets in results.items()
+            load: {name: [asdict(one) for one in rounds] for name, rounds in seen.items()}
+            for load, seen in results.items()
         },
     }
     file.write_text(json.dumps(raw, indent=1))
     file.with_suffix(".svg").write_text(report.plot(results))
+    return file
+
+
+def main() -> None:
+    """Measure, print the tables, keep the raw rounds and the plot."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--seconds", type=int, default=2)
+    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--servers", default="uvicorn,granian,daphne")
+    arguments.add_argument("--with-peers", action="store_true")
+    arguments.add_argument("--streams", type=int, default=1000, help="how many to keep open")
+    arguments.add_argument("--profile", action="store_true", help="needs py-spy")
+    arguments.add_argument("--soak", type=int, default=0, help="calls for each server")
+    arguments.add_argument("--write", type=Path, help="put the tables into this Markdown file")
+    options = arguments.parse_args()
+    if shutil.which("wrk") is None:
+        sys.exit("This benchmark needs wrk: install the package 'wrk' and run it again.")
+    results, tables = measured(options)
+    text = "\n".join(tables)
+    file = keep(results, text)
     print(text)
     print(f"raw rounds: {file}, plot beside it")
     if options.write:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +75,7 @@ def running(
     port: int,
     environment: dict[str, str] | None = None,
     sockets: tuple[int, ...] = (),
+    seconds: float = 30,
 ) -> Iterator[int]:
     """Run ``command`` until the block ends; yields its process id once it listens."""
     process = subprocess.Popen(
@@ -85,7 +86,7 @@ def running(
         pass_fds=sockets,
     )
     try:
-        wait_for(port, process)
+        wait_for(port, process, seconds)
         yield process.pid
     finally:
         process.send_signal(signal.SIGTERM)
@@ -180,8 +181,11 @@ def worker_processes(
 
 
 @contextmanager
-def gateway(server: str, upstream_ports: list[int], workers: int = 1) -> Iterator[Gateway]:
-    """Run the gateway on ``server`` over the given upstreams."""
+def gateway(
+    server: str, upstream_ports: list[int], workers: int = 1, under: Sequence[str] = ()
+) -> Iterator[Gateway]:
+    """Run the gateway on ``server`` over the given upstreams; ``under`` is the command of what
+    watches the process, and may make it slow."""
     port = free_port()
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="gateway-bench-"))
@@ -211,7 +215,8 @@ def gateway(server: str, upstream_ports: list[int], workers: int = 1) -> Iterato
         if workers > 1 and server == "uvicorn":
             pids = stack.enter_context(worker_processes(port, workers, environment))
         else:
-            command = server_command(server, port, workers)
-            pids = (stack.enter_context(running(command, port, environment)),)
-        wait_ready(port)
+            command = [*under, *server_command(server, port, workers)]
+            seconds = 300 if under else 30
+            pids = (stack.enter_context(running(command, port, environment, (), seconds)),)
+        wait_ready(port, 300 if under else 60)
         yield Gateway(port, pids, tokens, time.monotonic() - began)
