@@ -17,6 +17,7 @@ from django.urls import reverse
 from gateway_site.fresh_sign_in import may_add_factors, way_to_freshness
 from gateway_site.identity.arrival import SIGN_IN_UNTIL
 from gateway_site.page_context import second_factor_required
+from gateway_site.security_headers import PUBLIC_PATHS
 from gateway_site.two_way_middleware import TwoWayMiddleware
 
 NOTE_EVERY = 300.0
@@ -42,6 +43,9 @@ class SessionRulesMiddleware(TwoWayMiddleware):
 
 
 def _apply(request: HttpRequest) -> HttpResponse | None:
+    if request.path.startswith(PUBLIC_PATHS):
+        # Caches may keep these for everybody: no answer of theirs may carry anybody's cookie.
+        return None
     if not request.session.session_key or not request.user.is_authenticated:
         return None
     until = request.session.get(SIGN_IN_UNTIL)

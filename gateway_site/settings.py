@@ -302,6 +302,7 @@ CSRF_COOKIE_NAME = "__Host-gateway-csrf" if SERVED_OVER_TLS else "gateway-csrf"
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_AGE: int = env.int("SESSION_HOURS", default=12) * 3600
 CSRF_COOKIE_HTTPONLY = True
+MESSAGE_STORAGE = "gateway_site.message_cookie.PageMessages"
 X_FRAME_OPTIONS = "DENY"
 # With "no-referrer" browsers send "Origin: null" with every form, and Django refuses the form.
 # "same-origin" tells other sites just as little.
