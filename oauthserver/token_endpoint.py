@@ -17,7 +17,7 @@ from oauth2_provider.models import get_access_token_model, get_refresh_token_mod
 from oauth2_provider.settings import oauth2_settings
 from oauthlib.oauth2.rfc6749.errors import OAuth2Error
 
-from oauthserver import bearer_tokens, direct_grants, request_limits, token_families
+from oauthserver import audience, bearer_tokens, direct_grants, request_limits, token_families
 from oauthserver.client_assertions import TOKEN_PATH
 from oauthserver.client_authentication import authenticated_client
 from oauthserver.errors import InvalidClient, ProtocolError
@@ -153,7 +153,21 @@ class IntrospectionView(_FormView):
             .select_related("user")
             .first()
         )
-        return answer(_description(client, row) if row else {"active": False})
+        usable = row is not None and _opens_something(client, row)
+        return answer(_description(client, row) if usable else {"active": False})
+
+
+def _opens_something(client: OAuthClient, token: Any) -> bool:
+    """Whether the resource of a token is still there, and its person may still use it.
+
+    What a token would be refused with everywhere is not active (RFC 7662 2.2). A program without
+    a person has the resources that were chosen for it, whatever its groups.
+    """
+    resource = audience.find_resource(token.resource[0]) if len(token.resource) == 1 else None
+    if resource is None:
+        return False
+    alone = client.authorization_grant_type == client.GRANT_CLIENT_CREDENTIALS
+    return alone or audience.may_use(token.user, resource)
 
 
 def _description(client: OAuthClient, token: Any) -> dict[str, Any]:
