@@ -20,7 +20,10 @@ WINDOW_SECONDS = 300
 
 @dataclass(frozen=True)
 class Limit:
-    """Numbers per window: for an ordinary address, for a shared one, for everybody."""
+    """Numbers per window: for an ordinary address, for a shared one, and for all of either kind.
+
+    Both kinds are counted apart: whoever has many addresses must not use up what the vendors' have.
+    """
 
     name: str
     per_address: int
@@ -44,8 +47,10 @@ def count(limit: Limit, address: str) -> None:
         TooManyRequests: the address, or everybody, had their share of this window.
     """
     window = int(time.time()) // WINDOW_SECONDS
-    share = limit.per_shared_address if _is_shared(address) else limit.per_address
-    for key, allowed in ((digest(_counted(address)), share), ("everybody", limit.everybody)):
+    shared = _is_shared(address)
+    share = limit.per_shared_address if shared else limit.per_address
+    together = "vendors" if shared else "everybody"
+    for key, allowed in ((digest(_counted(address)), share), (together, limit.everybody)):
         if _incremented(f"oauthserver:limit:{limit.name}:{window}:{key}") > allowed:
             raise _refusal()
 
