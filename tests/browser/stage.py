@@ -115,7 +115,7 @@ class Stage:
             f"UpstreamAccount.objects.filter(user__username={name!r}).delete()",
         )
 
-    def register(self, name: str, *redirect_uris: str) -> str:
+    def register(self, name: str, *redirect_uris: str, **more: str) -> str:
         """Register a client as any program can; returns its client id."""
         answer = httpx.post(
             f"{self.url}/oauth/register",
@@ -125,6 +125,7 @@ class Stage:
                 "token_endpoint_auth_method": "none",
                 "grant_types": ["authorization_code", "refresh_token"],
                 "response_types": ["code"],
+                **more,
             },
             trust_env=False,
         )

@@ -83,6 +83,39 @@ def test_form_on_another_site_approves_nothing(stage: Stage, seat: Any):
     assert all(answer.get("state") != "forged" for answer in stage.client.answers)
 
 
+def test_one_click_on_a_link_gives_an_attackers_client_nothing(stage: Stage, seat: Any):
+    """security.md 90: everything is connected and every other consent is fresh."""
+    chair = seat()
+    page = chair.page()
+    page.goto(f"{stage.url}/connections/")
+    chair.sign_in(page, stage.person())
+    page.get_by_role("button", name="Connect Ticket board").click()
+    page.get_by_label("Your name on the board").fill("victim")
+    page.get_by_role("button", name="Allow").click()
+    expect(page.get_by_role("button", name="Disconnect Ticket board")).to_be_visible()
+    good = f"{stage.client_url}/callback"
+    page.goto(stage.authorize_url(stage.register("Good", good), good, "workspace", "good"))
+    page.get_by_role("button", name="Authorize").click()
+    page.wait_for_url(f"{good}?**")
+
+    evil = stage.elsewhere_url.replace("localhost", "127.0.0.1") + "/callback"
+    client = stage.register("Good", evil)
+    tricks = ("", "&approval_prompt=auto", "&prompt=none", "&skip=1&allow=yes", "&max_age=99999")
+    address = stage.authorize_url(client, evil, "workspace", "stolen")
+    for number, trick in enumerate(tricks):
+        link = (address + trick).replace("&", "&amp;")
+        bait = f'<!doctype html><title>x</title><a href="{link}">Free tickets</a>'
+        stage.elsewhere.pages[f"/bait{number}"] = bait.encode()
+        page.goto(f"{stage.elsewhere_url}/bait{number}")
+        page.get_by_role("link", name="Free tickets").click()
+        page.wait_for_load_state("networkidle")
+        stolen = [one for one in stage.elsewhere.answers if one.get("state") == "stolen"]
+        assert not any("code" in one for one in stolen)
+        if not stolen:
+            expect(page.get_by_text("Not verified")).to_be_visible()
+            expect(page.get_by_role("button", name="Authorize")).to_be_enabled()
+
+
 @pytest.mark.parametrize(
     "name", ["<svg/onload=alert(1)>", '"><script>alert(1)</script>', "{{7*7}}", "</title><b>x"]
 )
@@ -100,13 +133,21 @@ def test_hostile_client_name_is_only_text(stage: Stage, seat: Any, name: str):
 
 
 def test_pages_ask_no_other_site_for_anything(stage: Stage, seat: Any):
-    """security.md 65."""
+    """security.md 16 and 65: a client's logo neither."""
     chair = seat()
     page = chair.page()
     page.goto(f"{stage.url}/")
     chair.sign_in(page, "maria")
+    redirect = f"{stage.client_url}/callback"
+    pages = {name: f"https://pictures.example/{name}" for name in ("logo_uri", "client_uri")}
+    client = stage.register("Pictured", redirect, **pages)
+    consent = stage.authorize_url(client, redirect, "workspace").removeprefix(stage.url)
+    answer = "/connect/callback?state=x&code=y"
     for path in ("/", "/servers/workspace/", "/connections/", "/admin/", "/accounts/2fa/"):
         page.goto(stage.url + path)
+    for path in (consent, "/connect/board/", answer, "/oauth/authorize?client_id=x"):
+        page.goto(stage.url + path)
+        page.wait_for_load_state("networkidle")
     elsewhere = [url for url in chair.requests if not url.startswith((stage.url, "data:"))]
     assert elsewhere == []
     assert chair.complaints == []

@@ -7,6 +7,11 @@ _AS = "tests/oauthserver/test_"
 _CONSENT = "tests/consent/test_"
 _BROWSER = "tests/browser/test_"
 _CONNECT = "tests/upstreams/test_connect_"
+_FOREIGN = "tests/virtualmcp/test_foreign_credentials.py::test_"
+_ENDS = "tests/virtualmcp/test_access_that_ends.py::test_"
+_WHOSE = f"{_CONNECT}whose_account.py::test_"
+_STREAMS = "tests/virtualmcp/test_endpoint_streams.py::test_"
+_NOTICES = "tests/virtualmcp/test_endpoint_notices.py::test_"
 _GATE = "tests/virtualmcp/test_endpoint_gate.py::test_"
 _SESSIONS = "tests/virtualmcp/test_endpoint_sessions.py::test_"
 _ERA = "tests/virtualmcp/test_era_in.py::test_"
@@ -17,7 +22,10 @@ _MANAGE = f"{_AS}client_configuration.py::test_"
 _DOCUMENTS = f"{_AS}client_metadata_documents.py::test_"
 _AUTHORIZE = f"{_AS}authorize.py::test_"
 _DEMANDS = f"{_AS}sign_in_demands.py::test_"
+_CHANGED = f"{_CONSENT}changed_documents.py::test_"
+_GUESSES = f"{_AS}guesses_and_outages.py::test_"
 _PAGE = f"{_CONSENT}consent_page.py::test_"
+_TRIED = f"{_CONSENT}consent_attacks.py::test_"
 _GROWS = f"{_CONSENT}consent_grows.py::test_"
 _CODES = f"{_AS}authorization_codes.py::test_"
 _REFRESH = f"{_AS}refresh_tokens.py::test_"
@@ -34,7 +42,10 @@ _FLOW = f"{_CONNECT}flow.py::test_"
 
 # 4A: metadata of the authorization server and the protected resources.
 METADATA: dict[str, tuple[str, ...]] = {
-    "#1": (f"{_DISCOVERY}the_server_describes_itself_the_same_everywhere",),
+    "#1": (
+        f"{_DISCOVERY}the_server_describes_itself_the_same_everywhere",
+        f"{_GUESSES}1_every_address_in_the_metadata_is_of_the_issuers_own_origin",
+    ),
     "#2": (f"{_DISCOVERY}no_document_believes_the_request_about_the_host",),
     "#4": (
         f"{_DISCOVERY}a_resource_describes_itself",
@@ -49,6 +60,10 @@ METADATA: dict[str, tuple[str, ...]] = {
     "#8": (
         f"{_DISCOVERY}nothing_else_is_open_to_other_origins",
         f"{_DISCOVERY}browsers_may_ask_first",
+        "tests/gateway_site/test_addresses_for_strangers.py::"
+        "test_8_no_page_and_no_endpoint_is_open_to_other_origins",
+        "tests/gateway_site/test_addresses_for_strangers.py::"
+        "test_8_what_is_open_to_every_origin_takes_nobodys_cookies",
     ),
 }
 
@@ -80,12 +95,15 @@ REGISTRATION: dict[str, tuple[str, ...]] = {
     "#21": (
         f"{_REGISTER}one_address_cannot_register_without_end",
         f"{_REGISTER}a_vendors_shared_address_gets_a_larger_share",
+        f"{_GUESSES}21_a_flood_from_everywhere_leaves_the_vendors_addresses_their_share",
         f"{_EXPIRY}unapproved_registrations_go_after_a_day_and_approved_ones_stay",
         f"{_MANAGE}a_flood_of_registrations_leaves_a_bounded_number_of_rows",
     ),
     "#22": (
         f"{_MANAGE}another_clients_token_or_none_manages_nothing",
         f"{_MANAGE}an_update_is_checked_like_a_registration",
+        f"{_GUESSES}22_a_client_that_removes_itself_takes_what_it_holds_along",
+        f"{_TRIED}22_a_client_that_changes_where_it_sends_people_asks_again",
         f"{_GROWS}another_name_or_redirect_host_is_asked_about",
     ),
     "#23": (
@@ -123,6 +141,9 @@ DOCUMENTS: dict[str, tuple[str, ...]] = {
     "#40": (
         f"{_DOCUMENTS}a_removed_redirect_stops_working_after_the_lifetime",
         f"{_GROWS}another_name_or_redirect_host_is_asked_about",
+        f"{_CHANGED}40_another_identity_is_asked_about_before_anything_is_renewed",
+        f"{_CHANGED}40_other_keys_and_pictures_are_told_and_sign_nobody_out",
+        f"{_CHANGED}40_a_redirect_that_is_gone_is_refused_as_soon_as_the_lifetime_has_passed",
     ),
     "#41": (
         f"{_DOCUMENTS}lifetimes_have_a_floor_and_a_ceiling",
@@ -132,7 +153,11 @@ DOCUMENTS: dict[str, tuple[str, ...]] = {
         f"{_DOCUMENTS}only_ten_documents_are_fetched_at_once",
         f"{_DOCUMENTS}no_row_is_written_before_a_person_approves",
     ),
-    "#44": (f"{_DOCUMENTS}the_gateway_never_asks_itself",),
+    "#44": (
+        f"{_DOCUMENTS}the_gateway_never_asks_itself",
+        f"{_GUESSES}44_the_gateways_own_document_is_nobodys_client",
+        f"{_DOCUMENTS}redirects_are_never_followed",
+    ),
     "#46": (f"{_DOCUMENTS}every_failure_looks_the_same_from_outside",),
     "#47": (f"{_DOCUMENTS}two_devices_stay_signed_in",),
 }
@@ -164,6 +189,7 @@ AUTHORIZE: dict[str, tuple[str, ...]] = {
         f"{_DEMANDS}none_never_gives_a_code_however_often_the_person_agreed",
         f"{_DEMANDS}a_person_signs_in_again_once_and_then_decides",
         f"{_PAGE}earlier_yes_never_skips_the_page",
+        f"{_TRIED}56_an_older_yes_and_no_demand_together_give_a_code",
     ),
     "#58": (f"{_AUTHORIZE}other_mistakes_go_to_the_client_with_state_and_issuer",),
     "#59": (
@@ -176,6 +202,7 @@ AUTHORIZE: dict[str, tuple[str, ...]] = {
         "tests/gateway_site/test_openid_sign_in.py::"
         "test_62_the_state_belongs_to_one_browser_one_provider_and_one_use",
         f"{_PAGE}session_that_existed_before_sign_in_is_not_kept",
+        f"{_TRIED}62_a_session_planted_before_sign_in_opens_nothing_afterwards",
     ),
     "#63": (f"{_AUTHORIZE}an_approval_is_for_the_person_who_saw_the_page",),
     "#64": (
@@ -187,6 +214,7 @@ AUTHORIZE: dict[str, tuple[str, ...]] = {
     "#65": (
         f"{_AUTHORIZE}every_answer_keeps_to_itself",
         f"{_PAGE}page_is_not_stored_framed_or_told_to_others",
+        f"{_TRIED}65_every_page_of_the_way_keeps_to_itself",
         f"{_CONNECT}pages.py::test_the_pages_are_not_stored_not_framed_and_tell_others_nothing",
         f"{_BROWSER}attacks.py::test_pages_ask_no_other_site_for_anything",
     ),
@@ -200,10 +228,13 @@ CONSENT: dict[str, tuple[str, ...]] = {
         f"{_PAGE}ticket_of_another_person_is_refused",
         f"{_PAGE}ticket_for_another_request_is_refused",
         f"{_PAGE}only_the_button_approves",
+        f"{_TRIED}68_a_token_of_another_session_approves_nothing",
+        f"{_TRIED}68_only_a_post_of_the_pages_own_form_approves",
     ),
     "#70": (
         f"{_PAGE}page_says_who_asks_for_what_as_whom_and_where_the_answer_goes",
         f"{_PAGE}client_that_registered_itself_is_not_verified",
+        f"{_TRIED}70_the_page_names_every_host_account_and_permission",
     ),
     "#71": (f"{_PAGE}client_on_this_computer_is_named_as_such",),
     "#72": (
@@ -218,6 +249,7 @@ CONSENT: dict[str, tuple[str, ...]] = {
     ),
     "#73": (
         f"{_PAGE}hostile_names_are_shown_as_they_are",
+        f"{_TRIED}73_tools_accounts_and_answers_are_shown_as_they_are",
         f"{_BROWSER}attacks.py::test_hostile_client_name_is_only_text",
     ),
     "#74": (f"{_BROWSER}redirects_after_consent.py::test_popup_keeps_its_opener",),
@@ -251,14 +283,23 @@ CONSENT: dict[str, tuple[str, ...]] = {
     "#82": (
         f"{_FLOW}82_connecting_again_makes_a_new_grant",
         f"{_FLOW}a_refused_exchange_leaves_the_old_account_alone",
+        f"{_WHOSE}82_an_account_that_two_people_share_stays_two_accounts_here",
+        f"{_WHOSE}82_the_pages_name_the_account_and_the_new_one_only_once_it_is_there",
     ),
     "#83": (f"{_PAGE}approval_before_required_upstreams_are_connected_is_refused_by_the_server",),
     "#85": (
         f"{_CONSENT}independent_services.py::"
         "test_85_one_service_that_cannot_be_connected_leaves_the_others_and_says_which",
+        f"{_CONSENT}independent_services.py::"
+        "test_85_of_three_services_one_is_down_while_it_is_connected",
         f"{_CONNECT}pages.py::test_a_failing_server_is_a_page_that_says_what_to_do",
     ),
-    "#86": (f"{_FLOW}86_disconnecting_deletes_here_and_revokes_there",),
+    "#86": (
+        f"{_FLOW}86_disconnecting_deletes_here_and_revokes_there",
+        "tests/virtualmcp/test_calls.py::test_an_unconnected_account_becomes_a_link_in_text",
+        "tests/journeys/test_upstream_trouble.py::"
+        "test_an_upstream_that_is_not_connected_gives_a_link_and_works_after_it_was_followed",
+    ),
     "#88": (
         f"{_FLOW}88_two_tabs_both_finish",
         f"{_FLOW}a_person_has_at_most_ten_open_attempts",
@@ -267,9 +308,12 @@ CONSENT: dict[str, tuple[str, ...]] = {
     "#89": (
         f"{_SESSIONS_PAGE}89_cookies_are_bound_to_the_host_over_https",
         f"{_FLOW}89_the_binding_cookie_is_kept_from_scripts_and_other_sites",
+        f"{_TRIED}89_every_cookie_of_the_whole_way_is_bound_to_the_host",
+        f"{_TRIED}89_a_cookie_that_a_sibling_host_could_set_is_not_taken",
     ),
     "#90": (
         f"{_BROWSER}attacks.py::test_form_on_another_site_approves_nothing",
+        f"{_BROWSER}attacks.py::test_one_click_on_a_link_gives_an_attackers_client_nothing",
         f"{_PAGE}earlier_yes_never_skips_the_page",
     ),
     "#91": (f"{_ATTACKS}91_unsigned_data_on_the_callback_decides_nothing",),
@@ -286,6 +330,8 @@ TOKENS: dict[str, tuple[str, ...]] = {
         f"{_CODES}a_replayed_code_ends_what_it_issued",
         f"{_CODES}a_replayed_code_ends_rotated_successors_too",
         f"{_CODES}who_repeats_a_used_code_makes_no_more_work_than_once",
+        f"{_REFRESH}a_replay_is_noticed_by_the_bearer_check_at_once",
+        f"{_STREAMS}a_call_ends_when_its_token_does",
     ),
     "#94": (
         f"{_CODES}a_made_up_code_is_refused_and_revokes_nothing",
@@ -334,7 +380,10 @@ TOKENS: dict[str, tuple[str, ...]] = {
         f"{_PARALLEL}a_crash_in_the_middle_of_a_rotation_leaves_the_old_token_working",
         f"{_PARALLEL}a_crash_after_the_rotation_leaves_the_new_token_reachable",
     ),
-    "#110": (f"{_PARALLEL}a_crash_in_the_middle_of_a_rotation_leaves_the_old_token_working",),
+    "#110": (
+        f"{_PARALLEL}a_crash_in_the_middle_of_a_rotation_leaves_the_old_token_working",
+        f"{_GUESSES}110_a_cache_that_is_down_makes_nobody_throw_a_token_away",
+    ),
     "#112": (
         f"{_CONSENT}independent_services.py::"
         "test_112_a_refresh_does_not_ask_whether_services_are_connected",
@@ -343,12 +392,23 @@ TOKENS: dict[str, tuple[str, ...]] = {
         f"{_REVOKE}a_client_ends_its_own_token_with_its_family",
         f"{_REVOKE}an_unknown_token_is_no_error",
         f"{_REVOKE}another_clients_token_stays_alive",
+        "tests/gateway_site/test_change_feed.py::"
+        "test_a_change_made_by_another_process_is_heard_within_a_second",
+        "tests/gateway_site/test_production_server.py::"
+        "test_two_workers_are_one_gateway_and_a_lost_one_is_replaced",
     ),
-    "#115": (f"{_CLIENTS}guessing_is_slowed_down",),
+    "#115": (
+        f"{_CLIENTS}guessing_is_slowed_down",
+        f"{_GUESSES}115_guesses_of_every_kind_are_slowed_down",
+        f"{_GUESSES}115_a_guess_that_is_somebody_elses_looks_like_any_other",
+    ),
     "#116": (
         f"{_CODES}nothing_usable_is_stored",
         f"{_CODES}a_waiting_code_is_stored_as_a_digest",
         f"{_REFRESH}the_remembered_answer_opens_only_with_the_old_token",
+        f"{_GUESSES}116_whoever_reads_the_database_and_the_cache_finds_nothing_to_use",
+        "tests/upstreams/test_no_secret_shows.py::"
+        "test_s6_no_secret_of_a_whole_journey_can_be_read_anywhere",
     ),
 }
 
@@ -365,6 +425,7 @@ RESOURCE_SERVER: dict[str, tuple[str, ...]] = {
         "test_119_switching_a_person_off_ends_sessions_and_tokens_for_good",
         f"{_GATE}expired_tokens_and_those_of_disabled_people_and_clients_are_refused",
         f"{_BEARER}ending_tokens_is_felt_at_once",
+        "tests/gateway_site/test_change_feed.py::test_switching_a_person_off_reaches_every_process",
         f"{_UNDER_WAY}before_the_token_is_made",
         f"{_UNDER_WAY}while_the_token_is_written",
         f"{_UNDER_WAY}while_a_person_agrees",
@@ -373,19 +434,34 @@ RESOURCE_SERVER: dict[str, tuple[str, ...]] = {
         f"{_GATE}a_token_of_another_server_is_refused_with_this_ones_challenge",
         f"{_GATE}a_trailing_slash_is_the_same_server",
         f"{_BEARER}a_token_is_good_for_its_own_resource_only",
+        f"{_FOREIGN}120_a_token_is_good_at_exactly_one_address",
+        "tests/gateway_site/test_addresses_for_strangers.py::"
+        "test_120_a_clients_token_opens_nothing_that_is_for_administrators",
     ),
-    "#121": (f"{_BEARER}other_credentials_are_no_access_token",),
-    "#122": (f"{_GATE}a_token_in_the_query_or_a_cookie_is_none",),
+    "#121": (
+        f"{_BEARER}other_credentials_are_no_access_token",
+        f"{_FOREIGN}121_other_credentials_are_no_access_token",
+    ),
+    "#122": (
+        f"{_GATE}a_token_in_the_query_or_a_cookie_is_none",
+        "tests/journeys/test_bad_requests.py::"
+        "test_a_token_in_the_query_or_of_nobody_or_expired_is_a_challenge",
+        "tests/journeys/test_bad_requests.py::test_no_secret_of_anybody_is_in_the_log",
+    ),
     "#124": (
         f"{_GATE}losing_access_is_felt_by_the_next_request",
         "tests/virtualmcp/test_access_rules.py::"
         "test_access_is_lost_with_the_group_when_it_is_left_or_deleted",
-        "tests/virtualmcp/test_endpoint_streams.py::test_a_call_ends_when_its_token_does",
+        f"{_ENDS}124_134_a_running_call_ends_with_the_access_or_the_tokens_time",
+        f"{_ENDS}124_a_stream_ends_when_its_person_leaves_the_group",
+        f"{_NOTICES}a_stream_ends_with_the_access_to_its_server",
     ),
     "#125": (f"{_GATE}when_a_part_of_the_decision_fails_nobody_gets_in",),
     "#127": (
         f"{_GATE}an_unknown_address_is_the_same_404_for_everybody",
         f"{_GATE}a_server_one_may_not_use_looks_like_one_that_does_not_exist",
+        f"{_FOREIGN}127_no_method_tells_a_forbidden_server_from_one_that_does_not_exist",
+        f"{_CONSENT}connections_page.py::test_nobody_revokes_for_somebody_else",
         "tests/virtualmcp/test_access_rules.py::"
         "test_a_tool_for_a_group_is_neither_listed_nor_callable_for_others",
     ),
@@ -394,6 +470,10 @@ RESOURCE_SERVER: dict[str, tuple[str, ...]] = {
         "test_metrics_are_for_administrators_and_the_token",
         "tests/gateway_site/test_operations_addresses.py::"
         "test_a_node_without_its_database_is_not_ready_and_says_little",
+        "tests/gateway_site/test_addresses_for_strangers.py::test_128_nothing_else_answers",
+        "tests/gateway_site/test_addresses_for_strangers.py::"
+        "test_128_probes_say_only_how_it_stands",
+        "tests/gateway_site/test_operations_addresses.py::test_rest_is_read_only_and_for_staff",
     ),
     "#130": (
         f"{_GATE}a_foreign_host_is_misdirected",
@@ -407,9 +487,19 @@ RESOURCE_SERVER: dict[str, tuple[str, ...]] = {
         f"{_SESSIONS}a_session_of_another_person_or_server_is_unknown",
         f"{_SESSIONS}a_guessed_session_is_unknown",
         f"{_ERA}a_session_of_another_server_person_or_client_is_unknown",
+        f"{_SESSIONS}an_ended_session_is_gone",
+        f"{_FOREIGN}132_a_session_that_is_too_old_is_unknown",
+        f"{_FOREIGN}132_a_session_of_odd_characters_is_unknown",
+        f"{_FOREIGN}132_equal_ids_of_two_sessions_get_their_own_answers",
+        f"{_FOREIGN}132_a_session_is_of_no_use_after_its_person_has_signed_out_everywhere",
     ),
     "#133": (f"{_SESSIONS}a_stateless_request_ignores_a_session_and_gets_none",),
-    "#134": ("tests/virtualmcp/test_endpoint_streams.py::test_a_call_ends_when_its_token_does",),
+    "#134": (
+        f"{_STREAMS}a_call_ends_when_its_token_does",
+        f"{_ENDS}124_134_a_running_call_ends_with_the_access_or_the_tokens_time",
+        f"{_NOTICES}a_stream_ends_with_its_token",
+        f"{_ENDS}134_a_stream_that_says_nothing_ends_in_its_tokens_time",
+    ),
 }
 
 MAP: dict[str, tuple[str, ...]] = {
