@@ -200,6 +200,7 @@ class VirtualMcpEntry(Entry):
     step_up: bool | None = None
     ask_again: Literal["never", "grown", "tools"] | None = None
     app_domains: Literal["drop", "recompute"] | None = None
+    naming: Literal["bare", "prefixed"] | None = None
     state: State = State.PRESENT
 
 

@@ -192,6 +192,7 @@ def apply_virtual_mcp(entry: VirtualMcpEntry, path: str, applying: Applying) -> 
         step_up=entry.step_up,
         ask_again=entry.ask_again,
         app_domains=entry.app_domains,
+        naming=entry.naming,
     )
     groups = None if entry.groups is None else _groups(entry.groups, f"{path}.groups")
     choices = None if entry.upstreams is None else _choices(entry.upstreams, f"{path}.upstreams")

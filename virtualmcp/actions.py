@@ -29,10 +29,12 @@ EDITABLE: Final = (
     "step_up",
     "ask_again",
     "app_domains",
+    "naming",
 )
 _TOLD_IN_AUDIT: Final = (
     *("enabled", "audience", "new_definitions", "changed_definitions", "step_up", "ask_again"),
     "app_domains",
+    "naming",
 )
 MOST_CHOICES: Final = 50
 MOST_CHOSEN_TOOLS: Final = 1_000

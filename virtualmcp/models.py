@@ -31,6 +31,10 @@ class VirtualMcp(models.Model):
         DROP = "drop", "Leave them out: each host gives an app a place of its own choice"
         RECOMPUTE = "recompute", "Make them anew for this server's address (Claude)"
 
+    class Naming(models.TextChoices):
+        BARE = "bare", "As their upstream calls them; its key goes before a name that is taken"
+        PREFIXED = "prefixed", "Always with their upstream's key in front"
+
     class AskAgain(models.TextChoices):
         NEVER = "never", "Never: what they agreed to holds until somebody ends it"
         GROWN = "grown", "When it reaches more: an upstream more, another client name or host"
@@ -61,6 +65,14 @@ class VirtualMcp(models.Model):
         choices=AskAgain,
         default=AskAgain.GROWN,
         help_text="At the client's next token refresh, within an hour.",
+    )
+    naming = models.CharField(
+        "names of tools and prompts",
+        max_length=8,
+        choices=Naming,
+        default=Naming.BARE,
+        help_text="Behind an address with several upstreams, for names seen from now on: one that "
+        "clients were given stays.",
     )
     app_domains = models.CharField(
         "domains of MCP Apps",

@@ -33,7 +33,13 @@ async def pin_and_reload(
     """Pin what is new and return a snapshot that knows it; the old one if that can't be."""
     try:
         write = database_sync_to_async(pin, thread_sensitive=False)
-        await write(server.id, kind, sightings, transparent=server.transparent)
+        await write(
+            server.id,
+            kind,
+            sightings,
+            transparent=server.transparent,
+            always_prefixed=server.always_prefixed,
+        )
         route_table.forget_one(server.slug)
         return await route_table.load(server.slug) or server
     except DatabaseError:
@@ -60,6 +66,7 @@ def pin(
     sightings: Sequence[Sighting],
     *,
     transparent: bool,
+    always_prefixed: bool = False,
 ) -> None:
     """Choose and write names for those sighted that have none (blocking).
 
@@ -80,7 +87,7 @@ def pin(
             if sighting.owned not in known and counts[sighting.upstream_id] < MOST_PER_UPSTREAM:
                 counts[sighting.upstream_id] += 1
                 wanted.append(sighting)
-        chosen = choose(wanted, known, transparent=transparent)
+        chosen = choose(wanted, known, transparent=transparent, always_prefixed=always_prefixed)
         if not chosen:
             return
         PublicName.objects.bulk_create(

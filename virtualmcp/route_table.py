@@ -106,6 +106,8 @@ class VirtualMcpFacts:
     review: Review = field(default_factory=Review)
     # The URL for which domains of MCP Apps are made anew; "" leaves them out.
     app_address: str = ""
+    # Whether every new name begins with its upstream's key, taken or not (3.2.1).
+    always_prefixed: bool = False
 
     # Exactly one upstream: nothing is renamed (protocol.md 3.1).
     transparent: bool = field(init=False)
@@ -293,6 +295,7 @@ def read_facts(slug: str) -> VirtualMcpFacts | None:
         upstream_count=len(choices),
         review=review,
         app_address=app_address,
+        always_prefixed=row.naming == row.Naming.PREFIXED,
     )
 
 

@@ -1,7 +1,8 @@
 """The names tools and prompts carry in public (protocol.md 3.2). Pure.
 
 A name is pinned at first sight and never changes hands: the first owner keeps the bare name,
-later colliders get ``{key}_{name}``, so an upstream that adds a name in use takes nothing over.
+later colliders get ``{key}_{name}``, so an upstream that adds a name in use takes nothing over;
+by the administrator's choice all get that.
 Routing looks names up; it never splits them, since upstream names may contain the separator.
 """
 
@@ -45,11 +46,16 @@ class Resolution:
 
 
 def choose(
-    sightings: Iterable[Sighting], pinned: Mapping[Owned, str], *, transparent: bool
+    sightings: Iterable[Sighting],
+    pinned: Mapping[Owned, str],
+    *,
+    transparent: bool,
+    always_prefixed: bool = False,
 ) -> dict[Owned, str]:
     """Choose public names for those sighted that have none yet, in the order given.
 
-    A transparent Virtual MCP keeps every name as it is. ``pinned`` are all names taken so far.
+    A transparent Virtual MCP keeps every name as it is; with ``always_prefixed`` another one puts
+    the upstream's key before each. ``pinned`` are all names taken so far.
     """
     taken = set(pinned.values())
     chosen: dict[Owned, str] = {}
@@ -58,22 +64,21 @@ def choose(
             continue
         if len(sighting.name) > LONGEST_UPSTREAM:
             continue
-        name = _choose_one(sighting, taken, transparent)
+        name = _choose_one(sighting, taken, transparent, always_prefixed)
         if name:
             chosen[sighting.owned] = name
             taken.add(name)
     return chosen
 
 
-def _choose_one(sighting: Sighting, taken: set[str], transparent: bool) -> str:
+def _choose_one(
+    sighting: Sighting, taken: set[str], transparent: bool, always_prefixed: bool
+) -> str:
     if transparent:
         fits = len(sighting.name) <= LONGEST_PINNED and sighting.name not in taken
         return sighting.name if fits else ""
-    for candidate in (
-        bare(sighting.name),
-        prefixed(sighting.key, sighting.name),
-        hashed(sighting.key, sighting.name),
-    ):
+    with_key = (prefixed(sighting.key, sighting.name), hashed(sighting.key, sighting.name))
+    for candidate in with_key if always_prefixed else (bare(sighting.name), *with_key):
         if candidate not in taken:
             return candidate
     return ""

@@ -75,6 +75,7 @@ virtual_mcps:
     step_up: true
     ask_again: tools
     app_domains: recompute
+    naming: prefixed
     upstreams:
       - signed
       - {upstream: full, required: false, tools: [b, a], sampling: true, roots: true,

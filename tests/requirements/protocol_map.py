@@ -716,6 +716,7 @@ MAP: dict[str, tuple[str, ...]] = {
     "3.2.1": _in(
         "virtualmcp/test_lists",
         "several_upstreams_keep_their_order_and_the_first_owner_keeps_the_name",
+        "every_new_name_has_its_upstreams_key_where_the_administrator_wants_that",
         "an_upstream_that_adds_a_name_in_use_does_not_take_it_over",
     ),
     "3.2.2": _in("virtualmcp/test_tool_names", "names_of_an_aggregate_are_safe_short_and_unique"),

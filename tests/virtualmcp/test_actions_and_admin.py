@@ -129,6 +129,7 @@ def form_data(*choices, **more):
         "changed_definitions": "alert",
         "ask_again": "grown",
         "app_domains": "drop",
+        "naming": "bare",
         "choices-TOTAL_FORMS": str(len(choices)),
         "choices-INITIAL_FORMS": "0",
         "rules-TOTAL_FORMS": "0",

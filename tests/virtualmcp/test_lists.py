@@ -14,7 +14,7 @@ from upstreams import authorized_call, circuit_breaker
 from upstreams.canonical_call import Outcome
 from upstreams.models import UpstreamAccount
 from virtualmcp import change_hearing, name_pins, published_lists, tool_catalogue
-from virtualmcp.models import PublicName, UpstreamChoice
+from virtualmcp.models import PublicName, UpstreamChoice, VirtualMcp
 from virtualmcp.routing import fan_out, list_reading
 from virtualmcp.tool_catalogue import catalogue
 
@@ -115,6 +115,26 @@ async def test_several_upstreams_keep_their_order_and_the_first_owner_keeps_the_
     alpha.tools, beta.tools = [tool("search"), tool("a")], [tool("b"), tool("search")]
     await both(alpha, beta)
     assert await Client().names() == ["search", "a", "b", "beta_search"]
+
+
+async def test_every_new_name_has_its_upstreams_key_where_the_administrator_wants_that(alpha, beta):
+    alpha.tools, beta.tools = [tool("search")], [tool("find"), tool("beta_find")]
+    row = await single(alpha)
+    assert await Client().names() == ["search"]
+    await routed.settled()
+
+    def add():
+        chosen = routed.upstream(beta, "beta")
+        UpstreamChoice.objects.create(virtual_mcp=row, upstream=chosen, position=1)
+        VirtualMcp.objects.update(naming="prefixed")
+
+    await in_thread(add)
+    routed.forget_everything()
+    # What clients were given stays; a bare name reaches its only owner all the same.
+    assert await Client().names() == ["search", "beta_find", "beta_beta_find"]
+    await Client().call("find")
+    assert beta.calls("tools/call")[-1]["params"]["name"] == "find"
+    assert await Client().names("prompts/list") == ["alpha_greet", "beta_greet"]
 
 
 async def test_lists_are_equal_after_a_restart(alpha, beta):
