@@ -235,6 +235,7 @@ MAP: dict[str, tuple[str, ...]] = {
     + _in("virtualmcp/test_endpoint_sessions", "a_session_of_another_person_or_server_is_unknown"),
     "a48": _in(
         "virtualmcp/test_questions_across_eras",
+        "sampling_with_tools_is_asked_only_of_who_declared_that",
         "older_revisions_are_asked_in_the_words_they_know",
         "a_client_that_declared_nothing_is_never_asked",
     ),
@@ -290,6 +291,10 @@ MAP: dict[str, tuple[str, ...]] = {
         "virtualmcp/test_calls", "a_question_is_relayed_with_our_seal_in_the_place_of_the_state"
     )
     + _in("virtualmcp/test_questions_across_eras", "round_follows_round_and_the_tool_runs_once")
+    + _in(
+        "virtualmcp/test_bridge_rows",
+        "a_retry_brings_the_upstream_exactly_the_state_it_gave_or_none",
+    )
     + _AS_CLIENT,
     "b13": _in("virtualmcp/test_lists", "two_peoples_lists_never_mix"),
     "b14": _in("virtualmcp/test_lists", "an_empty_cursor_is_not_the_end_of_an_upstreams_list"),

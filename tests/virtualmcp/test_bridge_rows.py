@@ -1,13 +1,15 @@
 """Rows of the bridge between the revisions that no other test proves (``bridge_rows``)."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from tests.fakes import mcp_catalogue
 from tests.fakes.mcp_exchange import Canned
 from tests.fakes.mcp_upstream import FakeUpstream
 from tests.virtualmcp import routed
-from tests.virtualmcp.routed import Client, in_thread, legacy
+from tests.virtualmcp.routed import Client, Heard, in_thread, legacy
 from upstreams.canonical_call import ClientFacts, QuestionNotPossible
 from virtualmcp.eras import question_fields
 
@@ -123,6 +125,45 @@ async def test_an_upstream_that_disputes_its_headers_is_asked_twice_at_most(stat
     assert (found.code, found.http_status) == (-32603, 200)
     assert len(stateless.calls("tools/call")) == 2
     assert len(stateless.calls("tools/list")) == listed + 1
+
+
+def asking_first(asked):
+    """Return a tool that asks, and says what it was given once it is called again."""
+
+    async def run(call):
+        if "inputResponses" not in call.params:
+            return asked
+        return mcp_catalogue.said(call.arguments["text"])
+
+    return run
+
+
+@pytest.mark.parametrize("state", [None, "", "=?x? \u00e9\u2028 " + "s" * 500])
+@pytest.mark.parametrize("client", CLIENTS, ids=["stateless", "stateful"])
+async def test_a_retry_brings_the_upstream_exactly_the_state_it_gave_or_none(
+    stateless, client, state, monkeypatch
+):
+    question = {"method": ELICIT, "params": {"message": "Name?", "requestedSchema": {}}}
+    first = {"resultType": "input_required", "inputRequests": {"q": question}}
+    if state is not None:
+        first["requestState"] = state
+    await team(stateless)
+    said = {"action": "accept", "content": {"answer": "Ada"}}
+    able = replace(client, capabilities={"elicitation": {"form": {}}}, sink=Heard(said))
+    await able.names()
+    monkeypatch.setitem(mcp_catalogue.TOOLS, "echo", asking_first(first))
+    result = await able.call("echo", text="x")
+    if client.revision == "2026-07-28":
+        retry = {"name": "echo", "arguments": {"text": "x"}, "inputResponses": {"q": said}}
+        retry["requestState"] = result["requestState"]
+        result = await able.result("tools/call", retry)
+    assert result["content"][0]["text"] == "x"
+    begun, retried = stateless.calls("tools/call")
+    assert "requestState" not in begun["params"]
+    assert retried["params"].get("requestState") == state
+    assert ("requestState" in retried["params"]) == (state is not None)
+    assert retried["params"]["inputResponses"] == {"q": said}
+    assert retried["id"] != begun["id"]
 
 
 def test_the_id_of_a_page_to_open_is_made_for_stateful_clients_and_dropped_for_others():

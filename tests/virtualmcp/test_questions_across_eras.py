@@ -127,6 +127,23 @@ def test_a_client_that_declared_nothing_is_never_asked(cell):
     assert "sampling" not in json.dumps(declared["params"].get("_meta") or declared["params"])
 
 
+def test_sampling_with_tools_is_asked_only_of_who_declared_that(cell):
+    client, _ = cell
+    tools = [{"name": "look", "inputSchema": {"type": "object"}}]
+    with_tools = question(SAMPLE["method"], **{**SAMPLE["params"], "tools": tools})
+    for declared, asked in (({}, 0), ({"tools": {}}, 1)):
+        client.capabilities = {"sampling": declared}
+        if client.era == "legacy":
+            client.client.initialize(capabilities=client.capabilities)
+        answer = client.call("interview", {"rounds": [[with_tools]]})
+        assert len(client.asked) == asked
+        if asked:
+            assert client.asked[0]["params"]["tools"] == tools
+            assert given(answer) == [REPLIES[SAMPLE["method"]]]
+        elif "error" in answer and client.era == "modern":
+            assert answer["error"]["data"] == {"requiredCapabilities": {"sampling": {"tools": {}}}}
+
+
 def test_a_person_may_decline(cell):
     client, _ = cell
     client.replies["elicitation/create"] = {"action": "decline"}
