@@ -24,7 +24,8 @@ DIFFERENCES = {
     "the upstream makes of it",
     "half": "half a surrogate pair is no text (RFC 8259 8.2): a request with one is refused",
     "own": "the request never reaches the upstream, since the gateway's rule for it is stricter "
-    "or its own: another status, the code of its own rule",
+    "or its own: another status, the code of its own rule. Cursors are the gateway's (3.5); an id "
+    "is a text or an integer; no object has a member twice",
 }
 
 # Raw JSON, so that the very spelling is sent.
@@ -378,7 +379,43 @@ def _of_the_connection() -> list[Case]:
     return cases
 
 
+def _of_the_envelope(era: str) -> list[Case]:
+    """What stands beside the members that JSON-RPC names, and ids and cursors of odd kinds."""
+    own = ("own",)
+    whole = Case("", era, "tools/call", call("echo", '{"text":"x"}')).message()
+    beside = {
+        "unknown members beside params": b',"vendor":{"n":36893488147419103232,"z":null},"x":[1.0]',
+        "a trace beside params": b',"traceparent":"00-1"',
+    }
+    cases = [
+        Case(name, era, "tools/call", call("echo"), body=whole[:-1] + more + b"}")
+        for name, more in beside.items()
+    ]
+    spaced = whole.replace(b'{"jsonrpc"', b' \r\n\t{ "jsonrpc"', 1) + b"\n\n"
+    cases.append(Case("white space all round", era, "tools/call", call("echo"), body=spaced))
+    back = whole.replace(b'{"jsonrpc":"2.0",', b"{", 1)[:-1] + b',"jsonrpc":"2.0"}'
+    cases.append(Case("the version last", era, "tools/call", call("echo"), body=back))
+    for method in ("tools/list", "prompts/list", "resources/list", "resources/templates/list"):
+        foreign = Case(f"a foreign cursor of {method}", era, method, '{"cursor":"7"}', differs=own)
+        cases += [Case(f"an empty cursor of {method}", era, method, '{"cursor":""}'), foreign]
+    cases += [
+        Case(f"id {id}", era, "tools/call", call("echo"), id=id, differs=own)
+        for id in ("null", "1.5", "true")
+    ]
+    unsaid = ("words",) if era == "modern" else ()
+    return [
+        *cases,
+        Case("no params", era, "prompts/list", None, differs=unsaid),
+        Case("an array of arguments", era, "tools/call", call("mirror", "[]")),
+        Case("a member twice", era, "tools/call", call("mirror", '{"a":1,"a":2}'), differs=own),
+    ]
+
+
 def corpus() -> list[Case]:
     """Return every case."""
-    cases = [c for era in ERAS for c in (*_values(era), *_codes(era), *_methods(era))]
+    cases = [
+        one
+        for era in ERAS
+        for one in (*_values(era), *_codes(era), *_methods(era), *_of_the_envelope(era))
+    ]
     return [*cases, *_of_one_era(), *_of_the_connection()]

@@ -132,8 +132,11 @@ def _plain(message: Any) -> Any:
     return message
 
 
-def _found(case: Case, answers: list[tuple[int, list[Any]]]) -> set[str]:
-    """Return by which documented differences two answers come apart; "more" for any other."""
+def _found(case: Case, answers: list[tuple[int, list[Any]]], reached: bool) -> set[str]:
+    """Return by which documented differences two answers come apart; "more" for any other.
+
+    ``reached`` tells whether the request came to the upstream through the gateway.
+    """
     (status, straight), (status_through, through) = answers
     found = set()
     if straight == through:
@@ -154,6 +157,8 @@ def _found(case: Case, answers: list[tuple[int, list[Any]]]) -> set[str]:
         return {"identity"} if opening else {"more"}
     if was.get("result", {}).get("resultType") == "input_required":
         return {"undeclared"} if now["error"]["code"] == -32021 else {"more"}
+    if "result" in was and "error" in now and not reached:
+        return {"own"}
     if "error" not in was or "error" not in now or was.get("id") != now.get("id"):
         return {"more"}
     if was["error"]["code"] != now["error"]["code"]:
@@ -223,7 +228,7 @@ def test_answers_and_what_the_upstream_sees_are_equal_but_for_what_is_documented
                     break
             else:
                 off.add((case.era, case.name))
-        found = _found(case, answers)
+        found = _found(case, answers, seen[1] is not None)
         if found != set(case.differs):
             wrong.append((case.era, case.name, sorted(found), case.differs, answers))
         if all(seen) and _params(seen[0]) != _params(seen[1]):
