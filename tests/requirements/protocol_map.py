@@ -398,6 +398,9 @@ MAP: dict[str, tuple[str, ...]] = {
         "oauthserver/test_client_metadata_documents",
         "redirects_are_never_followed",
         "only_public_addresses_are_connected_to",
+        "lifetimes_have_a_floor_and_a_ceiling",
+        "a_broken_document_is_not_used_in_place_of_the_good_one",
+        "secret_methods_are_dropped_where_something_better_is_offered",
         "a_document_may_have_five_kilobytes",
         "and_not_a_byte_more",
         "a_malformed_url_is_refused_without_looking_anywhere",
@@ -469,6 +472,8 @@ MAP: dict[str, tuple[str, ...]] = {
         "the_type_is_exact",
         "other_keys_and_algorithms_are_refused",
         "an_assertion_works_once",
+        "the_request_may_repeat_the_resource_only",
+        "scopes_are_what_both_name",
         "it_is_advertised_only_while_somebody_is_trusted",
     ),
     "d19": _in(

@@ -1,9 +1,12 @@
 """Who shares a session with a stateful upstream, as the administrator chose (protocol.md 2.3.1)."""
 
+import httpx
 import pytest
+from django.conf import settings as django_settings
 
 from tests.fakes.mcp_upstream import FakeUpstream
-from tests.virtualmcp.wire_client import messages
+from tests.virtualmcp.answering_client import EVERYTHING, Answering, form
+from tests.virtualmcp.wire_client import messages, modern_headers, modern_meta
 from upstreams import legacy_sessions
 from upstreams.models import Upstream
 
@@ -92,16 +95,33 @@ def test_each_call_may_have_a_session_that_ends_with_it(board, stateful, era):
     assert stateful.wait(lambda up: set(used) <= set(up.deleted))
 
 
-def test_a_question_in_a_session_of_its_own_is_answered_before_it_ends(
-    board, stateful, make_token, ada, wire
-):
-    from tests.virtualmcp.answering_client import EVERYTHING, Answering, form
+def test_who_leaves_a_call_ends_it_and_the_session_it_had_for_itself(board, stateful, gateway):
+    client = board("call")
+    params = {"name": "hang", "arguments": {}, "_meta": modern_meta()}
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    headers = {**client.headers(), **modern_headers("tools/call", params)}
+    headers["host"] = django_settings.PUBLIC_HOST
+    with (
+        httpx.Client(base_url=gateway, timeout=1) as impatient,
+        pytest.raises(httpx.ReadTimeout),
+    ):
+        impatient.post(client.path, json=message, headers=headers)
+    assert stateful.wait(lambda up: "cancelled:hang" in up.events, 10)
+    (used,) = sessions_of_calls(stateful)
+    assert stateful.wait(lambda up: used in up.deleted, 10)
 
-    board("call")
+
+@pytest.mark.parametrize("scope", ["client", "call"])
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+def test_a_question_in_a_session_of_its_own_is_answered_before_it_ends(
+    board, stateful, make_token, ada, wire, era, scope
+):
+    board(scope)
     client = wire("board", make_token(ada, "board"))
     client.initialize(capabilities=EVERYTHING)
-    answering = Answering(client, "legacy", capabilities=EVERYTHING)
+    answering = Answering(client, era, capabilities=EVERYTHING)
     answer = answering.call("interview", {"rounds": [[form("Name?")], [form("Again?")]]})
     assert "result" in answer
-    assert stateful.wait(lambda up: set(sessions_of_calls(up)) <= set(up.deleted))
+    if scope == "call":
+        assert stateful.wait(lambda up: set(sessions_of_calls(up)) <= set(up.deleted))
     assert stateful.events.count("finished:interview") == 1
