@@ -2,12 +2,19 @@
 
 import shutil
 
+import hypothesis
 import pytest
 from django.conf import settings
 
 from tests.running_gateway import migrated_database
 
 DATABASE_FIXTURES = frozenset({"db", "transactional_db", "django_db_reset_sequences"})
+
+# A busy machine makes every example slow; that says nothing of the code.
+hypothesis.settings.register_profile(
+    "unhurried", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("unhurried")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

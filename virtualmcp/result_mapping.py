@@ -20,6 +20,9 @@ _META_SIGNS = (b'"resourceUri"', b'"ui/resourceUri"', b'"openai/outputTemplate"'
 # protocol.md 3.4).
 _DOMAIN_SIGN = b'"domain"'
 
+# Of a completion; official clients refuse a result with more (3.6).
+MOST_VALUES = 100
+
 _Change = Callable[[msgspec.Raw], msgspec.Raw | None]
 
 
@@ -103,6 +106,14 @@ class ResultMapping:
         members["contents"] = raw_members.raw(contents)
         return raw_members.write(members)
 
+    def completion(self, raw: bytes) -> bytes:
+        """Leave out the values beyond those a client may be given, and say that there are more."""
+        if not self.key or raw.count(b",") < MOST_VALUES:
+            return raw
+        members = raw_members.read(raw)
+        changed = self._set(members, "completion", self._cut)
+        return raw_members.write(members) if changed else raw
+
     def question(self, raw: bytes, *, asker: str = "") -> bytes:
         """Map the ``params`` of a question to the client.
 
@@ -166,6 +177,19 @@ class ResultMapping:
                 members["domain"] = raw_members.raw(anew)
             changed = True
         return raw_members.raw(members) if changed else None
+
+    @staticmethod
+    def _cut(value: msgspec.Raw) -> msgspec.Raw | None:
+        try:
+            members = raw_members.read(value)
+            values = raw_members.read_items(members["values"])
+        except (NotAnObject, KeyError):
+            return None
+        if len(values) <= MOST_VALUES:
+            return None
+        members["values"] = raw_members.raw(values[:MOST_VALUES])
+        members["hasMore"] = msgspec.Raw(b"true")
+        return raw_members.raw(members)
 
     def _messages(self, value: msgspec.Raw) -> msgspec.Raw | None:
         def content(inner: msgspec.Raw) -> msgspec.Raw | None:

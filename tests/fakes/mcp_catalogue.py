@@ -23,7 +23,7 @@ Tools and their arguments:
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -417,10 +417,13 @@ async def read_resource(call: ToolCall) -> Any:
     raise WireFault(-32602 if call.modern else -32002, "Resource not found", {"uri": uri})
 
 
+NAMES: Sequence[str] = ("Ada", "Alan", "Grace")
+
+
 async def completion(call: ToolCall) -> Any:
     """Complete an argument."""
     value = call.params.get("argument", {}).get("value", "")
-    values = [name for name in ("Ada", "Alan", "Grace") if name.startswith(value)]
+    values = [name for name in NAMES if name.startswith(value)]
     return {"completion": {"values": values, "total": len(values), "hasMore": False}}
 
 

@@ -787,6 +787,10 @@ MAP: dict[str, tuple[str, ...]] = {
         "capabilities_are_the_union_and_nothing_that_is_not_served",
     )
     + _in(
+        "virtualmcp/test_bridge_rows",
+        "of_a_completion_a_client_of_several_gets_a_hundred_values",
+    )
+    + _in(
         "virtualmcp/test_icons",
         "behind_a_shared_url_icons_are_of_the_gateways_own_origin",
         "only_addresses_that_the_gateway_made_are_fetched",

@@ -127,6 +127,22 @@ async def test_an_upstream_that_disputes_its_headers_is_asked_twice_at_most(stat
     assert len(stateless.calls("tools/list")) == listed + 1
 
 
+@pytest.mark.parametrize("client", CLIENTS, ids=["stateless", "stateful"])
+async def test_of_a_completion_a_client_of_several_gets_a_hundred_values(
+    stateless, stateful, client, monkeypatch
+):
+    values = [f"v{number}" for number in range(300)]
+    await team(stateless, stateful)
+    for name, upstream in (("greet", stateless), ("beta_greet", stateful)):
+        reference = {"ref": {"type": "ref/prompt", "name": name}}
+        asked = {**reference, "argument": {"name": "name", "value": ""}}
+        await client.names("prompts/list")
+        monkeypatch.setattr(mcp_catalogue, "NAMES", values)
+        found = (await client.result("completion/complete", asked))["completion"]
+        assert (found["values"], found["hasMore"]) == (values[:100], True)
+        assert len(upstream.calls("completion/complete")) == 1
+
+
 def asking_first(asked):
     """Return a tool that asks, and says what it was given once it is called again."""
 

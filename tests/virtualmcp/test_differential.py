@@ -18,11 +18,12 @@ from virtualmcp.routing import method_table
 from virtualmcp.transport import express_lane, resource_subscriptions
 
 CASES = corpus()
-# What is mirrored in headers is checked each time.
+# What is mirrored in headers is checked each time; what is written oddly is read by the parser.
 OFF_THE_LANE = {
     ("modern", "call regional"),
     ("legacy", "call regional"),
     ("modern", "mirrored argument"),
+    *((era, "white space all round") for era in ERAS),
 }
 ON_THE_LANE = ("tools/call", "resources/read")
 

@@ -79,6 +79,18 @@ def test_prompts_questions_and_notices_are_mapped():
     assert mapped("updated", {"uri": "x:1"}) == {"uri": "k+x:1"}
 
 
+def test_a_completion_has_no_more_values_than_a_client_takes():
+    for count, more in ((100, False), (101, True), (5_000, True)):
+        values = [f"v,{number}" for number in range(count)]
+        said = {"completion": {"values": values, "total": count, "hasMore": False, "vendor": 1}}
+        found = mapped("completion", said)["completion"]
+        assert found == {**said["completion"], "values": values[:100], "hasMore": more}
+    odd = {"completion": {"values": [[]] * 200}}
+    assert len(mapped("completion", odd)["completion"]["values"]) == 100
+    for odd in ({"completion": {}}, {"completion": [1] * 200}, {"values": [1] * 200}):
+        assert mapped("completion", odd) == odd
+
+
 def test_what_was_read_comes_back_under_the_uri_that_was_asked_for():
     contents = [{"uri": "x:1", "text": "t"}, {"uri": "x:1/sub", "text": "s"}]
     found = mapped("read_result", {"contents": contents}, asked="x:1", read="x:1")

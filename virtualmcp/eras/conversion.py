@@ -15,6 +15,7 @@ from virtualmcp.raw_members import Members, NotAnObject
 READ = "resources/read"
 CALL = "tools/call"
 PROMPT = "prompts/get"
+COMPLETE = "completion/complete"
 # A client may keep what was read for this long at most, in milliseconds.
 LONGEST_TTL = 3_600_000
 

@@ -360,6 +360,8 @@ def _mapped(request: ClientRequest, target: Target, raw: bytes, head: ResultHead
         raw = mapping.prompt_result(raw)
     elif request.method == conversion.READ:
         raw = mapping.read_result(raw, head.read, asked=target.asked, read=target.name)
+    elif request.method == conversion.COMPLETE:
+        raw = mapping.completion(raw)
     resource_routes.note_returned(request, mapping.web, facts.id)
     return raw
 
