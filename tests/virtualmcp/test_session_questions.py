@@ -10,6 +10,7 @@ import threading
 import httpx
 import pytest
 from django.conf import settings as django_settings
+from django.db import OperationalError
 
 from tests.fakes.asgi_server import serve
 from tests.fakes.mcp_upstream import FakeUpstream
@@ -26,6 +27,7 @@ from tests.virtualmcp.answering_client import (
 from tests.virtualmcp.stream_reader import get_stream, post_stream, until
 from upstreams import unrelated_questions
 from virtualmcp.models import SharedNote
+from virtualmcp.routing import shared_notes
 from virtualmcp.transport import session_questions
 
 PAGE = question(
@@ -238,6 +240,14 @@ def test_a_question_ends_with_the_client(answering, upstream, monkeypatch, how):
 def test_a_question_whose_asking_process_died_is_taken_back_from_the_client(
     answering, upstream, monkeypatch
 ):
+    real, failures = shared_notes.lease_holder, [OperationalError("away")]
+
+    async def holder(key):
+        if failures:
+            raise failures.pop()
+        return await real(key)
+
+    monkeypatch.setattr(shared_notes, "lease_holder", holder)
     monkeypatch.setattr(session_questions, "LOOK_SECONDS", 0.05)
     client = answering()
     with listening(client, upstream) as stream:
@@ -257,6 +267,7 @@ def test_a_question_whose_asking_process_died_is_taken_back_from_the_client(
         assert answered(upstream, "u-2")["result"] == REPLIES["elicitation/create"]
         assert until(lambda: not leases.all().exists())
         assert stream.methods.count(CANCELLED) == 1
+    assert not failures
 
 
 def test_a_question_nobody_answers_is_taken_back_in_time(answering, upstream, monkeypatch):

@@ -21,10 +21,12 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
 import msgspec
+from django.db import Error as DatabaseFailure
 
 from upstreams import json_rpc
 from upstreams.canonical_call import Outcome, QuestionNotPossible
 from upstreams.revisions import Era
+from upstreams.token_vault import VaultError
 from virtualmcp.eras import question_fields
 from virtualmcp.raw_members import NotAnObject
 from virtualmcp.routing import node_mail, parked_mail, question_policy, shared_notes
@@ -272,9 +274,13 @@ async def _watch(stream: NoticeStream, question: str) -> None:
     digest, name = stream.session_digest, event_log.name_of(stream.event_token)
     while question in stream.asked:
         await asyncio.sleep(LOOK_SECONDS)
-        if await shared_notes.lease_holder(_lease(digest, question)):
+        try:
+            if await shared_notes.lease_holder(_lease(digest, question)):
+                continue
+            content = await shared_notes.get(_key(digest, question))
+        except (DatabaseFailure, VaultError) as failure:
+            logger.warning("a question is not looked after now: %s", type(failure).__name__)
             continue
-        content = await shared_notes.get(_key(digest, question))
         if content is None or _note.decode(content).stream not in ("", name):
             return
         await shared_notes.remove(_key(digest, question))
