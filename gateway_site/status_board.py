@@ -12,7 +12,7 @@ from gateway_site.models import AuditEvent
 from oauthserver.client_review import MOST_WAITING
 from oauthserver.models import OAuthClient
 from upstreams.health_words import health_line
-from upstreams.models import Upstream, UpstreamAccount
+from upstreams.models import CredentialKind, Upstream, UpstreamAccount
 from virtualmcp.models import CallRecord, ToolDefinition, VirtualMcp
 
 SHOWN_EVENTS = 12
@@ -42,6 +42,8 @@ class UpstreamLine:
     detail: str
     revision: str
     checked_at: datetime | None
+    # Whether there are accounts at all; else one key, or none, serves everybody.
+    has_accounts: bool
     connected: int
     to_reconnect: int
 
@@ -134,6 +136,7 @@ def _upstream_line(row: Upstream) -> UpstreamLine:
         detail=health.detail,
         revision=row.detected_revision,
         checked_at=health.checked_at,
+        has_accounts=row.credential_kind not in (CredentialKind.NONE, CredentialKind.FIXED),
         connected=int(getattr(row, "connected", 0)),
         to_reconnect=int(getattr(row, "to_reconnect", 0)),
     )

@@ -117,6 +117,8 @@ def test_the_first_page_shows_how_things_are(administrator, planted):
     assert re.search(r"<dt>Calls</dt><dd>3</dd>", text)
     assert re.search(r"<dt>Failed</dt><dd>1</dd>", text)
     assert "Added an upstream: keyed" in text
+    # Only where people have accounts there is something to count.
+    assert (text.count("<td>none needed</td>"), text.count("<td>0 connected</td>")) == (1, 1)
 
 
 def test_the_board_says_when_a_server_offers_nothing_and_a_list_is_full(administrator, monkeypatch):
