@@ -167,14 +167,20 @@ def test_a_warm_call_takes_the_lane_without_a_task_or_a_query(
 ):
     warm = board(client_era, upstream_era, several)
     assert all_counted_out()
-    began, handed_on, logged = lane.began, lane.handed_on, len(call_log.call_log._queue)
     noted = seen()
-    texts = [said(warm.call(arguments={"text": "x" * n})[1]) for n in (1, 20, 300)]
-    assert texts == ["x" * n for n in (1, 20, 300)]
-    for id in (1, 20):
-        (read,) = json.loads(warm.read(id=id)[1])["result"]["contents"]
-        assert (read["uri"], read["text"]) == (warm.uri, "note file:///notes/1")
-    assert (lane.began, lane.handed_on) == (began + 5, handed_on)
+    for _ in range(10):
+        settle()
+        noted.clear()
+        began, handed_on, logged = lane.began, lane.handed_on, len(call_log.call_log._queue)
+        texts = [said(warm.call(arguments={"text": "x" * n})[1]) for n in (1, 20, 300)]
+        assert texts == ["x" * n for n in (1, 20, 300)]
+        for id in (1, 20):
+            (read,) = json.loads(warm.read(id=id)[1])["result"]["contents"]
+            assert (read["uri"], read["text"]) == (warm.uri, "note file:///notes/1")
+        assert (lane.began, lane.handed_on) == (began + 5, handed_on)
+        if not noted:
+            break
+    # What the first requests began beside them may last on a busy machine.
     assert noted == []
     assert all_counted_out()
     records = list(call_log.call_log._queue)[logged:]
