@@ -25,6 +25,9 @@ from cryptography.x509.oid import NameOID
 
 from tests.patience import PATIENCE
 
+# How often tasks that are told to end may begin others.
+MOST_ROUNDS = 10
+
 
 @dataclass(frozen=True)
 class TestAuthority:
@@ -172,7 +175,7 @@ def serve(
     )
     server = PromptServer(config)
     thread = threading.Thread(
-        target=lambda: asyncio.run(server.serve(sockets=[listener])), daemon=True
+        target=lambda: asyncio.run(_serve_and_leave_nothing(server, listener)), daemon=True
     )
     thread.start()
     if not server.ready.wait(PATIENCE):
@@ -183,6 +186,18 @@ def serve(
         server.end()
         thread.join(PATIENCE)
         listener.close()
+
+
+async def _serve_and_leave_nothing(server: PromptServer, listener: socket.socket) -> None:
+    """Serve, then end every task: one that is cancelled may begin another to say so upstream."""
+    await server.serve(sockets=[listener])
+    for _ in range(MOST_ROUNDS):
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        if not left:
+            return
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=1)
 
 
 def client_context() -> ssl.SSLContext:
