@@ -32,8 +32,8 @@ from tests.fakes.asgi_server import authority, free_port
 from tests.fakes.tls_front import tls_front
 
 ROOT = Path(__file__).resolve().parent.parent
-READY_SECONDS = 40
-STOP_SECONDS = 15
+READY_SECONDS = 120
+STOP_SECONDS = 60
 
 
 @dataclass
@@ -52,7 +52,7 @@ class RunningGateway:
         """Return the address people paste."""
         return f"{self.url}/v1/mcp/{slug}"
 
-    def manage(self, *arguments: str, given: str = "", seconds: float = 120) -> str:
+    def manage(self, *arguments: str, given: str = "", seconds: float = 300) -> str:
         """Run ``manage.py``; returns what it printed.
 
         Raises:

@@ -14,7 +14,7 @@ from gateway_site import data_directory
 from tests.fakes.asgi_server import free_port
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(400)
 
 
 class Served:
@@ -36,7 +36,7 @@ class Served:
     def output(self) -> str:
         return self.output_file.read_text()
 
-    def wait_for(self, text: str, seconds: float = 60) -> str:
+    def wait_for(self, text: str, seconds: float = 150) -> str:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if text in self.output:
@@ -47,7 +47,7 @@ class Served:
 
     def stop(self, number: int = signal.SIGINT) -> int:
         self.process.send_signal(number)
-        code = self.process.wait(20)
+        code = self.process.wait(60)
         self.stream.close()
         return code
 

@@ -14,7 +14,7 @@ from uvicorn.server import ServerState
 from gateway_site import client_connections
 from gateway_site.client_connections import ClientConnection, ConnectionLimits
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(120)
 POST = b"POST /a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
 GET = b"GET /b HTTP/1.1\r\nhost: x\r\n\r\n"
 CLOSING = b"GET /c HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
@@ -59,7 +59,7 @@ class Serving:
             else:
                 await part()
         try:
-            return await asyncio.wait_for(reader.read(), 15)
+            return await asyncio.wait_for(reader.read(), 60)
         finally:
             writer.close()
 
@@ -89,7 +89,7 @@ def statuses(got: bytes) -> list[int]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - a protocol's own fields announce nothing
             await asyncio.sleep(0.01)
 

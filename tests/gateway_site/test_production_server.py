@@ -22,25 +22,27 @@ from tests.fakes.browser import Browser
 from tests.fakes.mcp_upstream import FakeUpstream
 from tests.journeys.test_servers_and_nodes import NAME, gateway_over
 from tests.journeys.wire_client import WireClient
-from tests.journeys.world import PATIENCE, STOPS, Person, within
+from tests.journeys.world import PATIENCE as TOLD
+from tests.journeys.world import STOPS, Person, within
+from tests.patience import PATIENCE
 from tests.running_gateway import RunningGateway, another_node, production_gateway
 from tests.virtualmcp.express_client import RawClient
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(400)
 MOST = 12
 LIMITS = {
     "GATEWAY_MAX_CONNECTIONS": str(MOST),
-    "GATEWAY_HEADER_SECONDS": "1",
+    "GATEWAY_HEADER_SECONDS": "2",
     "GATEWAY_REQUEST_SECONDS": "1",
-    "GATEWAY_KEEP_ALIVE_SECONDS": "1",
+    "GATEWAY_KEEP_ALIVE_SECONDS": "2",
 }
 
 
 def open_connection(gateway: RunningGateway, begin: bytes = b"") -> socket.socket:
     """Connect and send the beginning of something."""
     connection = socket.create_connection(("127.0.0.1", int(gateway.url.rpartition(":")[2])))
-    connection.settimeout(20)
+    connection.settimeout(PATIENCE)
     if begin:
         connection.sendall(begin)
     return connection
@@ -93,7 +95,9 @@ def test_an_unused_connection_is_closed_and_a_used_one_is_kept(limited):
         connection.sendall(request)
         got = b""
         while not got.endswith(b"0\r\n\r\n"):
-            got += connection.recv(65536)
+            part = connection.recv(65536)
+            assert part, "closed in the middle"
+            got += part
         assert got.startswith(b"HTTP/1.1 200 ")
     assert until_closed(connection) == b""
 
@@ -111,7 +115,7 @@ def test_connections_above_the_limit_are_told_so_and_free_ones_serve_again(limit
     def serves() -> bool:
         return httpx.get(f"{limited.url}/healthz", trust_env=False).status_code == 200
 
-    within(10, serves)
+    within(PATIENCE, serves)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +232,7 @@ class Calling(threading.Thread):
 
     def run(self) -> None:
         try:
-            with httpx.Client(timeout=40, trust_env=False) as http:
+            with httpx.Client(timeout=60, trust_env=False) as http:
                 self.response = http.send(self.request)
         except httpx.HTTPError as failure:
             self.failure = failure
@@ -249,25 +253,25 @@ def stop_in_the_middle_of_calls(
     slow = upstream.events.count("started:slow")
     ending = Calling(client, node, "slow", steps=4, pause=0.25)
     endless = Calling(client, node, "hang")
-    assert upstream.wait(lambda up: up.events.count("started:hang") > begun, 20)
-    assert upstream.wait(lambda up: up.events.count("started:slow") > slow, 20)
+    assert upstream.wait(lambda up: up.events.count("started:hang") > begun)
+    assert upstream.wait(lambda up: up.events.count("started:slow") > slow)
     assert node.process is not None
     began = time.monotonic()
     node.process.send_signal(signal.SIGTERM)
-    within(10, lambda: refuses(node))
-    ending.join(30)
+    within(PATIENCE, lambda: refuses(node))
+    ending.join(PATIENCE)
     assert ending.failure is None
     assert '"done"' in ending.response.text
-    node.process.wait(30)
+    node.process.wait(2 * PATIENCE)
     took = time.monotonic() - began
     node.process = None
-    endless.join(10)
+    endless.join(PATIENCE)
     if server == "uvicorn":
         assert endless.response.status_code == 503
         assert "restarted" in endless.response.json()["message"]
     assert endless.failure or endless.response.status_code >= 500
-    # Three seconds for calls on a local address, and as much again for a busy machine.
-    assert took < 12
+    # Three seconds for calls on a local address; the rest is for a busy machine.
+    assert took < 30
     assert upstream.wait(lambda up: up.events.count("cancelled:hang") > ended)
 
 
@@ -364,7 +368,7 @@ def test_two_workers_are_one_gateway_and_a_lost_one_is_replaced():
         body = client.body("server/discover", {})
         headers = {**client.headers(body), "Authorization": f"Bearer {token}"}
         headers["Host"] = "mcp.gateway.test"
-        clients = [httpx.Client(trust_env=False, timeout=20) for _ in range(16)]
+        clients = [httpx.Client(trust_env=False, timeout=PATIENCE) for _ in range(16)]
 
         def statuses() -> set[int]:
             url = f"{gateway.listening}/v1/mcp/one"
@@ -376,16 +380,16 @@ def test_two_workers_are_one_gateway_and_a_lost_one_is_replaced():
             after = workers_of(gateway)
             assert all(after[pid] > before[pid] for pid in before)
             gateway.manage("shell", "-c", REVOKE)
-            within(PATIENCE, lambda: statuses() == {401})
+            within(TOLD, lambda: statuses() == {401})
             assert gateway.log().count("ended with status") == 0
             # A worker that is killed is replaced; the other one and its connections go on.
             lost, kept = before
             os.kill(lost, signal.SIGKILL)
-            within(20, lambda: len(set(workers_of(gateway)) - {lost}) == 2)
+            within(PATIENCE, lambda: len(set(workers_of(gateway)) - {lost}) == 2)
             assert kept in workers_of(gateway)
             for one in clients:
                 one.close()
-            with httpx.Client(trust_env=False, timeout=20) as http:
+            with httpx.Client(trust_env=False, timeout=PATIENCE) as http:
                 for _ in range(8):
                     got = http.get(f"{gateway.listening}/healthz", headers={"connection": "close"})
                     assert got.status_code == 200
@@ -394,7 +398,7 @@ def test_two_workers_are_one_gateway_and_a_lost_one_is_replaced():
                 one.close()
         assert gateway.process is not None
         gateway.process.send_signal(signal.SIGTERM)
-        assert gateway.process.wait(30) == 0
+        assert gateway.process.wait(2 * PATIENCE) == 0
         gateway.process = None
         assert "Stopped. Everything is kept" in gateway.log()
         assert "Traceback" not in gateway.log()

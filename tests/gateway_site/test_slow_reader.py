@@ -16,10 +16,11 @@ from tests.fakes.browser import Browser
 from tests.fakes.raw_upstream import RawUpstream, Step, answer, stream
 from tests.journeys.wire_client import WireClient
 from tests.journeys.world import PASSWORD, STOPS, Person
+from tests.patience import PATIENCE
 from tests.running_gateway import another_node, running_gateway
 
 pytestmark = [
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(400),
     pytest.mark.skipif(sys.platform != "linux", reason="it counts what waits in Linux's sockets"),
 ]
 # security.md 3: what one stalled stream may hold in the process.
@@ -61,7 +62,7 @@ def begin(client: WireClient, port: int) -> socket.socket:
     lines += [f"Content-Length: {len(content)}", "", ""]
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 * 1024)
-    connection.settimeout(20)
+    connection.settimeout(PATIENCE)
     connection.connect(("127.0.0.1", port))
     connection.sendall("\r\n".join(lines).encode() + content)
     return connection
@@ -80,7 +81,7 @@ def waiting_in_sockets(*ports: int) -> int:
 
 def stands_still(upstream: RawUpstream) -> bool:
     """Whether, in time, the upstream gets rid of nothing for half a second."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     seen = -1
     while time.monotonic() < deadline:
         if upstream.written == seen:
@@ -117,7 +118,9 @@ def test_a_reader_that_stops_pauses_the_upstream_and_little_is_held(nodes, serve
     connection = begin(client, ports[server])
     read = 0
     while read < 64 * 1024:
-        read += len(connection.recv(8192))
+        part = connection.recv(8192)
+        assert part
+        read += len(part)
     assert stands_still(upstream)
     sent = upstream.written - others
     assert sent < EVENTS * len(FILLING) / 2

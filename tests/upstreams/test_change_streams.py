@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.mcp_upstream import Canned, FakeUpstream
+from tests.patience import PATIENCE
 from tests.upstreams.relaying import bearer, facts_for, until
 from upstreams import change_streams, credentials, legacy_listening, legacy_sessions, mcp_client
 from upstreams.canonical_call import ClientFacts
@@ -55,7 +56,7 @@ class Ear:
         self.part = await change_streams.subscribe(
             self.user_id, facts, CLIENT, self.interest, self.take
         )
-        return await self.part.settled(5)
+        return await self.part.settled(PATIENCE)
 
     def take(self, method: str, params: bytes) -> None:
         self.heard.append((method, json.loads(params or b"{}")))

@@ -1,11 +1,10 @@
 """A warm call decides nothing anew, until something changes that it was decided from."""
 
-import time
-
 import pytest
 
 from tests.fakes.mcp_upstream import FakeUpstream
-from virtualmcp import definition_pins, name_pins, route_table, tool_catalogue
+from tests.virtualmcp.background_writes import settle
+from virtualmcp import route_table, tool_catalogue
 from virtualmcp.models import UpstreamChoice
 from virtualmcp.routing import call_plans, name_routes
 
@@ -24,9 +23,7 @@ def client(fake, ada, make_virtual_mcp, make_token, wire):
     client = wire("board", make_token(ada, "board"))
     client.modern("tools/list")
     # What the upstream says of itself is pinned beside the first requests, in a new snapshot.
-    until = time.monotonic() + 10
-    while (definition_pins._background or name_pins._background) and time.monotonic() < until:
-        time.sleep(0.01)
+    settle()
     for _ in range(3):
         assert said(client) == "hi"
     return client

@@ -8,6 +8,7 @@ import os
 import pytest
 
 from tests.fakes.mcp_upstream import Canned, FakeUpstream
+from tests.patience import PATIENCE
 from tests.virtualmcp import routed
 from tests.virtualmcp.routed import URL_MODE, Client, Heard, in_thread, legacy
 from upstreams import accounts, authorized_call
@@ -294,7 +295,7 @@ async def test_http_faults_of_an_upstream_are_errors_with_status_200(alpha, clie
 
 async def test_a_dead_upstream_is_named_quickly_with_what_to_do():
     await in_thread(lambda: routed.virtual_mcp(routed.upstream(None, "dead")))
-    error = await asyncio.wait_for(Client().error("tools/call", {"name": "x"}), 4)
+    error = await asyncio.wait_for(Client().error("tools/call", {"name": "x"}), PATIENCE)
     assert error.code == -32603
     assert "Dead" in error.message and "Try again" in error.message
 

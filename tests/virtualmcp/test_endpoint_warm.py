@@ -14,8 +14,8 @@ from django.db.backends.utils import CursorWrapper
 
 from tests.fakes.mcp_upstream import FakeUpstream
 from tests.fakes.raw_upstream import RawUpstream, answer
+from tests.virtualmcp.background_writes import settle
 from tests.virtualmcp.wire_client import messages, modern_headers, modern_meta
-from virtualmcp import definition_pins
 from virtualmcp.eras import log_levels
 from virtualmcp.transport import message_dispatch
 
@@ -52,9 +52,7 @@ def warm_call(request, ada, make_virtual_mcp, make_token, wire):
         for _ in range(3):
             assert call().status_code == 200
         # What the upstream says of itself is pinned beside the first requests.
-        until = time.monotonic() + 10
-        while definition_pins._background and time.monotonic() < until:
-            time.sleep(0.01)
+        settle()
         # As beside a change feed that has just read.
         log_levels.heard_all_before(time.monotonic() + 60)
         yield call
@@ -137,9 +135,7 @@ def test_a_thousand_calls_one_after_the_other_open_one_connection(
         make_virtual_mcp("board", {"one": upstream.url})
         client = wire("board", make_token(ada, "board"))
         assert client.modern("tools/call", ECHO).status_code == 200
-        until = time.monotonic() + 10
-        while definition_pins._background and time.monotonic() < until:
-            time.sleep(0.01)
+        settle()
         opened, asked = upstream.connections, len(upstream.requests)
         params = {**ECHO, "_meta": modern_meta()}
         body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params})

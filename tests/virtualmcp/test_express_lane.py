@@ -12,17 +12,17 @@ from oauth2_provider.models import get_access_token_model
 from oauthserver import bearer_tokens
 from tests.fakes.asgi_server import serve
 from tests.fakes.mcp_upstream import FakeUpstream
+from tests.patience import PATIENCE
+from tests.virtualmcp.background_writes import settle
 from tests.virtualmcp.express_client import (
     CountingLane,
     RawClient,
     call_request,
     read_request,
 )
-from upstreams import call_gate, upstream_era
+from upstreams import call_gate
 from virtualmcp import (
     call_log,
-    definition_pins,
-    name_pins,
     person_view,
     rate_limits,
     route_table,
@@ -44,19 +44,6 @@ def lane(monkeypatch):
 def gateway(endpoint, transactional_db, lane):
     with serve(endpoint, http=lane.connection_class()) as base:
         yield base
-
-
-def settle() -> None:
-    """Wait until what is noted beside the first requests is written."""
-    beside = (
-        definition_pins._background,
-        name_pins._background,
-        upstream_era._background,
-        bearer_tokens._notes,
-    )
-    until = time.monotonic() + 10
-    while any(beside) and time.monotonic() < until:
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -121,7 +108,7 @@ class Warm:
 
 def all_counted_out() -> bool:
     """Whether nothing is held for any call, a moment after the last answer."""
-    until = time.monotonic() + 5
+    until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         gates = [gate.in_flight for gate in call_gate.gates()]
         if not rate_limits._in_flight and not any(gates):
@@ -392,7 +379,7 @@ def test_a_cancelled_call_of_a_session_is_cancelled_at_the_upstream(
     }
     headers = {"authorization": f"Bearer {warm.token}", "mcp-session-id": warm.session}
     assert http.post("/v1/mcp/board", json=note, headers=headers).status_code == 202
-    assert warm.fake.wait(lambda seen: "cancelled:hang" in seen.events, 3)
+    assert warm.fake.wait(lambda seen: "cancelled:hang" in seen.events)
 
 
 @pytest.mark.parametrize("wait", [0.05, 10.0], ids=["handed on", "on the lane"])

@@ -158,7 +158,7 @@ def test_a_client_that_leaves_ends_its_stateless_call(board, lane, gateway, wait
     monkeypatch.setattr(express_lane, "WAIT_SECONDS", wait)
     upstream, token = board
     monkeypatch.setitem(
-        ODD, "hang", lambda request: [b"HTTP/1.1 200 OK\r\n", *([0.02, b"X-Wait: 1\r\n"] * 90)]
+        ODD, "hang", lambda request: [b"HTTP/1.1 200 OK\r\n", *([0.2, b"X-Wait: 1\r\n"] * 90)]
     )
     with RawClient(gateway) as raw:
         warmed(raw, token)

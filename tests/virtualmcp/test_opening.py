@@ -89,6 +89,7 @@ async def test_connecting_again_asks_nobody():
     with fake.serve():
         await made(("alpha", fake))
         first = await opened()
+        await routed.settled()
         asked = len(fake.requests)
         with routed.counted_queries() as queries:
             assert await opened() == first
@@ -100,11 +101,11 @@ async def test_a_slow_upstream_does_not_hold_the_opening_up(monkeypatch):
     monkeypatch.setattr(openings, "LONGEST_WAIT", 0.3)
     fast, slow = FakeUpstream(), FakeUpstream()
     with fast.serve(), slow.serve():
-        slow.canned["server/discover"] = Canned(delay=3)
+        slow.canned["server/discover"] = Canned(delay=3_600)
         await made(("fast", fast), ("slow", slow))
         started = time.monotonic()
         facts = await opened()
-        assert time.monotonic() - started < 1.5
+        assert time.monotonic() - started < 20
     assert "Fast" in facts.instructions
 
 

@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import time
 
 import pytest
 
 from tests.fakes.mcp_upstream import Canned, FakeUpstream
 from tests.fakes.task_tools import EXTENSION, TASK_TOOLS
+from tests.patience import PATIENCE
 from tests.virtualmcp import routed
 from tests.virtualmcp.routed import Client, Heard, in_thread, legacy
 from virtualmcp.routing import long_tasks
@@ -48,11 +50,12 @@ async def team(*fakes):
 
 
 async def until(client, task_id, status):
-    for _ in range(100):
+    until = time.monotonic() + PATIENCE
+    while True:
         seen = await client.result("tasks/get", {"taskId": task_id})
         if seen["status"] == status:
             return seen
-    raise AssertionError(f"never {status}: {seen}")
+        assert time.monotonic() < until, f"never {status}: {seen}"
 
 
 async def test_a_task_is_made_looked_at_and_ended_under_a_sealed_id(modern):
