@@ -52,12 +52,9 @@ TESTS_WITH_REDIS = (
     "tests/journeys/test_servers_and_nodes.py",
     "tests/journeys/test_questions_over_nodes.py",
 )
-# They make a few rows and are about servers, clients or the wire; SQLite's run proves them.
+# They make a few rows and are about servers, clients or the wire; SQLite's run proves them, as
+# it does the journeys, whose gateways have SQLite.
 NOT_ABOUT_THE_DATABASE = (
-    "journeys/test_cells.py",
-    "journeys/test_bad_requests.py",
-    "journeys/test_named_clients.py",
-    "journeys/test_official_clients.py",
     "gateway_site/test_bin_serve.py",
     "gateway_site/test_client_connections.py",
     "gateway_site/test_demo_servers.py",

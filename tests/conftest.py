@@ -22,7 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--only-database",
         action="store_true",
-        help="run only tests that use the database, and the journeys, which start processes",
+        help="run only tests that use the database of the environment, or make one on PostgreSQL",
     )
 
 
@@ -39,7 +39,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _touches_database(item: pytest.Item) -> bool:
     fixtures = DATABASE_FIXTURES.intersection(getattr(item, "fixturenames", ()))
     marked = item.get_closest_marker("django_db") is not None
-    return bool(fixtures) or marked or "/journeys/" in item.path.as_posix()
+    # The gateways of the journeys have SQLite unless the test is about PostgreSQL.
+    return bool(fixtures) or marked or item.get_closest_marker("postgres") is not None
 
 
 @pytest.fixture(scope="session")
