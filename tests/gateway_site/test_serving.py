@@ -1,6 +1,7 @@
 """What is decided before a gateway starts: folder, keys, port, address."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -112,7 +113,8 @@ def test_a_folder_that_cannot_be_made_is_explained(tmp_path):
 
 
 def test_the_demos_ports_are_kept_while_they_are_free(tmp_path):
-    port = free_port()
+    # Below the ports that connections are given, so that no other process takes one meanwhile.
+    port = random.randrange(20_000, 30_000)
     first = processes.choose_ports(tmp_path, port)
     assert processes.choose_ports(tmp_path, port + 50) == first
     with socket.socket() as taken:
