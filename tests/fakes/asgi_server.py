@@ -5,6 +5,7 @@ import atexit
 import contextlib
 import datetime
 import ipaddress
+import secrets
 import shutil
 import socket
 import ssl
@@ -99,10 +100,17 @@ def authority() -> TestAuthority:
 
 
 def free_port() -> int:
-    """Return a port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that was free a moment ago.
+
+    It is below those that the kernel gives to connections: one of the many that tests open would
+    otherwise take it now and then before the server does that it is meant for.
+    """
+    for _ in range(100):
+        port = 12_000 + secrets.randbelow(20_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no port is free")
 
 
 class PromptServer(uvicorn.Server):
