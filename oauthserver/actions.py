@@ -155,16 +155,7 @@ def approve_client(client: OAuthClient) -> OAuthClient:
     Raises:
         LocalRefusal: it was removed, switched off or refused a moment ago.
     """
-    if client.pk is None:
-        stored = OAuthClient.objects.filter(client_id=client.client_id).first()
-        if stored is None:
-            try:
-                with transaction.atomic():
-                    client.save()
-            except IntegrityError:
-                # Somebody else's first approval of the same client was a moment faster.
-                stored = OAuthClient.objects.get(client_id=client.client_id)
-        client = stored or client
+    client = stored_client(client)
     held: OAuthClient | None = (
         OAuthClient.objects.select_for_update(no_key=True).filter(pk=client.pk).first()
     )
@@ -177,6 +168,25 @@ def approve_client(client: OAuthClient) -> OAuthClient:
     held.approved_at = held.approved_at or held.last_used_at
     held.save(update_fields=["approved_at", "last_used_at"])
     return held
+
+
+def stored_client(client: OAuthClient) -> OAuthClient:
+    """Return the row of a client, which one that is known only by its metadata document gets here.
+
+    Call inside a transaction.
+    """
+    if client.pk is not None:
+        return client
+    stored: OAuthClient | None = OAuthClient.objects.filter(client_id=client.client_id).first()
+    if stored is not None:
+        return stored
+    try:
+        with transaction.atomic():
+            client.save()
+    except IntegrityError:
+        # Somebody else's first approval of the same client was a moment faster.
+        stored = OAuthClient.objects.get(client_id=client.client_id)
+    return stored or client
 
 
 def note_approval(client: OAuthClient) -> None:

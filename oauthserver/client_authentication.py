@@ -12,7 +12,7 @@ from urllib.parse import unquote_plus
 from django.core.cache import cache
 from django.http import HttpRequest
 
-from oauthserver import client_directory
+from oauthserver import client_directory, identity_assertions
 from oauthserver.actions import tell
 from oauthserver.client_assertions import ASSERTION_TYPE, check_assertion, claimed_client_id
 from oauthserver.errors import InvalidClient
@@ -44,7 +44,9 @@ def authenticated_client(request: HttpRequest, form: FormBody) -> OAuthClient:
             client did not register, or a wrong proof.
     """
     claim = _claim(request, form)
-    client = client_directory.for_token_endpoint(claim.client_id)
+    client = client_directory.for_token_endpoint(
+        claim.client_id, lambda: identity_assertions.introduces(claim.client_id, form)
+    )
     try:
         _check_proof(client, claim)
     except InvalidClient:

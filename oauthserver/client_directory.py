@@ -1,5 +1,6 @@
 """Finding a client by its identifier, wherever it is known from."""
 
+from collections.abc import Callable
 from datetime import timedelta
 
 from django.utils import timezone
@@ -43,19 +44,26 @@ def for_authorization(client_id: str, *, may_fetch: bool) -> OAuthClient:
     return client
 
 
-def for_token_endpoint(client_id: str) -> OAuthClient:
+def for_token_endpoint(client_id: str, introduced: Callable[[], bool]) -> OAuthClient:
     """Return the client that calls the token endpoint; somebody has approved it.
 
     A document that cannot be fetched just now does not sign people out: the row stays as it
     was, until the next try.
 
+    Args:
+        introduced: asked about a client that is not known; whether its document may be fetched,
+            because a company that is trusted here names it. The client is then unsaved.
+
     Raises:
         InvalidClient: unknown or switched off.
     """
     client = _stored(client_id)
+    if client is None and documents.is_document_url(client_id) and introduced():
+        client = documents.unapproved_client(client_id)
     if client is None or not client.is_usable(None):
         raise InvalidClient(UNKNOWN)
-    _is_current(client)
+    if client.pk is not None:
+        _is_current(client)
     return client
 
 

@@ -22,13 +22,14 @@ from oauthserver import (
     service_accounts,
     vouched_access,
 )
-from oauthserver.actions import note_approval
+from oauthserver.actions import note_approval, stored_client
 from oauthserver.audience import Resource
-from oauthserver.client_admission import admission
+from oauthserver.client_admission import Standing, admission
+from oauthserver.client_review import ask_for_review
 from oauthserver.errors import InvalidClient, ProtocolError
 from oauthserver.form_body import FormBody
 from oauthserver.identity_assertions import Vouched
-from oauthserver.models import OAuthClient
+from oauthserver.models import ClientPolicy, OAuthClient
 from oauthserver.signals import audit
 from oauthserver.token_policy import ACCESS_SECONDS
 from oauthserver.token_values import new_access_token
@@ -66,7 +67,10 @@ def answer(client: OAuthClient, form: FormBody, grant_type: str) -> dict[str, An
     if not assertion:
         raise ProtocolError("invalid_request", "The parameter 'assertion' is missing.")
     vouched = identity_assertions.check(client, assertion, form.resources)
+    _check_admission(client, vouched.person)
     with transaction.atomic():
+        # Its row has to hold the keys that this request was signed with.
+        client.pk = stored_client(client).pk
         given = _for_person(client, form, vouched)
         members = _token(client, given)
         scope = " ".join(given.scopes)
@@ -100,6 +104,15 @@ def _token(client: OAuthClient, given: _Given) -> dict[str, Any]:
         "expires_in": ACCESS_SECONDS,
         "scope": row.scope,
     }
+
+
+def _check_admission(client: OAuthClient, person: Any) -> None:
+    """Check that the policy admits the client; one that has to wait stands in the queue after."""
+    verdict = admission(client, ClientPolicy.current())
+    if verdict.standing is Standing.WAITING:
+        ask_for_review(client, person, address="")
+    if not verdict.admitted:
+        raise ProtocolError("unauthorized_client", verdict.reason)
 
 
 def _for_person(client: OAuthClient, form: FormBody, vouched: Vouched) -> _Given:

@@ -15,9 +15,9 @@ from django.conf import settings
 
 from oauthserver import audience, signed_claims
 from oauthserver.audience import Resource
-from oauthserver.client_admission import admission
 from oauthserver.errors import ProtocolError
-from oauthserver.models import ClientPolicy, OAuthClient, TrustedIssuer
+from oauthserver.form_body import FormBody
+from oauthserver.models import OAuthClient, TrustedIssuer
 from oauthserver.signed_claims import Keys, NotAcceptable
 
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -43,6 +43,21 @@ def enabled() -> bool:
     return TrustedIssuer.objects.filter(enabled=True).exists()
 
 
+def introduces(client_id: str, form: FormBody) -> bool:
+    """Tell whether a token request carries an assertion that names this client.
+
+    Then a company that is trusted here has let the client in, even if nobody has brought it
+    before. Uses nothing up; ``check`` follows.
+    """
+    if form.get("grant_type") != GRANT_TYPE:
+        return False
+    try:
+        _, claims, _ = _proven(form.get("assertion"))
+    except NotAcceptable:
+        return False
+    return claims.get("client_id") == client_id
+
+
 def check(client: OAuthClient, assertion: str, resources: list[str]) -> Vouched:
     """Check an identity assertion that ``client`` presents. Uses its ``jti`` up.
 
@@ -59,9 +74,6 @@ def check(client: OAuthClient, assertion: str, resources: list[str]) -> Vouched:
     if client.authorization_grant_type == client.GRANT_CLIENT_CREDENTIALS:
         # Its tokens speak for its own account; a person's must never be among them.
         raise ProtocolError("unauthorized_client", "A service account may not use this grant.")
-    verdict = admission(client, ClientPolicy.current())
-    if not verdict.admitted:
-        raise ProtocolError("unauthorized_client", verdict.reason)
     refused = ProtocolError("invalid_grant", "The identity assertion is not acceptable.")
     try:
         issuer, claims = _believed(client, assertion)
@@ -77,6 +89,15 @@ def check(client: OAuthClient, assertion: str, resources: list[str]) -> Vouched:
 
 
 def _believed(client: OAuthClient, assertion: str) -> tuple[TrustedIssuer, dict[str, Any]]:
+    issuer, claims, until = _proven(assertion)
+    if claims.get("client_id") != client.client_id:
+        raise NotAcceptable
+    signed_claims.use_once(issuer.issuer, claims, until)
+    return issuer, claims
+
+
+def _proven(assertion: str) -> tuple[TrustedIssuer, dict[str, Any], float]:
+    """Return who signed, what they say, and until when (a timestamp) it counts."""
     header = signed_claims.header_of(assertion)
     if header.kind != TYPE:
         raise NotAcceptable
@@ -90,11 +111,9 @@ def _believed(client: OAuthClient, assertion: str) -> tuple[TrustedIssuer, dict[
     intended = claims.get("aud")
     if intended not in (settings.PUBLIC_URL, [settings.PUBLIC_URL]):
         raise NotAcceptable
-    if claims.get("client_id") != client.client_id or claims.get("iss") != issuer.issuer:
+    if claims.get("iss") != issuer.issuer:
         raise NotAcceptable
-    until = signed_claims.check_times(claims, MAX_LIFETIME_SECONDS)
-    signed_claims.use_once(issuer.issuer, claims, until)
-    return issuer, claims
+    return issuer, claims, signed_claims.check_times(claims, MAX_LIFETIME_SECONDS)
 
 
 def _resource(claims: dict[str, Any], asked: list[str]) -> Resource:

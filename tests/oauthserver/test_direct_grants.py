@@ -249,6 +249,75 @@ def test_a_client_that_may_prove_itself_has_to(company: Company, api: Client) ->
     assert answer.status_code == 200, answer.content
 
 
+@pytest.fixture
+def newcomer(company: Company, host: DocumentHost) -> Callable[..., Any]:
+    """Ask as a client with a metadata document that nobody has brought here before."""
+    name = f"{host.base}/new.json"
+    document = {
+        "client_id": name,
+        "client_name": "Newcomer",
+        "redirect_uris": [CALLBACK],
+        "token_endpoint_auth_method": "private_key_jwt",
+        "jwks": public(PROGRAM),
+    }
+    host.publish("/new.json", document)
+
+    def ask(issued_with: jwk.JWK = IDP, proven_with: jwk.JWK = PROGRAM, about: str = name) -> Any:
+        vouching = signed(company.claims(client_id=about), issued_with, typ=TYPE)
+        now = int(time.time())
+        claims = {"iss": name, "sub": name, "aud": BASE, "exp": now + 60, "jti": uuid.uuid4().hex}
+        proof = {
+            "client_assertion_type": ASSERTION_TYPE,
+            "client_assertion": signed(claims, proven_with),
+        }
+        return flows.token_request(
+            company.api, grant_type=GRANT_TYPE, assertion=vouching, client_id=name, **proof
+        )
+
+    return ask
+
+
+def test_the_first_employee_with_a_new_client_needs_no_page_either(
+    newcomer: Callable[..., Any], host: DocumentHost, alice: User
+) -> None:
+    answer = newcomer()
+    assert answer.status_code == 200, answer.content
+    row = OAuthClient.objects.get(name="Newcomer")
+    assert (row.registration_source, row.approved_at is not None) == ("cimd", True)
+    assert AccessToken.objects.get().user == alice
+    assert newcomer().status_code == 200
+    assert host.asked == ["/new.json"]
+
+
+def test_nobody_but_the_company_has_a_strangers_document_fetched(
+    newcomer: Callable[..., Any], host: DocumentHost
+) -> None:
+    for one in ({"issued_with": STRANGER}, {"about": f"{host.base}/other.json"}):
+        answer = newcomer(**one)
+        assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
+    assert host.asked == []
+
+
+def test_a_new_client_has_to_prove_itself_and_leaves_nothing_behind_if_it_cannot(
+    newcomer: Callable[..., Any],
+) -> None:
+    other = jwk.JWK.generate(kty="EC", crv="P-256", kid="program-1")
+    answer = newcomer(proven_with=other)
+    assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
+    assert not OAuthClient.objects.filter(name="Newcomer").exists()
+
+
+def test_a_new_client_that_the_policy_keeps_waiting_stands_in_the_queue(
+    newcomer: Callable[..., Any],
+) -> None:
+    set_policy({"documents": "approval"}, actor=None)
+    answer = newcomer()
+    assert (answer.status_code, answer.json()["error"]) == (400, "unauthorized_client")
+    row = OAuthClient.objects.get(name="Newcomer")
+    assert (row.review, row.review_asked_by) == ("waiting", "alice")
+    assert not AccessToken.objects.exists()
+
+
 def test_scopes_are_what_both_name(company: Company, resources: Resources) -> None:
     wide = audience.Resource(RESOURCE, "tools", "Tools", ("mcp:tools.write",))
     resources.known[RESOURCE] = wide
