@@ -155,8 +155,10 @@ def test_r36_a_kill_during_a_refresh_loses_only_what_had_not_arrived(tmp_path: P
             _wait_for_the_server(server, begun)
             renewed = len(server.spent) > before
             kept = account_of(alice, upstream).version > version
-            # A kill between commit and removal leaves a file of a version that is no more.
-            journalled = any(tmp_path.glob(f"*-{version}.renewal"))
+            # A kill between commit and removal leaves a file of a version that is no more; one
+            # between the file's making and its only write, a file with nothing in it.
+            left = tmp_path.glob(f"*-{version}.renewal")
+            journalled = any(file.stat().st_size for file in left)
             second = workers[1].ask({"calls": 1})[0]
             phase = _phase(first, renewed=renewed, journalled=journalled, kept=kept)
             found[f"{phase}: {'connected' if second == 'done' else 'must reconnect'}"] += 1
