@@ -62,6 +62,12 @@ NOT_ABOUT_THE_DATABASE = (
     "virtualmcp/test_differential.py",
     "virtualmcp/test_endpoint_daphne.py",
     "virtualmcp/test_endpoint_gate.py",
+    "virtualmcp/test_express_channel.py",
+    "virtualmcp/test_express_lane_reads.py",
+    "virtualmcp/test_express_lane_upstreams.py",
+    "virtualmcp/test_icons.py",
+    "virtualmcp/test_mirrored_arguments.py",
+    "virtualmcp/test_resource_uris.py",
 )
 
 
