@@ -20,10 +20,10 @@ from upstreams.exchange_faults import AnswerRefused, Dropped, TimedOut
 MAX_HEAD_BYTES = 32 * 1024
 MAX_HEADERS = 100
 READ_BYTES = 64 * 1024
-# The first read of an answer, and those of a document, take more: most results come in one piece
-# and are not copied together from parts.
+# The first read of an answer, and those of a document, take more: most come in one piece then.
 WHOLE_READ_BYTES = 128 * 1024
-HIGH_WATER = 64 * 1024
+# With a read more, and what the client's side of a server holds, it stays below 256 KiB a stream.
+HIGH_WATER = 48 * 1024
 # Who reads a document waits for all of it anyway: its reading is not stopped and started again.
 DOCUMENT_HIGH_WATER = 1024 * 1024
 DRAIN_BYTES = 64 * 1024
