@@ -34,10 +34,16 @@ class _Claim:
     proof: str
 
 
-def authenticated_client(request: HttpRequest, form: FormBody) -> OAuthClient:
+def authenticated_client(
+    request: HttpRequest, form: FormBody, *, newcomers: bool = False
+) -> OAuthClient:
     """Return the client of a request to the token, revocation or introspection endpoint.
 
     ``proven_by`` says how it proved itself: one that may do so, and need not, may have not.
+
+    Args:
+        newcomers: whether a client may be nobody's yet, whom an identity assertion in the request
+            names; it is returned unsaved.
 
     Raises:
         InvalidClient: no client, an unknown one, more than one method, a method that the
@@ -45,7 +51,8 @@ def authenticated_client(request: HttpRequest, form: FormBody) -> OAuthClient:
     """
     claim = _claim(request, form)
     client = client_directory.for_token_endpoint(
-        claim.client_id, lambda: identity_assertions.introduces(claim.client_id, form)
+        claim.client_id,
+        lambda: newcomers and identity_assertions.introduces(claim.client_id, form),
     )
     try:
         _check_proof(client, claim)

@@ -6,7 +6,7 @@ number of equal requests exactly one makes something new.
 """
 
 import json
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlencode
 
 from django.conf import settings
@@ -36,7 +36,13 @@ _GRANT_MEMBERS = {
 
 
 class _FormView(ProgramView):
-    """An endpoint that takes a form from a client; failures count against the address."""
+    """An endpoint that takes a form from a client; failures count against the address.
+
+    Attributes:
+        newcomers: whether clients may be new here (``authenticated_client``).
+    """
+
+    newcomers: ClassVar[bool] = False
 
     def respond(self, request: HttpRequest, **kwargs: Any) -> HttpResponse:
         """Authenticate the client and answer."""
@@ -44,7 +50,7 @@ class _FormView(ProgramView):
         request_limits.check(request_limits.FAILED_TOKEN_REQUESTS, address)
         form = read_form(request)
         try:
-            client = authenticated_client(request, form)
+            client = authenticated_client(request, form, newcomers=self.newcomers)
             response = self.answer_client(client, form)
         except ProtocolError:
             request_limits.count(request_limits.FAILED_TOKEN_REQUESTS, address)
@@ -60,6 +66,8 @@ class _FormView(ProgramView):
 
 class TokenView(_FormView):
     """The token endpoint (RFC 6749 3.2)."""
+
+    newcomers = True
 
     def answer_client(self, client: OAuthClient, form: FormBody) -> HttpResponse:
         """Redeem a code, rotate a refresh token, or answer a grant without a person."""

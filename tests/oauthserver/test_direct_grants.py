@@ -262,7 +262,12 @@ def newcomer(company: Company, host: DocumentHost) -> Callable[..., Any]:
     }
     host.publish("/new.json", document)
 
-    def ask(issued_with: jwk.JWK = IDP, proven_with: jwk.JWK = PROGRAM, about: str = name) -> Any:
+    def ask(
+        issued_with: jwk.JWK = IDP,
+        proven_with: jwk.JWK = PROGRAM,
+        about: str = name,
+        at: str = "/oauth/token",
+    ) -> Any:
         vouching = signed(company.claims(client_id=about), issued_with, typ=TYPE)
         now = int(time.time())
         claims = {"iss": name, "sub": name, "aud": BASE, "exp": now + 60, "jti": uuid.uuid4().hex}
@@ -270,9 +275,8 @@ def newcomer(company: Company, host: DocumentHost) -> Callable[..., Any]:
             "client_assertion_type": ASSERTION_TYPE,
             "client_assertion": signed(claims, proven_with),
         }
-        return flows.token_request(
-            company.api, grant_type=GRANT_TYPE, assertion=vouching, client_id=name, **proof
-        )
+        asked = {"grant_type": GRANT_TYPE, "assertion": vouching, "client_id": name}
+        return flows.form_request(company.api, at, token="x", **asked, **proof)
 
     return ask
 
@@ -287,6 +291,15 @@ def test_the_first_employee_with_a_new_client_needs_no_page_either(
     assert AccessToken.objects.get().user == alice
     assert newcomer().status_code == 200
     assert host.asked == ["/new.json"]
+
+
+@pytest.mark.parametrize("place", ["/oauth/revoke", "/oauth/introspect"])
+def test_a_new_client_has_nothing_to_revoke_or_to_ask_about(
+    newcomer: Callable[..., Any], host: DocumentHost, place: str
+) -> None:
+    answer = newcomer(at=place)
+    assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
+    assert host.asked == []
 
 
 def test_nobody_but_the_company_has_a_strangers_document_fetched(
