@@ -39,7 +39,9 @@ def offered(slug: str, client: OAuthClient) -> dict[str, Any]:
     if server is not None:
         chosen = server.choices.filter(upstream__enabled=True)
         keys = dict(chosen.values_list("upstream_id", "upstream__key"))
-    tools = sorted(tool_groups.offered_tools(server)) if server is not None else []
+    offers = tool_groups.offered_tools(server) if server is not None else set()
+    # An upstream may have been switched on since its key was looked for.
+    tools = sorted(tool for tool in offers if tool[0] in keys)
     names: dict[str, list[str]] = {}
     for upstream_id, name in tools[:MOST_NAMES]:
         names.setdefault(keys[upstream_id], []).append(name)
@@ -156,7 +158,7 @@ def _news_of_tools(server: VirtualMcp, since: datetime) -> tuple[list[str], list
             continue
         if row.worded_before:
             changed.add(row.name)
-        elif row.seen_at > first[row.upstream_id] + FIRST_LIST:
+        elif row.seen_at > first.get(row.upstream_id, row.seen_at) + FIRST_LIST:
             new.add(row.name)
     return sorted(new), sorted(changed)
 
