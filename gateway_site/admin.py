@@ -102,7 +102,7 @@ class AuditEventAdmin(_AuditAdmin):
     @admin.display(description="What happened")
     def event(self, event: AuditEvent) -> str:
         """Say the event in words."""
-        return audit_trail.sentence(event)
+        return str(event)
 
     @admin.display(description="Who")
     def who(self, event: AuditEvent) -> str:

@@ -74,11 +74,6 @@ def hear(
     record(kind, user=user, target=target, details=details, address=address)
 
 
-def sentence(event: AuditEvent) -> str:
-    """Say the event in words, for people who look at the trail."""
-    return str(event)
-
-
 def _write(event: AuditEvent) -> None:
     event.save()
     # What is rolled back did not happen, and must not stand in the log as if it had.

@@ -102,7 +102,9 @@ def server_error(request: HttpRequest) -> HttpResponse:
     request_id = current.get().request_id
     if not _wants_page(request):
         return _document(SERVER_FAULT, SERVER_FAULT.happened, request_id)
-    page = render_to_string("500.html", {"failure": SERVER_FAULT, "request_id": request_id})
+    page = render_to_string(
+        "gateway/error.html", {"failure": SERVER_FAULT, "request_id": request_id}
+    )
     return HttpResponse(page, status=SERVER_FAULT.status, headers={"Cache-Control": "no-store"})
 
 

@@ -7,7 +7,6 @@ from django.conf import settings
 from django.db.models import Count, Q
 from django.utils import timezone
 
-from gateway_site.audit_trail import sentence
 from gateway_site.models import AuditEvent
 from oauthserver.client_review import MOST_WAITING
 from oauthserver.models import OAuthClient
@@ -94,7 +93,7 @@ def read_board() -> Board:
         ],
         upstreams=_upstream_lines(),
         events=[
-            EventLine(event.at, sentence(event), event.actor)
+            EventLine(event.at, str(event), event.actor)
             for event in AuditEvent.objects.all()[:SHOWN_EVENTS]
         ],
         calls=sum(row["calls"] for row in per_server.values()),

@@ -28,6 +28,7 @@ from virtualmcp.models import (
     UpstreamChoice,
     VirtualMcp,
 )
+from virtualmcp.read_only_admin import ReadOnlyAdmin
 from virtualmcp.route_table import resource_of
 
 # The classes are generic for the type checker only.
@@ -35,10 +36,9 @@ if TYPE_CHECKING:
     _ServerAdmin = admin.ModelAdmin[VirtualMcp]
     _ChoiceInline = admin.StackedInline[UpstreamChoice, VirtualMcp]
     _RuleInline = admin.TabularInline[AccessRule, VirtualMcp]
-    _AnyAdmin = admin.ModelAdmin[Any]
     _ServerModelForm = ModelForm[VirtualMcp]
 else:
-    _ServerAdmin = _AnyAdmin = admin.ModelAdmin
+    _ServerAdmin = admin.ModelAdmin
     _ChoiceInline = admin.StackedInline
     _RuleInline = admin.TabularInline
     _ServerModelForm = ModelForm
@@ -194,22 +194,6 @@ class VirtualMcpAdmin(_ServerAdmin):
         """Delete each through the action."""
         for row in queryset:
             actions.delete_virtual_mcp(row, actor=_actor(request))
-
-
-class ReadOnlyAdmin(_AnyAdmin):
-    """For what the gateway writes and people only read."""
-
-    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        """Nobody adds."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        """Nobody changes."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        """Nobody deletes."""
-        return False
 
 
 @admin.register(PublicName)

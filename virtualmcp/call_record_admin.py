@@ -1,6 +1,6 @@
 """Relayed calls in the admin: who called what, in names rather than numbers."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.contrib import admin
 from django.contrib.auth.models import User
@@ -9,12 +9,7 @@ from django.http import HttpRequest
 
 from oauthserver.models import OAuthClient
 from virtualmcp.models import CallRecord
-
-# The class is generic for the type checker only.
-if TYPE_CHECKING:
-    _RecordAdmin = admin.ModelAdmin[CallRecord]
-else:
-    _RecordAdmin = admin.ModelAdmin
+from virtualmcp.read_only_admin import ReadOnlyAdmin
 
 ANSWERED = "ok"
 
@@ -36,7 +31,7 @@ class OutcomeFilter(admin.SimpleListFilter):
         return queryset.exclude(outcome=ANSWERED) if self.value() == "failed" else queryset
 
 
-class CallRecordAdmin(_RecordAdmin):
+class CallRecordAdmin(ReadOnlyAdmin):
     """Relayed calls, the newest first; arguments and results are never recorded."""
 
     list_display = ["at", "called", "server", "upstream", "person", "client", "ended", "took"]
@@ -52,13 +47,10 @@ class CallRecordAdmin(_RecordAdmin):
         """Fetch the names of people and clients in the same query."""
         people = User.objects.filter(pk=OuterRef("user_id"))
         clients = OAuthClient.objects.filter(client_id=OuterRef("client_id"))
-        return (
-            super()
-            .get_queryset(request)
-            .annotate(
-                username=Subquery(people.values("username")[:1]),
-                client_name=Subquery(clients.values("name")[:1]),
-            )
+        found: QuerySet[CallRecord] = super().get_queryset(request)
+        return found.annotate(
+            username=Subquery(people.values("username")[:1]),
+            client_name=Subquery(clients.values("name")[:1]),
         )
 
     def get_search_results(
@@ -103,15 +95,3 @@ class CallRecordAdmin(_RecordAdmin):
     def took(self, row: CallRecord) -> str:
         """Return how long it took."""
         return f"{row.duration_ms:.0f} ms" if row.duration_ms >= 1 else "under 1 ms"
-
-    def has_add_permission(self, request: HttpRequest, obj: CallRecord | None = None) -> bool:
-        """Nobody adds."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: CallRecord | None = None) -> bool:
-        """Nobody changes."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: CallRecord | None = None) -> bool:
-        """Nobody deletes."""
-        return False
