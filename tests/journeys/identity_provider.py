@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.fakes.asgi_server import free_port
 from tests.fakes.browser import Browser, Page
@@ -20,6 +20,7 @@ from tests.journeys.official_client import NODE, NPM
 CLIENT_ID = "gateway"
 CLIENT_SECRET = "company-s3cret-of-the-gateway"
 ANSWER_SECONDS = 60
+Provider = TypeVar("Provider", bound="IdentityProvider")
 
 
 @dataclass
@@ -102,16 +103,23 @@ def sign_in_there(browser: Browser, login: str) -> Page:
 @contextmanager
 def identity_provider() -> Iterator[IdentityProvider]:
     """Run the provider until the block ends."""
+    with running("identity_provider.mjs", IdentityProvider) as provider:
+        yield provider
+
+
+@contextmanager
+def running(script: str, kind: type[Provider]) -> Iterator[Provider]:
+    """Run a provider's script among the npm packages until the block ends; it is ready."""
     port = free_port()
     with subprocess.Popen(
-        [str(NODE), str(NPM / "identity_provider.mjs"), str(port)],
+        [str(NODE), str(NPM / script), str(port)],
         cwd=NPM,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
     ) as process:
-        provider = IdentityProvider(f"http://127.0.0.1:{port}", process)
+        provider = kind(f"http://127.0.0.1:{port}", process)
         try:
             assert provider.hear() == {"ready": provider.url}
             yield provider

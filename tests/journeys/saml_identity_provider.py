@@ -4,15 +4,12 @@ It is somebody else's implementation of SAML: it checks the gateway's signed req
 in its own XML, so that gateway and fake cannot agree on the same mistake.
 """
 
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tests.fakes.asgi_server import free_port
 from tests.fakes.saml_provider import key_pair
-from tests.journeys.identity_provider import IdentityProvider
-from tests.journeys.official_client import NODE, NPM
+from tests.journeys.identity_provider import IdentityProvider, running
 
 
 class SamlIdentityProvider(IdentityProvider):
@@ -44,20 +41,7 @@ class SamlIdentityProvider(IdentityProvider):
 @contextmanager
 def saml_identity_provider() -> Iterator[SamlIdentityProvider]:
     """Run the provider until the block ends."""
-    port = free_port()
-    with subprocess.Popen(
-        [str(NODE), str(NPM / "saml_provider.mjs"), str(port)],
-        cwd=NPM,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
-        provider = SamlIdentityProvider(f"http://127.0.0.1:{port}", process)
-        try:
-            assert provider.hear() == {"ready": provider.url}
-            private, certificate = key_pair("idp")
-            assert provider.do("keys", privateKey=private, signingCert=certificate) == {}
-            yield provider
-        finally:
-            process.kill()
+    with running("saml_provider.mjs", SamlIdentityProvider) as provider:
+        private, certificate = key_pair("idp")
+        assert provider.do("keys", privateKey=private, signingCert=certificate) == {}
+        yield provider
