@@ -5,7 +5,9 @@ import atexit
 import contextlib
 import datetime
 import ipaddress
-import secrets
+import itertools
+import os
+import random
 import shutil
 import socket
 import ssl
@@ -28,6 +30,8 @@ from tests.patience import PATIENCE
 
 # How often tasks that are told to end may begin others.
 MOST_ROUNDS = 10
+# Ports of test servers, and among how many test processes they are shared out.
+FIRST_PORT, LAST_PORT, SHARES = 12_000, 32_000, 16
 
 
 @dataclass(frozen=True)
@@ -99,14 +103,30 @@ def authority() -> TestAuthority:
     return TestAuthority(folder / "ca.pem", folder / "cert.pem", folder / "key.pem")
 
 
+def _own_ports() -> Iterator[int]:
+    """Give each of this process's ports in turn, in an order of chance.
+
+    No two test processes have one in common: between the look and the start of a server another
+    one could take the port, and answer in its place.
+    """
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % SHARES
+    size = (LAST_PORT - FIRST_PORT) // SHARES
+    first = FIRST_PORT + number * size
+    ports = list(range(first, first + size))
+    random.SystemRandom().shuffle(ports)
+    return itertools.cycle(ports)
+
+
+_ports = _own_ports()
+
+
 def free_port() -> int:
     """Return a port that was free a moment ago.
 
     It is below those that the kernel gives to connections: one of the many that tests open would
     otherwise take it now and then before the server does that it is meant for.
     """
-    for _ in range(100):
-        port = 12_000 + secrets.randbelow(20_000)
+    for port in itertools.islice(_ports, 100):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port

@@ -320,8 +320,8 @@ def test_withdrawn_before_the_token_is_made(
     client_id = company.client.client_id
     proven = token_endpoint.authenticated_client
 
-    def then_withdrawn(*arguments: Any) -> OAuthClient:
-        found = proven(*arguments)
+    def then_withdrawn(*arguments: Any, **named: Any) -> OAuthClient:
+        found = proven(*arguments, **named)
         withdraw(company)
         return found
 
