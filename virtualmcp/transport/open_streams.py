@@ -123,6 +123,9 @@ class _Keeper:
         for start in range(0, len(due), AT_ONCE):
             batch = due[start : start + AT_ONCE]
             await asyncio.gather(*(self._check_one(stream) for stream in batch))
+        if any(stream.changed for stream in self.streams):
+            # It was told while this check ran, which the keeper waited for.
+            self._wake.set()
 
     async def _check_one(self, stream: OpenStream) -> None:
         changed, stream.changed = stream.changed, False
