@@ -1,12 +1,14 @@
 """What concerns every test: which of them a leg of CI runs."""
 
+import os
 import shutil
 
 import hypothesis
 import pytest
 from django.conf import settings
+from django.db import connection
 
-from tests.running_gateway import migrated_database
+from tests.running_gateway import migrated_database, migrated_postgres
 
 DATABASE_FIXTURES = frozenset({"db", "transactional_db", "django_db_reset_sequences"})
 
@@ -48,6 +50,8 @@ def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: N
     """Begin with a copy of the migrated database: migrating takes each worker half a minute."""
     if _on_sqlite():
         shutil.copy(migrated_database(), settings.DATABASES["default"]["TEST"]["NAME"])
+    elif server := os.environ.get("GATEWAY_TEST_POSTGRES_URL"):
+        connection.settings_dict["TEST"]["TEMPLATE"] = migrated_postgres(server)
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ from tempfile import gettempdir, mkdtemp
 from typing import Any
 
 import httpx
+import psycopg
 import yaml
 
 from gateway_site.serving import ServingPlan
@@ -141,13 +142,7 @@ def migrated_database() -> Path:
     Migrating takes half a minute on a busy machine, so one is made for all test processes and
     runs that have the same migrations and packages.
     """
-    sources = sorted(ROOT.glob("*/migrations/*.py"))
-    state = hashlib.sha256((ROOT / "requirements.txt").read_bytes())
-    for file in sources:
-        state.update(file.name.encode() + file.read_bytes())
-    name = f"gateway-empty-{os.getuid()}-{state.hexdigest()[:16]}"
-    folder = Path(gettempdir()) / name
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder = _folder_of_the_migrations()
     database = folder / "migrated.sqlite3"
     with (folder / "lock").open("w") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
@@ -155,6 +150,36 @@ def migrated_database() -> Path:
             _migrate(folder)
             (folder / "gateway.sqlite3").rename(database)
     return database
+
+
+def migrated_postgres(server: str) -> str:
+    """Return the name of an empty migrated database on a PostgreSQL server, to copy others from.
+
+    ``server`` is the URL of a database there from which others may be made.
+    """
+    folder = _folder_of_the_migrations()
+    name = folder.name.replace("-", "_")
+    unfinished = f"{name}_unfinished"
+    with (folder / "lock").open("w") as guard, psycopg.connect(server, autocommit=True) as admin:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        if not admin.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
+            admin.execute(f'DROP DATABASE IF EXISTS "{unfinished}" WITH (FORCE)')
+            admin.execute(f'CREATE DATABASE "{unfinished}"')
+            url = f"{server.rpartition('/')[0]}/{unfinished}"
+            made = _environment(folder, "http://localhost:8000", {"DATABASE_URL": url})
+            RunningGateway("", folder, made).manage("migrate", "--verbosity", "0", seconds=300)
+            admin.execute(f'ALTER DATABASE "{unfinished}" RENAME TO "{name}"')
+    return name
+
+
+def _folder_of_the_migrations() -> Path:
+    """Return a folder that all test processes and runs with the same migrations share."""
+    state = hashlib.sha256((ROOT / "requirements.txt").read_bytes())
+    for file in sorted(ROOT.glob("*/migrations/*.py")):
+        state.update(file.name.encode() + file.read_bytes())
+    folder = Path(gettempdir()) / f"gateway-empty-{os.getuid()}-{state.hexdigest()[:16]}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
 
 
 def _migrate(folder: Path) -> None:
