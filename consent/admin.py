@@ -7,6 +7,7 @@ from django.contrib.admin.utils import unquote
 from django.contrib.auth.models import User
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils.formats import localize
 
 from consent import decisions
 from consent.models import ConsentRecord
@@ -64,9 +65,9 @@ class ConsentRecordAdmin(_Admin):
     def standing(self, record: ConsentRecord) -> str:
         """Say whether it still holds."""
         if record.revoked_at is not None:
-            return f"Taken back on {record.revoked_at:%Y-%m-%d %H:%M} UTC"
+            return f"Taken back on {localize(record.revoked_at)}"
         if record.outgrown_at is not None:
-            return f"Outgrown: asked again since {record.outgrown_at:%Y-%m-%d %H:%M} UTC"
+            return f"Outgrown: asked again since {localize(record.outgrown_at)}"
         return "Stands"
 
     @admin.display(description="Connected then")

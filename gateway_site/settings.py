@@ -207,8 +207,10 @@ TEMPLATES = [
 STATIC_URL = "/static/"
 WHITENOISE_USE_FINDERS = True
 LANGUAGE_CODE = "en"
+# Pages say that times are UTC, or show the reader's own (gateway_site/templatetags/moments.py).
 TIME_ZONE = "UTC"
 USE_TZ = True
+FORMAT_MODULE_PATH = "gateway_site.formats"
 
 # Sign-in --------------------------------------------------------------------
 AUTHENTICATION_BACKENDS = [

@@ -67,7 +67,8 @@ def test_page_lists_clients_with_their_server_and_last_use():
     body = browser_of(maria).get("/connections/").content.decode()
     assert "Chat" in body
     assert "Workspace" in body
-    assert "3 Nov 2026, 09:30" in body
+    # The page's script shows the reader's own time in the place of this.
+    assert '<time datetime="2026-11-03T09:30:00Z">3 Nov 2026, 09:30 UTC</time>' in body
 
 
 def test_revoking_ends_the_tokens_and_keeps_the_record():

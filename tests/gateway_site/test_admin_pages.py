@@ -90,6 +90,17 @@ def test_no_page_shows_a_secret_or_needs_inline_code(administrator, planted):
     assert seen > 25
 
 
+def test_every_time_names_its_zone(administrator, planted):
+    User.objects.update(last_login=timezone.now())
+    times = 0
+    for address in addresses():
+        text = re.sub(r"<[^>]*>", " ", administrator.get(address).content.decode())
+        bare = re.search(r"\b\d\d?:\d\d(:\d\d)?(?![\d:]| UTC)|\b[ap]\.m\.", text)
+        assert not bare, (address, bare)
+        times += len(re.findall(r"\b\d\d?:\d\d:\d\d UTC", text))
+    assert times >= 10
+
+
 def test_tokens_and_codes_have_no_pages(administrator):
     for page in (
         "oauth2_provider/accesstoken",

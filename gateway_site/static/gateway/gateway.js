@@ -57,7 +57,17 @@
     root.dataset.ready = "";
   };
 
+  // Without this a time stands there in UTC, and says so.
+  const clock = new Intl.DateTimeFormat("en-GB", {
+    day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", timeZoneName: "short",
+  });
+  const tellLocalTime = (time) => {
+    time.title = time.textContent;
+    time.textContent = clock.format(new Date(time.dateTime));
+  };
+
   const enhance = (root) => {
+    for (const time of root.querySelectorAll("time[datetime]")) tellLocalTime(time);
     for (const button of root.querySelectorAll("button[data-copy]")) {
       button.hidden = false;
       button.addEventListener("click", () => copyText(button));
