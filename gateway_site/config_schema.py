@@ -201,6 +201,7 @@ class VirtualMcpEntry(Entry):
     ask_again: Literal["never", "grown", "tools"] | None = None
     app_domains: Literal["drop", "recompute"] | None = None
     naming: Literal["bare", "prefixed"] | None = None
+    argument_uris: Literal["keep", "undo"] | None = None
     state: State = State.PRESENT
 
 

@@ -193,6 +193,7 @@ def apply_virtual_mcp(entry: VirtualMcpEntry, path: str, applying: Applying) -> 
         ask_again=entry.ask_again,
         app_domains=entry.app_domains,
         naming=entry.naming,
+        argument_uris=entry.argument_uris,
     )
     groups = None if entry.groups is None else _groups(entry.groups, f"{path}.groups")
     choices = None if entry.upstreams is None else _choices(entry.upstreams, f"{path}.upstreams")

@@ -30,11 +30,13 @@ EDITABLE: Final = (
     "ask_again",
     "app_domains",
     "naming",
+    "argument_uris",
 )
 _TOLD_IN_AUDIT: Final = (
     *("enabled", "audience", "new_definitions", "changed_definitions", "step_up", "ask_again"),
     "app_domains",
     "naming",
+    "argument_uris",
 )
 MOST_CHOICES: Final = 50
 MOST_CHOSEN_TOOLS: Final = 1_000

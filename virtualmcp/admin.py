@@ -108,7 +108,7 @@ class VirtualMcpAdmin(_ServerAdmin):
             "What people are asked",
             {"fields": ["step_up", "ask_again"], "classes": ["collapse"]},
         ),
-        ("Names", {"fields": ["naming"], "classes": ["collapse"]}),
+        ("Names and addresses", {"fields": ["naming", "argument_uris"], "classes": ["collapse"]}),
         ("MCP Apps", {"fields": ["app_domains"], "classes": ["collapse"]}),
     ]
 

@@ -31,6 +31,10 @@ class VirtualMcp(models.Model):
         DROP = "drop", "Leave them out: each host gives an app a place of its own choice"
         RECOMPUTE = "recompute", "Make them anew for this server's address (Claude)"
 
+    class ArgumentUris(models.TextChoices):
+        KEEP = "keep", "Pass them on as they come"
+        UNDO = "undo", "Give the upstream its own address back"
+
     class Naming(models.TextChoices):
         BARE = "bare", "As their upstream calls them; its key goes before a name that is taken"
         PREFIXED = "prefixed", "Always with their upstream's key in front"
@@ -82,6 +86,16 @@ class VirtualMcp(models.Model):
         help_text="An upstream that names the domain its app runs under (_meta.ui.domain) means "
         "its own address, which hosts refuse behind another. Only apps that call services which "
         "list that domain need it made anew.",
+    )
+    argument_uris = models.CharField(
+        "addresses of resources in arguments",
+        max_length=4,
+        choices=ArgumentUris,
+        default=ArgumentUris.KEEP,
+        help_text="Behind an address with several upstreams, clients know a resource as "
+        "notes+file:///a where the upstream calls it file:///a, and a model may pass it to a tool "
+        "as it knows it. Only an argument that is such an address of the called upstream, and "
+        "nothing else, is changed.",
     )
     upstreams = models.ManyToManyField(Upstream, through="UpstreamChoice")
     created_at = models.DateTimeField(auto_now_add=True)

@@ -108,6 +108,8 @@ class VirtualMcpFacts:
     app_address: str = ""
     # Whether every new name begins with its upstream's key, taken or not (3.2.1).
     always_prefixed: bool = False
+    # Whether public URIs in arguments become the upstream's own (3.3).
+    undoes_argument_uris: bool = False
 
     # Exactly one upstream: nothing is renamed (protocol.md 3.1).
     transparent: bool = field(init=False)
@@ -296,6 +298,7 @@ def read_facts(slug: str) -> VirtualMcpFacts | None:
         review=review,
         app_address=app_address,
         always_prefixed=row.naming == row.Naming.PREFIXED,
+        undoes_argument_uris=row.argument_uris == row.ArgumentUris.UNDO,
     )
 
 

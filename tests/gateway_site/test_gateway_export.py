@@ -76,6 +76,7 @@ virtual_mcps:
     ask_again: tools
     app_domains: recompute
     naming: prefixed
+    argument_uris: undo
     upstreams:
       - signed
       - {upstream: full, required: false, tools: [b, a], sampling: true, roots: true,

@@ -767,6 +767,11 @@ MAP: dict[str, tuple[str, ...]] = {
         "virtualmcp/test_result_mapping",
         "links_and_embedded_resources_map_back_to_what_they_were",
         "prompts_questions_and_notices_are_mapped",
+    )
+    + _in(
+        "virtualmcp/test_argument_uris",
+        "a_whole_string_that_is_an_address_of_the_called_upstream_is_given_back",
+        "arguments_stay_as_they_are_where_nobody_chose_otherwise",
     ),
     "3.4": _in(
         "virtualmcp/test_lists",

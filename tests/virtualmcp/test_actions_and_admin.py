@@ -130,6 +130,7 @@ def form_data(*choices, **more):
         "ask_again": "grown",
         "app_domains": "drop",
         "naming": "bare",
+        "argument_uris": "keep",
         "choices-TOTAL_FORMS": str(len(choices)),
         "choices-INITIAL_FORMS": "0",
         "rules-TOTAL_FORMS": "0",

@@ -94,7 +94,7 @@ def planned(request: ClientRequest) -> Target | None:
 def keep(request: ClientRequest, target: Target, content: ListContent | None) -> None:
     """Remember a decision that needed nothing but what is in memory; others are made each time."""
     choice = target.choice
-    if request.param_headers or request.name is None:
+    if request.param_headers or request.name is None or request.server.undoes_argument_uris:
         return
     if content is None or target.name not in content.by_identity:
         if choice.hidden or request.server.review.can_hold:

@@ -8,7 +8,7 @@ import msgspec
 
 from upstreams.canonical_call import CallSink
 from upstreams.revisions import Era
-from virtualmcp import raw_members
+from virtualmcp import argument_uris, raw_members
 from virtualmcp.eras import conversion
 from virtualmcp.errors import ParamsInvalid, RequestRefused, ResourceUnknown, ScopeInsufficient
 from virtualmcp.listed_entries import Kind, ListContent
@@ -124,15 +124,35 @@ async def _named(request: ClientRequest, kind: Kind) -> tuple[Target, ListConten
         name = _text(params.name, "name", LONGEST_NAME)
     choice, own = await name_routes.find(request, name, kind)
     content = await definition_gate.check(request, choice, own, kind)
+    arguments = bytes(params.arguments)
+    given_back = _given_back(request, choice, arguments)
     target = Target(
         choice=choice,
         name=own,
-        params=request.params if own == name else _with(request, "name", own),
+        params=_in_its_terms(request, own if own != name else None, given_back),
         asked=name,
-        arguments=bytes(params.arguments),
+        arguments=arguments,
         retry=params.state is not _ABSENT and request.era is Era.MODERN,
+        own_arguments=given_back,
     )
     return target, content
+
+
+def _given_back(request: ClientRequest, choice: ChoiceFacts, arguments: bytes) -> bytes | None:
+    """Return the arguments with the upstream's own URIs, None where they stay as they are."""
+    server = request.server
+    if server.transparent or not server.undoes_argument_uris:
+        return None
+    return argument_uris.given_back(arguments, choice.upstream.key)
+
+
+def _in_its_terms(request: ClientRequest, name: str | None, arguments: bytes | None) -> bytes:
+    changes: dict[str, msgspec.Raw] = {}
+    if name is not None:
+        changes["name"] = raw_members.raw(name)
+    if arguments is not None:
+        changes["arguments"] = msgspec.Raw(arguments)
+    return _with(request, changes) if changes else request.params
 
 
 def _resource(
@@ -142,7 +162,7 @@ def _resource(
     return Target(
         choice=choice,
         name=own,
-        params=request.params if own == uri else _with(request, "uri", own),
+        params=request.params if own == uri else _with(request, {"uri": raw_members.raw(own)}),
         asked=uri,
         retry=bool(bytes(state)),
     )
@@ -201,6 +221,6 @@ def _text(raw: msgspec.Raw, member: str, longest: int) -> str:
     return found
 
 
-def _with(request: ClientRequest, member: str, value: str) -> bytes:
+def _with(request: ClientRequest, changes: raw_members.Members) -> bytes:
     members = raw_members.read(request.params) if request.members is None else request.members
-    return raw_members.write({**members, member: raw_members.raw(value)})
+    return raw_members.write({**members, **changes})

@@ -13,7 +13,8 @@ class Target(msgspec.Struct, frozen=True, eq=False):
         name: tool, prompt or URI in the upstream's terms; ``""`` where the method has none.
         params: raw parameters in the upstream's terms.
         asked: what the client called it.
-        arguments: raw arguments, ``b""`` for none.
+        arguments: raw arguments as the client sent them, ``b""`` for none.
+        own_arguments: raw arguments in the upstream's terms, where they differ.
         retry: the parameters bring a ``requestState`` of ours.
     """
 
@@ -23,3 +24,4 @@ class Target(msgspec.Struct, frozen=True, eq=False):
     asked: str
     arguments: bytes = b""
     retry: bool = False
+    own_arguments: bytes | None = None

@@ -41,7 +41,7 @@ async def of_call(request: ClientRequest, target: Target, content: ListContent |
         except UpstreamError:
             # The call itself will say what is wrong with the upstream.
             return ()
-    return _checked(request, content, target.name, target.arguments)
+    return _checked(request, content, target)
 
 
 async def after_refresh(request: ClientRequest, target: Target) -> Headers:
@@ -52,24 +52,28 @@ async def after_refresh(request: ClientRequest, target: Target) -> Headers:
     """
     facts, client = target.choice.upstream, request.client
     content = await fan_out.read_now(request.holder.user_id, facts, client, Kind.TOOLS)
-    return headers_for(mirrored(content, target.name), _object(target.arguments))
+    return _repeating(mirrored(content, target.name), target)
 
 
-def _checked(request: ClientRequest, content: ListContent, name: str, arguments: bytes) -> Headers:
-    repeated = mirrored(content, name)
+def _checked(request: ClientRequest, content: ListContent, target: Target) -> Headers:
+    repeated = mirrored(content, target.name)
     if not repeated and not request.param_headers:
         return ()
-    values = _object(arguments)
     if request.era is not Era.MODERN:
-        return headers_for(repeated, values)
-    wrong = mismatch(repeated, values, request.param_headers)
+        return _repeating(repeated, target)
+    wrong = mismatch(repeated, _object(target.arguments), request.param_headers)
     if wrong:
         raise HeaderMismatch(f"Header mismatch: {wrong} must repeat the argument it stands for.")
-    headers = headers_for(repeated, values)
+    headers = _repeating(repeated, target)
     if request.server.transparent:
         extra = unrecognised(repeated, request.param_headers)
         headers += tuple(pair for pair in extra if pair[0].lower().startswith(HEADER_PREFIX))
     return headers
+
+
+def _repeating(repeated: tuple[Mirrored, ...], target: Target) -> Headers:
+    own = target.arguments if target.own_arguments is None else target.own_arguments
+    return headers_for(repeated, _object(own))
 
 
 def mirrored(content: ListContent, name: str) -> tuple[Mirrored, ...]:
