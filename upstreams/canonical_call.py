@@ -138,6 +138,9 @@ class CallSink(Protocol):
             CallTakenOver: the call is another process's now.
         """
 
+    async def answered(self, question_id: bytes) -> None:
+        """The upstream has the answer to a question, named by its raw id; never raises."""
+
 
 class QuestionNotPossible(Exception):
     """The client cannot be asked this; the upstream is told so and the call goes on."""
@@ -157,3 +160,6 @@ class SilentSink:
     async def ask(self, method: str, params: bytes, origin: Origin | None = None) -> Outcome:
         """Refuse every question."""
         raise QuestionNotPossible(method)
+
+    async def answered(self, question_id: bytes) -> None:
+        """There was no answer."""

@@ -217,13 +217,14 @@ class LegacyCall:
             return await awaited.read(answer)
 
     # Questions ------------------------------------------------------------------------------
-    def _asked(self, message: Message) -> None:
-        """Answer a request of the upstream beside the stream, which goes on."""
+    def _asked(self, message: Message, after: float = 0.0) -> None:
+        """Answer a request of the upstream beside the stream, which goes on; begin in so many
+        seconds."""
         key = str(message.id)
         if len(self._questions) >= MOST_QUESTIONS or key in self._questions:
             return
         task = asyncio.get_running_loop().create_task(
-            legacy_sessions.quietly(self._answer(message))
+            legacy_sessions.quietly(self._answer(message, after))
         )
         self._questions[key] = task
         task.add_done_callback(lambda _: self._questions.pop(key, None))
@@ -234,7 +235,7 @@ class LegacyCall:
         if task is not None:
             task.cancel()
 
-    async def _answer(self, message: Message) -> None:
+    async def _answer(self, message: Message, after: float) -> None:
         """Put the question to the client and post what it says.
 
         Raises:
@@ -243,6 +244,8 @@ class LegacyCall:
         if message.method == "ping":
             await self._post(json_rpc.response(message.id))
             return
+        if after:
+            await asyncio.sleep(after)
         started = asyncio.get_running_loop().time()
         self.person_asked()
         try:
@@ -260,7 +263,9 @@ class LegacyCall:
             log.exception("a question of %s could not be put to the client", self._facts.key)
             answer = json_rpc.refusal(message.id, "the client could not be asked")
         self.person_answered(asyncio.get_running_loop().time() - started)
-        await self._post(answer)
+        # An answer that comes twice is dropped: nobody waits for its id any more.
+        if await self._post(answer, resend=True) < 300:
+            await self.sink.answered(json_rpc.encode(message.id))
 
     def person_asked(self) -> None:
         """Give the call time for a person to answer."""
@@ -362,11 +367,17 @@ class LegacyCall:
         params = json_rpc.object_of(reason)
         await self._post(json_rpc.notification("notifications/cancelled", params))
 
-    async def _post(self, body: bytes) -> None:
+    async def _post(self, body: bytes, *, resend: bool = False) -> int:
         async with relay_client.post(
-            self._facts, self._credential, self._session.headers, body, timeout=SIDE_SECONDS
+            self._facts,
+            self._credential,
+            self._session.headers,
+            body,
+            timeout=SIDE_SECONDS,
+            resend=resend,
         ) as answer:
             await answer.read(64 * 1024)
+            return answer.status
 
 
 def asks_for_log(session: LegacySession, call: CanonicalCall) -> bool:

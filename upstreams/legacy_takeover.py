@@ -3,6 +3,12 @@
 The order matters: the upstream's stream is resumed first, and only when it is there are answers
 posted. An answer that is posted into a call whose result nobody can collect runs the tool for
 nothing.
+
+An answer that the dead process may or may not have posted is posted once more, unless the call ends
+within a moment of being resumed: its result may be on its way. That is safe where a request would
+not be. The upstream waits for one response to each of its requests, whose ids are never used twice
+in a session; one that has come ends that wait, and another with its id is a response to nothing,
+which is dropped. Not to post it would lose the call where the first never arrived.
 """
 
 from dataclasses import dataclass, field
@@ -21,16 +27,19 @@ from upstreams.upstream_facts import UpstreamFacts
 if TYPE_CHECKING:
     from upstreams.credentials import Credential
 
-RESUME_SECONDS: Final = 30.0
+# How long a call that was resumed may end by an answer of which nobody knows whether it was posted.
+DOUBT_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class HeldQuestion:
-    """A question that the upstream asked and nobody answered; ``id`` is raw."""
+    """A question that the upstream asked and has no answer to; ``id`` is raw. ``doubtful``: the
+    dead process was about to post one, and may have."""
 
     id: bytes
     method: str
     params: bytes = field(repr=False)
+    doubtful: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +91,8 @@ class _TakenOver(LegacyCall):
                         id=json_rpc.plain(question.id),
                         method=question.method,
                         params=msgspec.Raw(question.params),
-                    )
+                    ),
+                    DOUBT_SECONDS if question.doubtful else 0.0,
                 )
             return await self._awaited.read(answer)
 

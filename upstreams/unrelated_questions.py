@@ -185,9 +185,9 @@ class UnrelatedQuestions:
             task.cancel()
 
     async def _answer(self, message: Message) -> None:
-        key, how = self._session.facts.key, "refused"
+        key, how, call = self._session.facts.key, "refused", None
         try:
-            outcome = await self._outcome(message)
+            outcome, call = await self._outcome(message)
             answer = json_rpc.response(message.id, result=outcome.result, error=outcome.error)
             how = "answered"
         except QuestionNotPossible as impossible:
@@ -205,10 +205,18 @@ class UnrelatedQuestions:
             log.exception("a question of %s could not be put to a client", key)
             answer = json_rpc.refusal(message.id, "the client could not be asked")
         ended[key, how] += 1
-        await _quietly(self._post(answer))
+        await _quietly(self._bring(answer, call, message))
 
-    async def _outcome(self, message: Message) -> Outcome:
-        """Ask on a call's stream for as long as calls run, else on one of the client's own.
+    async def _bring(self, answer: bytes, call: RunningCall | None, message: Message) -> None:
+        """Post an answer; ``call`` is the one on whose stream it was given, if it was on one."""
+        # An answer that comes twice is dropped: nobody waits for its id any more.
+        status = await self._post(answer, resend=True)
+        if call is not None and status < 300:
+            await call.sink.answered(json_rpc.encode(message.id))
+
+    async def _outcome(self, message: Message) -> tuple[Outcome, RunningCall | None]:
+        """Ask on a call's stream for as long as calls run, else on one of the client's own;
+        returns the answer and that call.
 
         Raises:
             QuestionNotPossible, TimeoutError: as ``RunningCall.ask_beside``.
@@ -220,13 +228,13 @@ class UnrelatedQuestions:
                 self.opens_page(params, call.owner)
                 outcome = await self._beside(call, message)
                 if outcome is not None:
-                    return outcome
+                    return outcome, call
             owners = self._candidates(method)
             if not owners or _ask is None:
                 raise QuestionNotPossible("no client can be asked outside of a call")
             if len(owners) == 1:
                 self.opens_page(params, owners[0])
-            return await _ask(owners, session.facts.id, method, params)
+            return await _ask(owners, session.facts.id, method, params), None
 
     async def _beside(self, call: RunningCall, message: Message) -> Outcome | None:
         waiting, began = list(self.calls), time.monotonic()
@@ -241,12 +249,18 @@ class UnrelatedQuestions:
     def _run(self, work: Awaitable[Any]) -> None:
         legacy_sessions.sessions().run(_quietly(work))
 
-    async def _post(self, body: bytes) -> None:
+    async def _post(self, body: bytes, *, resend: bool = False) -> int:
         session = self._session
         async with relay_client.post(
-            session.facts, session.credential, session.headers, body, timeout=SIDE_SECONDS
+            session.facts,
+            session.credential,
+            session.headers,
+            body,
+            timeout=SIDE_SECONDS,
+            resend=resend,
         ) as answer:
             await answer.read(64 * 1024)
+            return answer.status
 
 
 async def _quietly(work: Awaitable[Any]) -> None:

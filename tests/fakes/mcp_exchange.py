@@ -44,6 +44,7 @@ class Session:
     capabilities: dict[str, Any]
     questions: dict[str, asyncio.Future[dict[str, Any]]] = field(default_factory=dict)
     running: dict[Any, asyncio.Task[Any]] = field(default_factory=dict)
+    vanishing: dict[str, str] = field(default_factory=dict)
     log_level: str = ""
 
 
@@ -223,10 +224,7 @@ class Exchange:
         assert session is not None
         method = message.get("method")
         if method is None:
-            question = session.questions.pop(str(message.get("id")), None)
-            if question is not None and not question.done():
-                question.set_result(message)
-            await self.give(Canned(202, b"", {}))
+            await self.answered(session, message)
         elif "id" not in message:
             if method == "notifications/cancelled":
                 task = session.running.get(message["params"]["requestId"])
@@ -235,6 +233,18 @@ class Exchange:
             await self.give(Canned(202, b"", {}))
         else:
             await self.answer()
+
+    async def answered(self, session: Session, message: dict[str, Any]) -> None:
+        """Take an answer to one of our questions; another one to the same means nothing."""
+        vanishes = session.vanishing.pop(str(message.get("id")), "")
+        if vanishes != "before":
+            question = session.questions.pop(str(message.get("id")), None)
+            if question is not None and not question.done():
+                question.set_result(message)
+        if vanishes:
+            self.upstream.note("vanished")
+            await self.receive()
+        await self.give(Canned(202, b"", {}))
 
     async def end_session(self) -> None:
         """DELETE ends a session."""
@@ -327,6 +337,9 @@ class Exchange:
         question_id = uuid.uuid4().hex
         answer = asyncio.get_running_loop().create_future()
         self.session.questions[question_id] = answer
+        vanishes = self.upstream.vanishing.get(params.get("message", ""))
+        if vanishes:
+            self.session.vanishing[question_id] = vanishes
         message = {"jsonrpc": "2.0", "id": question_id, "method": method, "params": params}
         if self.upstream.asks_apart:
             self.upstream.announce_raw(message)

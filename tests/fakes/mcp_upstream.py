@@ -96,6 +96,7 @@ class FakeUpstream:
     refused_uris: set[str] = field(default_factory=set)
     get_stream: bool = True
     asks_apart: bool = False
+    vanishing: dict[str, str] = field(default_factory=dict)
     subscribed: list[str] = field(default_factory=list)
     requests: list[Seen] = field(default_factory=list)
     initialized: list[str] = field(default_factory=list)

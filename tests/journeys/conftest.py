@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.journeys.chatgpt_client import ChatGptDocuments, chatgpt_documents
+from tests.journeys.two_nodes import Nodes, two_nodes
 from tests.journeys.world import Person, World, running_world
 
 # The first journey of a process also starts the gateway and its upstreams.
@@ -32,6 +33,13 @@ def person(world: World) -> Iterator[Person]:
     somebody = world.person()
     yield somebody
     somebody.browser.close()
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    """Run a gateway of two processes, for each file of tests."""
+    with two_nodes() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

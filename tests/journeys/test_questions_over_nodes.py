@@ -5,27 +5,21 @@ lost without a word.
 """
 
 import contextlib
-import json
 import os
 import random
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
-from tests.fakes.asgi_server import serve
-from tests.fakes.browser import Browser
 from tests.fakes.mcp_upstream import FakeUpstream
-from tests.fakes.task_tools import TASK_TOOLS
-from tests.journeys.round_robin import RoundRobin
-from tests.journeys.world import PASSWORD, STOPS, Person
-from tests.running_gateway import RunningGateway, another_node, running_gateway
+from tests.journeys.two_nodes import UPSTREAMS, Nodes, answers_to, given
+from tests.running_gateway import RunningGateway, another_node
 from tests.virtualmcp.answering_client import REPLIES, ROOTS, SAMPLE, Answering, form
 from tests.virtualmcp.stream_reader import (
     StreamReader,
@@ -40,83 +34,7 @@ from tests.virtualmcp.wire_client import WireClient, messages, modern_meta
 # The first test starts two processes, some another one, and leases of dead ones have to run out.
 pytestmark = pytest.mark.timeout(300)
 
-NAME = "ada"
-UPSTREAMS = ("legacy", "resumable", "modern")
 CELLS = [(client, up) for client in ("legacy", "modern") for up in ("legacy", "modern")]
-
-
-@dataclass
-class Nodes:
-    """One gateway of two processes, its upstreams, and a person's tokens for each."""
-
-    first: RunningGateway
-    second: RunningGateway
-    proxy: str
-    balancer: RoundRobin
-    upstreams: dict[str, FakeUpstream]
-    tokens: dict[str, str]
-
-    def http(self, base: str) -> httpx.Client:
-        """Return a client of one address that names the public host."""
-        host = urlsplit(self.first.url).netloc
-        return httpx.Client(base_url=base, headers={"host": host}, timeout=60, trust_env=False)
-
-    def client(self, era: str, upstream: str, base: str) -> Answering:
-        """Return a client at one address, with a session if it is stateful."""
-        client = WireClient(self.http(base), upstream, self.tokens[upstream])
-        made = Answering(client, era)
-        if era == "legacy":
-            client.initialize(capabilities=made.capabilities)
-        return made
-
-
-@pytest.fixture(scope="module")
-def nodes() -> Iterator[Nodes]:
-    """Run it all; SQLite is all that the processes share, and Redis where a leg of CI has one."""
-    with contextlib.ExitStack() as stack:
-        ups = {
-            key: stack.enter_context(
-                FakeUpstream(
-                    era="modern" if key == "modern" else "legacy",
-                    name=key,
-                    resumable=key == "resumable",
-                ).serve()
-            )
-            for key in UPSTREAMS
-        }
-        for up in ups.values():
-            up.tools += TASK_TOOLS
-        configuration: dict[str, Any] = {
-            "upstreams": [
-                {"key": key, "title": key.title(), "url": up.url, "era": up.era}
-                for key, up in ups.items()
-            ],
-            "virtual_mcps": [
-                {"slug": key, "title": key.title(), "audience": "everyone", "upstreams": [key]}
-                for key in ups
-            ],
-            "users": [{"username": NAME, "password": "env:PASSWORD_OF_ADA"}],
-        }
-        environment = {"PASSWORD_OF_ADA": PASSWORD}
-        if redis := os.environ.get("GATEWAY_TEST_REDIS_URL"):
-            environment["REDIS_URL"] = redis
-        first = stack.enter_context(running_gateway(configuration, environment=environment))
-        second = stack.enter_context(another_node(first))
-        person = Person(NAME, first, Browser(STOPS))
-        tokens = {}
-        for key in ups:
-            issued = person.client_of(key).tokens
-            assert issued is not None
-            tokens[key] = issued.access_token
-        balancer = RoundRobin([first.listening, second.listening])
-        proxy = stack.enter_context(serve(balancer))
-        yield Nodes(first, second, proxy, balancer, ups, tokens)
-
-
-def given(message: dict[str, Any]) -> Any:
-    """Return what the interview was told."""
-    assert "result" in message, message
-    return json.loads(message["result"]["content"][0]["text"])
 
 
 @pytest.mark.parametrize(("era", "upstream"), CELLS)
@@ -440,7 +358,7 @@ def test_a_stateful_client_that_comes_back_gets_its_result_or_hears_what_became_
     first, second = nodes.http(nodes.first.listening), nodes.http(nodes.second.listening)
     ups = nodes.upstreams
     began = {key: len(up.events) for key, up in ups.items()}
-    posted = {key: len(_posted(up)) for key, up in ups.items()}
+    posted = {key: len(answers_to(up)) for key, up in ups.items()}
     rounds = [[form("One?"), SAMPLE], [ROOTS]]
     with contextlib.ExitStack() as stack:
         third = stack.enter_context(another_node(nodes.first))
@@ -457,7 +375,7 @@ def test_a_stateful_client_that_comes_back_gets_its_result_or_hears_what_became_
         # One of two answers comes in time; and one call is under way again, with its answer.
         for key in ("modern", "resumable", "sent"):
             asked[key].answer(asked[key].questions[0], second)
-        assert ups["resumable"].wait(lambda up: len(_posted(up)) > posted["resumable"])
+        assert ups["resumable"].wait(lambda up: len(answers_to(up)) > posted["resumable"])
         assert ups["modern"].wait(lambda up: "answered:interview" in up.events[began["modern"] :])
         assert third.process is not None
         third.process.kill()
@@ -483,7 +401,7 @@ def test_a_stateful_client_that_comes_back_gets_its_result_or_hears_what_became_
         assert len(back[key].messages) == 2, back[key].messages
     # Where the upstream can't be come back to, nothing is posted, and it is told to stop.
     assert "was not passed on and the call was cancelled" in last["legacy"]["error"]["message"]
-    assert len(_posted(ups["legacy"])) == posted["legacy"]
+    assert len(answers_to(ups["legacy"])) == posted["legacy"]
     # What was under way is never made again.
     assert "look before you repeat" in last["sent"]["error"]["message"]
 
@@ -493,7 +411,7 @@ def test_a_stateful_client_that_comes_back_gets_its_result_or_hears_what_became_
     assert events["modern"].count("finished:interview") == 1
     assert events["resumable"].count("started:interview") == 1
     assert events["resumable"].count("finished:interview") == 1
-    ids = [one["id"] for one in _posted(ups["resumable"])[posted["resumable"] :]]
+    ids = [one["id"] for one in answers_to(ups["resumable"])[posted["resumable"] :]]
     assert len(ids) == len(set(ids)) == 3
     assert "finished:interview" not in events["legacy"]
 
@@ -548,7 +466,7 @@ def test_when_the_process_that_holds_calls_is_killed_each_ends_as_promised(nodes
     first, second = nodes.first.listening, nodes.second.listening
     began = {key: len(up.events) for key, up in nodes.upstreams.items()}
     params = {"name": "interview", "arguments": {"rounds": [[form("Name?")]]}}
-    answers = len(_posted(nodes.upstreams["resumable"]))
+    answers = len(answers_to(nodes.upstreams["resumable"]))
 
     # In every cell a question is open; all of it is held by the second process.
     stateless = {key: nodes.client("modern", key, second) for key in UPSTREAMS}
@@ -568,7 +486,7 @@ def test_when_the_process_that_holds_calls_is_killed_each_ends_as_promised(nodes
             target=lambda: late.append(posted.send(posted.retry_of(slow, waiting), elsewhere))
         )
         thread.start()
-        assert nodes.upstreams["resumable"].wait(lambda up: len(_posted(up)) > answers)
+        assert nodes.upstreams["resumable"].wait(lambda up: len(answers_to(up)) > answers)
         assert nodes.second.process is not None
         nodes.second.process.kill()
         nodes.second.process.wait(10)
@@ -601,7 +519,7 @@ def test_when_the_process_that_holds_calls_is_killed_each_ends_as_promised(nodes
     events = {key: nodes.upstreams[key].events[began[key] :] for key in UPSTREAMS}
     assert events["resumable"].count("started:interview") == 2
     assert events["resumable"].count("finished:interview") == 2
-    assert len(_posted(nodes.upstreams["resumable"])) == answers + 2
+    assert len(answers_to(nodes.upstreams["resumable"])) == answers + 2
     assert events["legacy"].count("started:interview") == 2
     assert "finished:interview" not in events["legacy"]
     assert events["modern"].count("finished:interview") == 1
@@ -614,7 +532,12 @@ def test_when_the_process_that_holds_calls_is_killed_each_ends_as_promised(nodes
 def test_wherever_a_holder_dies_no_tool_runs_twice_and_none_is_lost_without_a_word(
     nodes: Nodes,
 ) -> None:
-    """Rounds: ``RACE_ROUNDS``. The moment of death is drawn anew in each of them."""
+    """Rounds: ``RACE_ROUNDS``. The moment of death is drawn anew in each of them.
+
+    An answer whose POST was cut off by the death may be posted once more, the same one and only
+    where the stream was resumed (``test_death_of_a_holder`` says why that is right). So it is not
+    the number of POSTs that is counted but how often a tool went on: each call once.
+    """
     first = nodes.first.listening
     for number in range(int(os.environ.get("RACE_ROUNDS", "3"))):
         moment = random.Random(number).uniform(0, 0.8)
@@ -624,8 +547,12 @@ def test_wherever_a_holder_dies_no_tool_runs_twice_and_none_is_lost_without_a_wo
             assert seen.count("started:interview") == len(answers), (number, moment, key)
             results = [one for one in answers if "result" in one]
             assert seen.count("finished:interview") >= len(results), (number, moment, key)
-            ids = [one["id"] for one in _posted(up)]
-            assert len(ids) == len(set(ids)), (number, moment, key)
+            assert seen.count("finished:interview") <= len(answers), (number, moment, key)
+            posted = Counter(json.dumps(one, sort_keys=True) for one in answers_to(up))
+            ids = {one["id"] for one in answers_to(up)}
+            assert len(posted) == len(ids), (number, moment, key)
+            most = 2 if key == "resumable" else 1
+            assert max(posted.values(), default=0) <= most, (number, moment, key)
             for one in answers:
                 assert "result" in one or one["error"]["message"], (number, moment, key)
             if key == "resumable":
@@ -666,8 +593,3 @@ def _retried_while_it_dies(
         key: (nodes.upstreams[key], nodes.upstreams[key].events[since:], answers[key])
         for key, since in began.items()
     }
-
-
-def _posted(upstream: FakeUpstream) -> list[Any]:
-    """Return the answers that came."""
-    return [seen.message for seen in upstream.requests if "result" in seen.message]

@@ -71,6 +71,7 @@ class RecordingSink:
     answers: list[Outcome] = field(default_factory=list)
     notified: list[tuple[str, Any]] = field(default_factory=list)
     asked: list[tuple[str, Any]] = field(default_factory=list)
+    arrived: list[bytes] = field(default_factory=list)
 
     async def notify(self, method: str, params: bytes) -> None:
         """Record a notification."""
@@ -82,6 +83,10 @@ class RecordingSink:
         if not self.answers:
             raise QuestionNotPossible(method)
         return self.answers.pop(0)
+
+    async def answered(self, question_id: bytes) -> None:
+        """Record that the upstream has an answer."""
+        self.arrived.append(question_id)
 
 
 def replying(make: Callable[[str], bytes]) -> Callable[[bytes], list[Step]]:

@@ -158,6 +158,8 @@ class Heard:
             raise QuestionNotPossible(method)
         return Outcome(result=json.dumps(self._replies.pop(0)).encode())
 
+    async def answered(self, question_id: bytes) -> None: ...
+
 
 @dataclass
 class Client:

@@ -40,6 +40,8 @@ class Quiet:
     async def ask(self, *_: Any) -> Outcome:
         raise AssertionError("a parked call asks by its result")
 
+    async def answered(self, question_id: bytes) -> None: ...
+
 
 class Interview:
     """A call that asks once, and then goes on until it is told to end."""

@@ -71,6 +71,9 @@ class _DrivingSink:
             self.taken_over = True
             raise
 
+    async def answered(self, question_id: bytes) -> None:
+        await self._sink.answered(question_id)
+
 
 async def drive(
     request: ClientRequest, created: Outcome, choice: ChoiceFacts, sink: CallSink

@@ -81,6 +81,8 @@ class ParkedCall:
         self._open: dict[str, Question] = {}
         self._futures: dict[str, asyncio.Future[Outcome]] = {}
         self._expected: dict[bytes, asyncio.Future[Outcome]] = {}
+        # The notes of answers that the upstream may not have yet, by its ids of the questions.
+        self._under_way: dict[bytes, str] = {}
         self._origin: QuestionOrigin | None = None
         self._news = asyncio.Event()
         self._sink: CallSink | None = None
@@ -149,11 +151,25 @@ class ParkedCall:
             self._open.pop(key, None)
             self._futures.pop(key, None)
 
-    def expect(self, key: str, question: Question) -> None:
-        """Enter a question that the upstream asked of a process that died."""
-        self._open[key] = question
-        self._futures[key] = asyncio.get_running_loop().create_future()
-        self._expected[question.id] = self._futures[key]
+    async def answered(self, question_id: bytes) -> None:
+        """The upstream has an answer: nobody who takes the call over needs to post it again."""
+        note = self._under_way.pop(question_id, "")
+        if not note:
+            return
+        try:
+            await shared_notes.put(note, b"", parked_mail.PARK_SECONDS * 2)
+        except (DatabaseFailure, VaultError):
+            logger.exception("it could not be noted that an upstream has an answer")
+
+    def expect(self, key: str, question: Question, answer: bytes = b"") -> None:
+        """Enter a question that the upstream asked of a process that died, with the answer that
+        one was about to post."""
+        future = self._expected[question.id] = asyncio.get_running_loop().create_future()
+        if answer:
+            self._under_way[question.id] = parked_mail.answered_key(self.id, key)
+            future.set_result(Outcome(result=answer))
+            return
+        self._open[key], self._futures[key] = question, future
 
     async def _ends_before_it_asks(self) -> bool:
         """Wait until there is news; True when it is the end."""
@@ -312,8 +328,9 @@ class ParkedCall:
             if not question_fields.answers(question.method, answer):
                 continue
             once = parked_mail.answered_key(self.id, key)
-            if await shared_notes.set_once(once, b"", parked_mail.PARK_SECONDS * 2):
+            if await shared_notes.set_once(once, answer, parked_mail.PARK_SECONDS * 2):
                 self._open.pop(key, None)
+                self._under_way[question.id] = once
                 # The call may have ended, or have taken its question back, in the meantime.
                 if not future.done():
                     future.set_result(Outcome(result=answer))

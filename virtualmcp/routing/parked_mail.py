@@ -1,7 +1,8 @@
 """What the holder of a parked call and the nodes of its retries write to each other (2.4.3).
 
 Shared notes of a call: who holds it (a lease), what it asked (for whoever takes it over), which
-questions were answered (once each), how it ended (for a retry that comes twice).
+questions were answered (once each, and with what, until the upstream has it), how it ended (for a
+retry that comes twice).
 """
 
 import hashlib
@@ -133,5 +134,6 @@ def outcome_key(call_id: str) -> str:
 
 
 def answered_key(call_id: str, question: str) -> str:
-    """Return the name of the note that a question was answered: written once, never again."""
+    """Return the name of the note that a question was answered: written once, by who posts the
+    answer. It holds the answer, and nothing once the upstream has it."""
     return f"parked-answered:{call_id}:{hashlib.sha256(question.encode()).hexdigest()[:32]}"

@@ -179,11 +179,14 @@ async def _take_over(retry: Retry, held: Held, bringing: Answers) -> bool:
     parked = ParkedCall(retry.request, retry.asked, retry.call_id)
     unanswered = []
     for key, question in held.questions.items():
-        answered = parked_mail.answered_key(retry.call_id, key)
-        # What the dead holder posted is never posted again; its result comes on the stream.
-        if await shared_notes.get(answered) is None:
-            parked.expect(key, question)
-            unanswered.append(HeldQuestion(question.id, question.method, question.params))
+        answer = await shared_notes.get(parked_mail.answered_key(retry.call_id, key))
+        if answer == b"":
+            # The upstream has it; its result comes on the stream.
+            continue
+        parked.expect(key, question, answer or b"")
+        unanswered.append(
+            HeldQuestion(question.id, question.method, question.params, doubtful=bool(answer))
+        )
     wanted = _held_call(held, tuple(unanswered))
 
     async def resume(sink: CallSink) -> Outcome:

@@ -46,6 +46,10 @@ class RelaySink:
         params = question_of(self._request, self._choice, method, params)
         return await self._sink.ask(method, params, origin)
 
+    async def answered(self, question_id: bytes) -> None:
+        """Say that the upstream has an answer."""
+        await self._sink.answered(question_id)
+
 
 def question_of(request: ClientRequest, choice: ChoiceFacts, method: str, params: bytes) -> bytes:
     """Return an upstream's question as it may be put to this client; in an aggregate it says who

@@ -23,7 +23,7 @@ from virtualmcp.transport import event_log, held_calls, relayed_calls
 from virtualmcp.transport.event_ids import Position
 from virtualmcp.transport.event_log import EventLog
 from virtualmcp.transport.exchange import Exchange
-from virtualmcp.transport.held_calls import Asking, HeldCall, Note
+from virtualmcp.transport.held_calls import HeldCall, Note, Unposted
 from virtualmcp.transport.http_answers import Accepts
 from virtualmcp.transport.response_stream import AnswerStream
 from virtualmcp.transport.wire_messages import MalformedMessage, read_message
@@ -75,7 +75,7 @@ async def _begin(exchange: Exchange, session: Session, position: Position) -> _B
     finally:
         if log is None:
             await held_calls.give_back(name)
-    held = HeldCall(log, note, lambda: stream.last_progress, taken_over=True)
+    held = HeldCall(log, note, lambda: stream.last_progress, unposted)
     inner = _without_connection(exchange)
     stream = AnswerStream(inner, call, session)
     stream.take_over(log, held)
@@ -105,10 +105,12 @@ def _request(position: Position, note: Note) -> bytes:
     return b'{"jsonrpc":"2.0","id":%b,"method":%b%b}' % (position.request_id, method, params)
 
 
-def _orphan(note: Note, unposted: list[Asking]) -> Orphan:
+def _orphan(note: Note, unposted: Unposted) -> Orphan:
     if note.round:
         return Orphan(note.upstream_id, round=note.round, task_id=note.task_id)
-    questions = tuple(HeldQuestion(one.origin, one.method, one.params) for one in unposted)
+    questions = tuple(
+        HeldQuestion(one.origin, one.method, one.params, doubtful) for one, doubtful in unposted
+    )
     held = UpstreamCall(
         note.request_id,
         note.session_id,

@@ -3,8 +3,10 @@ process can go on with it when this one dies (protocol.md 2.4.2, 2.4.4, S7).
 
 The note is written with the first question and the lease on it renewed until the call ends. Of
 the holder and whoever takes over, one alone may act on an answer: a row that is written once says
-which. A stateless upstream's note is gone before its answers are sent, so that a call whose
-outcome nobody knows is never made again.
+which. For a stateful upstream it carries a mark until the answer has arrived there; who takes the
+call over in between posts it again (``upstreams.legacy_takeover`` says why). A stateless upstream's
+note is gone before its answers are sent, so that a call whose outcome nobody knows is never made
+again.
 
 A call that asks nothing has no part in this.
 """
@@ -37,6 +39,10 @@ class Asking(msgspec.Struct, frozen=True):
     params: bytes
 
 
+# Questions that have no answer at the upstream, each with whether one may be under way to it.
+Unposted = list[tuple[Asking, bool]]
+
+
 class Note(msgspec.Struct):
     """What another process needs.
 
@@ -62,6 +68,7 @@ class Note(msgspec.Struct):
 
 
 _note = msgspec.msgpack.Decoder(Note)
+_UNDER_WAY: Final = b"under way"
 # The streams whose calls this process holds, and what is set when another one took such a call.
 _here: dict[str, asyncio.Event] = {}
 
@@ -78,18 +85,24 @@ class HeldCall:
         log: that of the call's stream.
         note: what the call is; or, taken over, what the dead process left.
         progress: returns how far the client was told the call is.
+        taken_over: the questions of a dead process, with whether it may have posted an answer.
     """
 
     def __init__(
-        self, log: EventLog, note: Note, progress: Callable[[], float], *, taken_over: bool = False
+        self,
+        log: EventLog,
+        note: Note,
+        progress: Callable[[], float],
+        taken_over: Unposted | None = None,
     ) -> None:
         self._log = log
         self._progress = progress
         self._name = event_log.name_of(log.token)
         self._answered: set[bytes] = set()
+        self._doubtful = {one.origin for one, doubtful in taken_over or () if doubtful}
         self._lock = asyncio.Lock()
         # What was taken over is written down already.
-        self._version = self._written = int(taken_over)
+        self._version = self._written = int(taken_over is not None)
         self.note = note
 
     def known(self, origin: Origin) -> str:
@@ -186,7 +199,10 @@ class HeldCall:
         if self._written and not await self._still_holds():
             return False
         if not isinstance(origin, RoundOrigin):
-            return await shared_notes.set_once(_claim(self._name, key), b"", 2 * KEEP_SECONDS)
+            if key in self._doubtful:
+                return True
+            claim = _claim(self._name, key)
+            return await shared_notes.set_once(claim, _UNDER_WAY, 2 * KEEP_SECONDS)
         self._answered.add(key)
         if len(self._answered) < origin.questions:
             return True
@@ -198,6 +214,13 @@ class HeldCall:
         self.note.asking.clear()
         await shared_notes.remove(_note_key(self._name))
         return True
+
+    async def answered(self, question_id: bytes) -> None:
+        """A stateful upstream has an answer; best effort."""
+        try:
+            await shared_notes.put(_claim(self._name, question_id), b"", 2 * KEEP_SECONDS)
+        except Exception:
+            logger.exception("it could not be noted that an upstream has an answer")
 
     async def end(self) -> None:
         """The call has ended; best effort."""
@@ -284,18 +307,23 @@ async def may_be_left(name: str) -> bool:
     return await shared_notes.get(_note_key(name)) is not None
 
 
-async def open_questions(name: str, note: Note) -> list[Asking]:
-    """Return the questions of a stateful upstream that no answer was posted to. Where the call
-    can't be resumed, none will be from now on, also not by a holder that was only taken for dead.
+async def open_questions(name: str, note: Note) -> Unposted:
+    """Return the questions of a stateful upstream that has no answer to them, for all that is
+    known. Where the call can't be resumed, none will be posted from now on, also not by a holder
+    that was only taken for dead.
 
     Raises:
         django.db.Error, VaultError: that can't be found out.
     """
-    claims = {one.id: _claim(name, one.origin) for one in note.asking}
-    if note.round or note.last_event_id:
-        return [one for one in note.asking if await shared_notes.get(claims[one.id]) is None]
-    seconds = 2 * KEEP_SECONDS
-    return [one for one in note.asking if await shared_notes.set_once(claims[one.id], b"", seconds)]
+    found, resumable = [], bool(note.round or note.last_event_id)
+    for one in note.asking:
+        claim = _claim(name, one.origin)
+        if not resumable:
+            if await shared_notes.set_once(claim, b"", 2 * KEEP_SECONDS):
+                found.append((one, False))
+        elif (claimed := await shared_notes.get(claim)) != b"":
+            found.append((one, claimed is not None))
+    return found
 
 
 def _hold(name: str) -> None:

@@ -203,6 +203,11 @@ class AnswerStream:
             self._end(End.TAKEN_OVER)
             raise
 
+    async def answered(self, question_id: bytes) -> None:
+        """The upstream has an answer to its question."""
+        if self._held is not None:
+            await self._held.answered(question_id)
+
     def _held_call(self) -> HeldCall | None:
         if self._held is None and self._log is not None:
             message = self._call.message

@@ -1,0 +1,103 @@
+"""One gateway of two processes behind a load balancer without stickiness, and its upstreams."""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from tests.fakes.asgi_server import serve
+from tests.fakes.browser import Browser
+from tests.fakes.mcp_upstream import FakeUpstream
+from tests.fakes.task_tools import TASK_TOOLS
+from tests.journeys.round_robin import RoundRobin
+from tests.journeys.world import PASSWORD, STOPS, Person
+from tests.running_gateway import RunningGateway, another_node, running_gateway
+from tests.virtualmcp.answering_client import Answering
+from tests.virtualmcp.wire_client import WireClient
+
+NAME = "ada"
+UPSTREAMS = ("legacy", "resumable", "modern")
+
+
+@dataclass
+class Nodes:
+    """One gateway of two processes, its upstreams, and a person's tokens for each."""
+
+    first: RunningGateway
+    second: RunningGateway
+    proxy: str
+    balancer: RoundRobin
+    upstreams: dict[str, FakeUpstream]
+    tokens: dict[str, str]
+
+    def http(self, base: str) -> httpx.Client:
+        """Return a client of one address that names the public host."""
+        host = urlsplit(self.first.url).netloc
+        return httpx.Client(base_url=base, headers={"host": host}, timeout=60, trust_env=False)
+
+    def client(self, era: str, upstream: str, base: str) -> Answering:
+        """Return a client at one address, with a session if it is stateful."""
+        client = WireClient(self.http(base), upstream, self.tokens[upstream])
+        made = Answering(client, era)
+        if era == "legacy":
+            client.initialize(capabilities=made.capabilities)
+        return made
+
+
+@contextlib.contextmanager
+def two_nodes() -> Iterator[Nodes]:
+    """Run it all; SQLite is all that the processes share, and Redis where a leg of CI has one."""
+    with contextlib.ExitStack() as stack:
+        ups = {
+            key: stack.enter_context(
+                FakeUpstream(
+                    era="modern" if key == "modern" else "legacy",
+                    name=key,
+                    resumable=key == "resumable",
+                ).serve()
+            )
+            for key in UPSTREAMS
+        }
+        for up in ups.values():
+            up.tools += TASK_TOOLS
+        configuration: dict[str, Any] = {
+            "upstreams": [
+                {"key": key, "title": key.title(), "url": up.url, "era": up.era}
+                for key, up in ups.items()
+            ],
+            "virtual_mcps": [
+                {"slug": key, "title": key.title(), "audience": "everyone", "upstreams": [key]}
+                for key in ups
+            ],
+            "users": [{"username": NAME, "password": "env:PASSWORD_OF_ADA"}],
+        }
+        environment = {"PASSWORD_OF_ADA": PASSWORD}
+        if redis := os.environ.get("GATEWAY_TEST_REDIS_URL"):
+            environment["REDIS_URL"] = redis
+        first = stack.enter_context(running_gateway(configuration, environment=environment))
+        second = stack.enter_context(another_node(first))
+        person = Person(NAME, first, Browser(STOPS))
+        tokens = {}
+        for key in ups:
+            issued = person.client_of(key).tokens
+            assert issued is not None
+            tokens[key] = issued.access_token
+        balancer = RoundRobin([first.listening, second.listening])
+        proxy = stack.enter_context(serve(balancer))
+        yield Nodes(first, second, proxy, balancer, ups, tokens)
+
+
+def given(message: dict[str, Any]) -> Any:
+    """Return what the interview was told."""
+    assert "result" in message, message
+    return json.loads(message["result"]["content"][0]["text"])
+
+
+def answers_to(upstream: FakeUpstream) -> list[Any]:
+    """Return the answers to its questions that came to an upstream."""
+    return [seen.message for seen in upstream.requests if "result" in seen.message]
