@@ -5,6 +5,7 @@ lost without a word.
 """
 
 import contextlib
+import json
 import os
 import random
 import sqlite3
