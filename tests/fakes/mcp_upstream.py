@@ -34,6 +34,8 @@ What it saw:
     end_streams()                          end those streams, a modern one with its result
     listening                              how many of those streams are open
     asks_apart    calls ask on the session's GET stream, as servers do that name no request
+    vanishing     {message of a question: "before" | "after"}: the first answer to it is acted on
+                  never, or at once, and acknowledged in neither case
     list_ttl                               milliseconds a list, then a public one, is good for
     subscribed                             URIs as resources/subscribe took and gave them back
 

@@ -35,6 +35,7 @@ from tests.virtualmcp.wire_client import WireClient, messages, modern_meta
 # The first test starts two processes, some another one, and leases of dead ones have to run out.
 pytestmark = pytest.mark.timeout(300)
 
+ROUNDS = int(os.environ.get("RACE_ROUNDS", "3"))
 CELLS = [(client, up) for client in ("legacy", "modern") for up in ("legacy", "modern")]
 
 
@@ -530,6 +531,7 @@ def test_when_the_process_that_holds_calls_is_killed_each_ends_as_promised(nodes
 
 
 @pytest.mark.races
+@pytest.mark.timeout(300 + 30 * ROUNDS)
 def test_wherever_a_holder_dies_no_tool_runs_twice_and_none_is_lost_without_a_word(
     nodes: Nodes,
 ) -> None:
@@ -540,7 +542,7 @@ def test_wherever_a_holder_dies_no_tool_runs_twice_and_none_is_lost_without_a_wo
     the number of POSTs that is counted but how often a tool went on: each call once.
     """
     first = nodes.first.listening
-    for number in range(int(os.environ.get("RACE_ROUNDS", "3"))):
+    for number in range(ROUNDS):
         moment = random.Random(number).uniform(0, 0.8)
         with another_node(nodes.first) as doomed:
             outcomes = _retried_while_it_dies(nodes, first, doomed, moment)
