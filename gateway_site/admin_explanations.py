@@ -40,8 +40,9 @@ EXPLANATIONS: Final = {
         "Definitions appear when a client first lists the tools of a server.",
     ),
     "virtualmcp.publicname": Explanation(
-        "Under which name each tool, prompt and resource is offered. Names stay, so that clients "
-        "and instructions that mention one keep working.",
+        "Under which name each tool and prompt is offered. Names stay, so that clients and "
+        "instructions that mention one keep working; you can give another one, and the old one "
+        "goes on working until you free it.",
         "Names appear when a client first lists the tools of a server.",
     ),
     "virtualmcp.callrecord": Explanation(

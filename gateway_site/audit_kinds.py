@@ -91,6 +91,8 @@ KINDS: dict[str, str] = {
     "definition.waiting": "Tools were added or changed and wait for review",
     "definition.approved": "Approved what tools say of themselves",
     "definition.rejected": "Rejected what tools say of themselves",
+    "name.changed": "Gave a tool or prompt another public name",
+    "name.freed": "Freed former public names of a tool or prompt",
     "site.changed": "Changed the site's settings",
     "configuration.applied": "Applied a configuration file",
 }

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
+from gateway_site import config_names
 from gateway_site.config_schema import (
     ChoiceEntry,
     EnterpriseEntry,
@@ -65,7 +66,7 @@ def _headers(row: Upstream, secrets: Secrets) -> dict[str, Any]:
 def virtual_mcps() -> Iterator[dict[str, Any]]:
     """Yield every Virtual MCP by its slug, with its upstreams in their order."""
     for row in VirtualMcp.objects.order_by("slug"):
-        apart = ("slug", "groups", "upstreams", "access")
+        apart = ("slug", "groups", "upstreams", "access", "names")
         found = {
             "slug": row.slug,
             **differing_from_new(row, VirtualMcpEntry, renamed=_VIRTUAL_MCP, skip=apart),
@@ -84,6 +85,7 @@ def virtual_mcps() -> Iterator[dict[str, Any]]:
                 }
                 for rule in rules
             ],
+            "names": config_names.exported(row),
         }
         yield {**found, **{name: value for name, value in parts.items() if value}}
 

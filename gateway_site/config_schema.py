@@ -183,8 +183,20 @@ class AccessEntry(Entry):
     tools: list[str] = []
 
 
+class NameEntry(Entry):
+    """A public name given by hand to a tool or a prompt, which is named as its upstream does."""
+
+    upstream: str
+    name: str
+    tool: str | None = None
+    prompt: str | None = None
+
+
 class VirtualMcpEntry(Entry):
-    """A Virtual MCP; ``upstreams`` in the order people see them."""
+    """A Virtual MCP; ``upstreams`` in the order people see them.
+
+    Names that ``names`` does not mention stay what they are.
+    """
 
     slug: str
     title: str | None = None
@@ -202,6 +214,7 @@ class VirtualMcpEntry(Entry):
     app_domains: Literal["drop", "recompute"] | None = None
     naming: Literal["bare", "prefixed"] | None = None
     argument_uris: Literal["keep", "undo"] | None = None
+    names: list[NameEntry] | None = None
     state: State = State.PRESENT
 
 

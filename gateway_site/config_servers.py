@@ -8,6 +8,7 @@ from django.db.models import ProtectedError
 
 from gateway_site.config_changes import Applying, differing, named, said
 from gateway_site.config_file import ConfigurationRefused
+from gateway_site.config_names import apply_names
 from gateway_site.config_schema import (
     AccessEntry,
     ChoiceEntry,
@@ -198,15 +199,17 @@ def apply_virtual_mcp(entry: VirtualMcpEntry, path: str, applying: Applying) -> 
     groups = None if entry.groups is None else _groups(entry.groups, f"{path}.groups")
     choices = None if entry.upstreams is None else _choices(entry.upstreams, f"{path}.upstreams")
     rules = None if entry.access is None else _rules(entry.access, f"{path}.access")
+    names = (entry.names or (), f"{path}.names", applying, _upstream)
     with named(path):
         if server is None:
-            virtual_mcp_actions.create_virtual_mcp(
+            server = virtual_mcp_actions.create_virtual_mcp(
                 {"title": entry.slug, **wanted, "slug": entry.slug},
                 groups=groups or (),
                 choices=choices or (),
                 rules=rules or (),
                 actor=applying.actor,
             )
+            apply_names(server, *names)
             applying.note("virtual mcp", entry.slug, "created")
             return
         changed = differing(server, wanted)
@@ -225,6 +228,8 @@ def apply_virtual_mcp(entry: VirtualMcpEntry, path: str, applying: Applying) -> 
                 rules=rules,
                 actor=applying.actor,
             )
+    if apply_names(server, *names):
+        changed["names"] = None
     applying.note("virtual mcp", entry.slug, "changed" if changed else "unchanged", changed)
 
 

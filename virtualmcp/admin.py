@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
 from django.contrib.auth.models import User
-from django.db.models import Count, Model, QuerySet
+from django.db.models import Count, QuerySet
 from django.forms import Form, ModelForm
 from django.http import HttpRequest
 from django.urls import reverse
@@ -19,7 +19,7 @@ from virtualmcp.admin_forms import (
     VirtualMcpForm,
 )
 from virtualmcp.call_record_admin import CallRecordAdmin
-from virtualmcp.definition_admin import ToolDefinitionAdmin, goes_with_its_owner
+from virtualmcp.definition_admin import ToolDefinitionAdmin
 from virtualmcp.models import (
     AccessRule,
     CallRecord,
@@ -28,7 +28,7 @@ from virtualmcp.models import (
     UpstreamChoice,
     VirtualMcp,
 )
-from virtualmcp.read_only_admin import ReadOnlyAdmin
+from virtualmcp.public_name_admin import PublicNameAdmin
 from virtualmcp.route_table import resource_of
 
 # The classes are generic for the type checker only.
@@ -108,7 +108,10 @@ class VirtualMcpAdmin(_ServerAdmin):
             "What people are asked",
             {"fields": ["step_up", "ask_again"], "classes": ["collapse"]},
         ),
-        ("Names and addresses", {"fields": ["naming", "argument_uris"], "classes": ["collapse"]}),
+        (
+            "Names and addresses",
+            {"fields": ["naming", "names", "argument_uris"], "classes": ["collapse"]},
+        ),
         ("MCP Apps", {"fields": ["app_domains"], "classes": ["collapse"]}),
     ]
 
@@ -120,7 +123,7 @@ class VirtualMcpAdmin(_ServerAdmin):
         self, request: HttpRequest, obj: VirtualMcp | None = None
     ) -> tuple[str, ...]:
         """The slug stands fast once clients were given it."""
-        return ("address",) if obj is None else ("slug", "address")
+        return ("address", "names") if obj is None else ("slug", "address", "names")
 
     def get_prepopulated_fields(
         self, request: HttpRequest, obj: VirtualMcp | None = None
@@ -142,6 +145,15 @@ class VirtualMcpAdmin(_ServerAdmin):
         return format_html(
             '<code>{}</code> · <a href="{}">How to connect</a>', resource_of(row.slug), guide
         )
+
+    @admin.display(description="Names in use")
+    def names(self, row: VirtualMcp) -> str:
+        """Lead to the pages on which something gets another name."""
+        if row.pk is None or not row.names.exists():
+            return "They are listed here once a client has listed the tools."
+        page = reverse("admin:virtualmcp_publicname_changelist")
+        query = f"?virtual_mcp__id__exact={row.pk}"
+        return format_html('<a href="{}{}">See them, or give another name</a>', page, query)
 
     def save_model(
         self, request: HttpRequest, obj: VirtualMcp, form: _ServerModelForm, change: bool
@@ -196,19 +208,6 @@ class VirtualMcpAdmin(_ServerAdmin):
             actions.delete_virtual_mcp(row, actor=_actor(request))
 
 
-@admin.register(PublicName)
-class PublicNameAdmin(ReadOnlyAdmin):
-    """Under which names tools and prompts are published, and whose they are."""
-
-    list_display = ["public_name", "kind", "upstream", "upstream_name", "virtual_mcp"]
-    list_filter = ["virtual_mcp", "upstream", "kind"]
-    search_fields = ["public_name", "upstream_name"]
-    list_select_related = ["upstream", "virtual_mcp"]
-
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        """They go with their upstream or server."""
-        return goes_with_its_owner(request, PublicName)
-
-
+admin.site.register(PublicName, PublicNameAdmin)
 admin.site.register(ToolDefinition, ToolDefinitionAdmin)
 admin.site.register(CallRecord, CallRecordAdmin)

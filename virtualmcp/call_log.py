@@ -18,7 +18,7 @@ import msgspec
 from django.db import close_old_connections, connection, transaction
 
 from virtualmcp.models import CallRecord
-from virtualmcp.route_table import VirtualMcpFacts
+from virtualmcp.route_table import Route, VirtualMcpFacts
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ BATCH = 2_000
 # A statement for each row would give up the interpreter (the GIL) for each, and have to wait for
 # the thread of the calls every time; SQLite before 3.32 takes 999 values in one.
 ROWS_A_STATEMENT = 50
+_TOOL, _PROMPT = "tools/call", "prompts/get"
 
 
 class Entry(msgspec.Struct, eq=False):
@@ -47,9 +48,28 @@ class Entry(msgspec.Struct, eq=False):
         """Key of the upstream that was asked, "" where it was several or none."""
         if self.server.transparent:
             return self.server.choices[0].upstream.key
-        routes = self.server.tools if self.method == "tools/call" else self.server.prompts
-        route = routes.get(self.name) if self.method in ("tools/call", "prompts/get") else None
+        route = self._route()
         return route.upstream.key if route is not None else ""
+
+    @property
+    def called(self) -> str:
+        """What was called, under its public name of then also where a client knew a former one."""
+        server, tool = self.server, self.method == _TOOL
+        former = server.former_tools if tool else server.former_prompts
+        route = former.get(self.name) if former and (tool or self.method == _PROMPT) else None
+        if route is None:
+            return self.name
+        names = server.tool_names if tool else server.prompt_names
+        return names.get((route.upstream.id, route.name), self.name)
+
+    def _route(self) -> Route | None:
+        if self.method == _TOOL:
+            routes, former = self.server.tools, self.server.former_tools
+        elif self.method == _PROMPT:
+            routes, former = self.server.prompts, self.server.former_prompts
+        else:
+            return None
+        return routes.get(self.name) or former.get(self.name)
 
 
 Observer = Callable[[Sequence[Entry], int], None]
@@ -203,7 +223,7 @@ def _row(vendor: str, entry: Entry) -> tuple[Any, ...]:
         entry.server.slug,
         entry.upstream[:31],
         entry.method[:64],
-        entry.name[:256],
+        entry.called[:256],
         entry.user_id,
         entry.client_id[:500],
         entry.outcome[:24],

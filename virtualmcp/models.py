@@ -164,17 +164,29 @@ class AccessRule(models.Model):
 
 
 class PublicName(models.Model):
-    """The name a tool or prompt carries in public, pinned at first sight (protocol.md 3.2)."""
+    """The name a tool or prompt carries in public, pinned at first sight (protocol.md 3.2).
+
+    A ``former`` one is a name that it carried before an administrator gave it another: it still
+    leads there, so that clients with lists from before go on working, and nothing else gets it.
+    """
 
     class Kind(models.TextChoices):
         TOOL = "tool", "Tool"
         PROMPT = "prompt", "Prompt"
 
-    virtual_mcp = models.ForeignKey(VirtualMcp, on_delete=models.CASCADE, related_name="names")
+    virtual_mcp = models.ForeignKey(
+        VirtualMcp,
+        on_delete=models.CASCADE,
+        related_name="names",
+        verbose_name="Virtual MCP server",
+    )
     upstream = models.ForeignKey(Upstream, on_delete=models.CASCADE, related_name="+")
     kind = models.CharField(max_length=8, choices=Kind)
-    upstream_name = models.CharField(max_length=256)
+    upstream_name = models.CharField("name at the upstream", max_length=256)
     public_name = models.CharField(max_length=128)
+    former = models.BooleanField(default=False, editable=False)
+    # An administrator chose it; such names are part of the configuration.
+    set_by_hand = models.BooleanField(default=False, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -184,6 +196,7 @@ class PublicName(models.Model):
             ),
             models.UniqueConstraint(
                 fields=["virtual_mcp", "upstream", "kind", "upstream_name"],
+                condition=models.Q(former=False),
                 name="one_public_name_per_upstream_name",
             ),
         ]

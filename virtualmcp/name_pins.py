@@ -75,19 +75,28 @@ def pin(
     """
     rows = PublicName.objects.filter(virtual_mcp_id=virtual_mcp_id, kind=kind)
     for _ in range(_ROUNDS):
-        known = {
-            (upstream_id, upstream_name): public_name
-            for upstream_id, upstream_name, public_name in rows.values_list(
-                "upstream_id", "upstream_name", "public_name"
-            )
-        }
+        known: dict[Owned, str] = {}
+        reserved: dict[str, int] = {}
+        for upstream_id, upstream_name, public_name, former in rows.values_list(
+            "upstream_id", "upstream_name", "public_name", "former"
+        ):
+            if former:
+                reserved[public_name] = upstream_id
+            else:
+                known[(upstream_id, upstream_name)] = public_name
         counts = Counter(upstream_id for upstream_id, _ in known)
         wanted = []
         for sighting in sightings:
             if sighting.owned not in known and counts[sighting.upstream_id] < MOST_PER_UPSTREAM:
                 counts[sighting.upstream_id] += 1
                 wanted.append(sighting)
-        chosen = choose(wanted, known, transparent=transparent, always_prefixed=always_prefixed)
+        chosen = choose(
+            wanted,
+            known,
+            transparent=transparent,
+            always_prefixed=always_prefixed,
+            former=reserved,
+        )
         if not chosen:
             return
         PublicName.objects.bulk_create(

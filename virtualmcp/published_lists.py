@@ -150,7 +150,7 @@ def _merge(
                 owned: Owned = (choice.upstream.id, entry.identity)
                 if owned not in names:
                     unpinned.append(Sighting(choice.upstream.id, choice.upstream.key, name))
-                    if not server.transparent:
+                    if not server.transparent or _leads_elsewhere(server, kind, name):
                         continue
                 name = names.get(owned, name)
             written = _written(mapping, kind, entry, name, content, era, choice)
@@ -160,6 +160,13 @@ def _merge(
     extras, meta = _single(server, parts)
     digest = hashlib.blake2b(identity, digest_size=12).digest()
     return Published(digest, _pages(entries), extras, meta, tuple(unpinned))
+
+
+def _leads_elsewhere(server: VirtualMcpFacts, kind: Kind, name: str) -> bool:
+    """Tell whether a name without a pin is that of another entry: one was given it by hand."""
+    if kind is Kind.TOOLS:
+        return name in server.tools or name in server.former_tools
+    return name in server.prompts or name in server.former_prompts
 
 
 def _offered(

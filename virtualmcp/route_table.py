@@ -82,7 +82,8 @@ class VirtualMcpFacts:
     ``choices`` holds enabled upstreams only, in the administrator's order. ``tools`` and
     ``prompts`` lead from pinned public names to those upstreams; ``tool_names`` and
     ``prompt_names`` hold *every* pin the other way round, those of upstreams that are switched
-    off too, because their names stay taken. ``review`` says which definitions may be passed on.
+    off too, because their names stay taken. ``former_tools`` and ``former_prompts`` lead on from
+    names that were changed by hand. ``review`` says which definitions may be passed on.
     ``version`` changes with the content.
     """
 
@@ -100,6 +101,8 @@ class VirtualMcpFacts:
     version: int = 0
     tool_names: Mapping[Owned, str] = field(default_factory=dict)
     prompt_names: Mapping[Owned, str] = field(default_factory=dict)
+    former_tools: Mapping[str, Route] = field(default_factory=dict)
+    former_prompts: Mapping[str, Route] = field(default_factory=dict)
     rules: tuple[RuleFacts, ...] = ()
     # How many upstreams there are, whoever looks; names are the same for everybody.
     upstream_count: int = 0
@@ -267,10 +270,12 @@ def read_facts(slug: str) -> VirtualMcpFacts | None:
         for choice in row.choices.select_related("upstream").filter(upstream__enabled=True)
     )
     pins = list(
-        row.names.order_by("pk").values_list("kind", "upstream_id", "upstream_name", "public_name")
+        row.names.order_by("pk").values_list(
+            "kind", "upstream_id", "upstream_name", "public_name", "former"
+        )
     )
-    tools, tool_names = _routes(choices, pins, PublicName.Kind.TOOL)
-    prompts, prompt_names = _routes(choices, pins, PublicName.Kind.PROMPT)
+    tools, tool_names, former_tools = _routes(choices, pins, PublicName.Kind.TOOL)
+    prompts, prompt_names, former_prompts = _routes(choices, pins, PublicName.Kind.PROMPT)
     rules = _rules(row)
     review, definitions = _review(row)
     about = (row.pk, row.slug, row.title, row.description, row.instructions, row.audience)
@@ -293,6 +298,8 @@ def read_facts(slug: str) -> VirtualMcpFacts | None:
         version=int.from_bytes(hashlib.blake2b(_canonical(content), digest_size=8).digest()),
         tool_names=tool_names,
         prompt_names=prompt_names,
+        former_tools=former_tools,
+        former_prompts=former_prompts,
         rules=rules,
         upstream_count=len(choices),
         review=review,
@@ -369,18 +376,21 @@ def _choice(row: UpstreamChoice, reading: dict[int, frozenset[str]] | None) -> C
 
 
 def _routes(
-    choices: tuple[ChoiceFacts, ...], pins: list[tuple[str, int, str, str]], kind: str
-) -> tuple[Mapping[str, Route], Mapping[Owned, str]]:
+    choices: tuple[ChoiceFacts, ...], pins: list[tuple[str, int, str, str, bool]], kind: str
+) -> tuple[Mapping[str, Route], Mapping[Owned, str], Mapping[str, Route]]:
     upstreams = {choice.upstream.id: choice.upstream for choice in choices}
     routes: dict[str, Route] = {}
     names: dict[Owned, str] = {}
-    for pin_kind, upstream_id, upstream_name, public_name in pins:
+    led_on: dict[str, Route] = {}
+    for pin_kind, upstream_id, upstream_name, public_name, former in pins:
         if pin_kind != kind:
             continue
-        names[(upstream_id, upstream_name)] = public_name
+        if not former:
+            names[(upstream_id, upstream_name)] = public_name
         if upstream_id in upstreams:
-            routes[public_name] = Route(upstreams[upstream_id], upstream_name)
-    return MappingProxyType(routes), MappingProxyType(names)
+            route = Route(upstreams[upstream_id], upstream_name)
+            (led_on if former else routes)[public_name] = route
+    return MappingProxyType(routes), MappingProxyType(names), MappingProxyType(led_on)
 
 
 def _canonical(content: tuple[object, ...]) -> bytes:

@@ -18,6 +18,7 @@ LONGEST = 64
 # What the database can hold; a transparent Virtual MCP passes longer names on unpinned.
 LONGEST_PINNED = 128
 LONGEST_UPSTREAM = 256
+ALPHABET = "letters of the English alphabet, digits, _ and -"
 _SAFE = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 _DIGITS = 8
@@ -51,13 +52,15 @@ def choose(
     *,
     transparent: bool,
     always_prefixed: bool = False,
+    former: Mapping[str, int] | None = None,
 ) -> dict[Owned, str]:
     """Choose public names for those sighted that have none yet, in the order given.
 
     A transparent Virtual MCP keeps every name as it is; with ``always_prefixed`` another one puts
-    the upstream's key before each. ``pinned`` are all names taken so far.
+    the upstream's key before each. ``pinned`` are all names taken so far, ``former`` those that
+    stay reserved after a change by hand, and for which upstream.
     """
-    taken = set(pinned.values())
+    taken = {name: upstream_id for (upstream_id, _), name in pinned.items()} | dict(former or {})
     chosen: dict[Owned, str] = {}
     for sighting in sightings:
         if sighting.owned in pinned or sighting.owned in chosen:
@@ -67,16 +70,17 @@ def choose(
         name = _choose_one(sighting, taken, transparent, always_prefixed)
         if name:
             chosen[sighting.owned] = name
-            taken.add(name)
+            taken[name] = sighting.upstream_id
     return chosen
 
 
 def _choose_one(
-    sighting: Sighting, taken: set[str], transparent: bool, always_prefixed: bool
+    sighting: Sighting, taken: Mapping[str, int], transparent: bool, always_prefixed: bool
 ) -> str:
-    if transparent:
+    if transparent and taken.get(sighting.name) != sighting.upstream_id:
         fits = len(sighting.name) <= LONGEST_PINNED and sighting.name not in taken
         return sighting.name if fits else ""
+    # Also where the single upstream adds a name that another tool of its own was given by hand.
     with_key = (prefixed(sighting.key, sighting.name), hashed(sighting.key, sighting.name))
     for candidate in with_key if always_prefixed else (bare(sighting.name), *with_key):
         if candidate not in taken:
@@ -109,14 +113,24 @@ def _suffixed(wanted: str, identity: str) -> str:
     return f"{_UNSAFE.sub('_', wanted)[: LONGEST - _DIGITS - 1]}_{digest}"
 
 
-def resolve(name: str, routes: Mapping[str, Route], shown: Callable[[Route], bool]) -> Resolution:
+def is_safe(name: str) -> bool:
+    """Tell whether hosts take a name: of the right characters, and not too long for a model."""
+    return _SAFE.match(name) is not None
+
+
+def resolve(
+    name: str,
+    routes: Mapping[str, Route],
+    shown: Callable[[Route], bool],
+    former: Mapping[str, Route] | None = None,
+) -> Resolution:
     """Find where a called name leads, among the routes this person is shown.
 
-    Public names come first. Then hidden aliases: the upstream's own name and its prefixed form,
-    as long as exactly one upstream owns it (MCP Apps hard-code bare names; hosts keep lists from
-    before a rename).
+    Public names come first, then those that a tool had before an administrator gave it another.
+    Then hidden aliases: the upstream's own name and its prefixed form, as long as exactly one
+    upstream owns it (MCP Apps hard-code bare names; hosts keep lists from before a rename).
     """
-    route = routes.get(name)
+    route = routes.get(name) or (former or {}).get(name)
     if route is not None and shown(route):
         return Resolution(route)
     owners = [

@@ -84,6 +84,9 @@ virtual_mcps:
     access:
       - {upstream: full, tools: [a], groups: [ops]}
       - {upstream: signed, groups: []}
+    names:
+      - {upstream: full, tool: a, name: first}
+      - {upstream: signed, prompt: b, name: second}
 clients:
   - {client_id: open-one, name: Open, redirect_uris: ["https://a.example/cb"], enabled: false}
 client_policy: {forget_after_days: 91}

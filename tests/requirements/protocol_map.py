@@ -728,6 +728,13 @@ MAP: dict[str, tuple[str, ...]] = {
         "several_upstreams_keep_their_order_and_the_first_owner_keeps_the_name",
         "every_new_name_has_its_upstreams_key_where_the_administrator_wants_that",
         "an_upstream_that_adds_a_name_in_use_does_not_take_it_over",
+    )
+    + _in(
+        "virtualmcp/test_name_changes",
+        "the_new_name_is_listed_and_both_are_called",
+        "no_other_upstream_gets_a_former_name_before_it_is_freed",
+        "a_name_that_cannot_be_is_refused_with_the_reason",
+        "clients_that_listen_are_told_that_the_list_changed",
     ),
     "3.2.2": _in("virtualmcp/test_tool_names", "names_of_an_aggregate_are_safe_short_and_unique"),
     "3.2.3": _in(

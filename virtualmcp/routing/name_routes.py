@@ -50,8 +50,8 @@ async def find(request: ClientRequest, name: str, kind: Kind) -> tuple[ChoiceFac
 def _in_single(server: VirtualMcpFacts, name: str, kind: Kind) -> tuple[ChoiceFacts, str]:
     """A single upstream gets every name as it is, unless a pin or an old alias says otherwise."""
     choice = server.choices[0]
-    routes = _routes(server, kind)
-    route = routes.get(name)
+    routes, former = _routes(server, kind)
+    route = routes.get(name) or former.get(name)
     if route is None and name.startswith(f"{choice.upstream.key}_"):
         route = resolve(name, routes, lambda _: True).route
     own = route.name if route is not None else name
@@ -73,7 +73,8 @@ def _in_routes(server: VirtualMcpFacts, name: str, kind: Kind) -> Route | None:
         choice = server.choice_of(route.upstream.id)
         return choice is not None and (kind is not Kind.TOOLS or choice.shows(route.name))
 
-    resolution = resolve(name, _routes(server, kind), shown)
+    routes, former = _routes(server, kind)
+    resolution = resolve(name, routes, shown, former)
     if resolution.candidates:
         names = ", ".join(sorted(resolution.candidates))
         raise NameAmbiguous(
@@ -104,8 +105,11 @@ async def _learned(request: ClientRequest, kind: Kind) -> bool:
     return unread
 
 
-def _routes(server: VirtualMcpFacts, kind: Kind) -> Mapping[str, Route]:
-    return server.tools if kind is Kind.TOOLS else server.prompts
+def _routes(server: VirtualMcpFacts, kind: Kind) -> tuple[Mapping[str, Route], Mapping[str, Route]]:
+    """Return where public names lead, and where those lead that things had before."""
+    if kind is Kind.TOOLS:
+        return server.tools, server.former_tools
+    return server.prompts, server.former_prompts
 
 
 def _unknown(name: str, kind: Kind) -> NameUnknown:
