@@ -12,6 +12,7 @@ def _in(file: str, *tests: str) -> tuple[str, ...]:
 
 
 _CELLS = "journeys/test_cells"
+_ANSWERS = "virtualmcp/test_endpoint_answers"
 _SUITE = _in(
     "conformance/test_official_suite",
     "through_the_gateway_everything_passes_but_what_the_baseline_names",
@@ -28,9 +29,20 @@ _PLAIN = _in(
 MAP: dict[str, tuple[str, ...]] = {
     # (a) MCP server to the client
     "a1": _in("virtualmcp/test_endpoint_sessions", "an_answer_repeats_the_id")
-    + _in("virtualmcp/test_wire_messages", "an_id_is_kept_byte_for_byte"),
-    "a2": _in("virtualmcp/test_wire_messages", "what_is_not_json_or_too_deep_is_a_parse_error"),
+    + _in(_ANSWERS, "a_stateless_answer_repeats_the_id")
+    + _in("virtualmcp/test_wire_messages", "an_id_is_kept_byte_for_byte")
+    + _in("virtualmcp/test_endpoint_sessions", "notifications_are_accepted_and_go_nowhere"),
+    "a2": _in("virtualmcp/test_wire_messages", "what_is_not_json_or_too_deep_is_a_parse_error")
+    + _in("virtualmcp/test_endpoint_gate", "what_is_no_message_is_answered_as_json_rpc")
+    + _in(_ANSWERS, "answers_are_utf_8_in_either_form"),
+    # Of every answer to a stateless client tests/virtualmcp/wire_client.py asserts a3, a4, a7
+    # and a21 as well, in whichever test it is sent.
     "a3": _in(
+        _ANSWERS,
+        "every_result_is_typed_signed_and_hinted_where_it_can_be_kept",
+        "a_stateful_client_gets_none_of_the_members_of_the_other_era",
+    )
+    + _in(
         "virtualmcp/test_lists",
         "a_stateless_list_is_typed_hinted_and_signed_by_the_gateway",
         "a_stateful_list_has_none_of_that",
@@ -46,8 +58,9 @@ MAP: dict[str, tuple[str, ...]] = {
         "virtualmcp/test_calls",
         "a_missing_capability_is_told_to_a_stateless_client_as_such",
     )
-    + _in("virtualmcp/test_questions_across_eras", "a_client_that_declared_nothing_is_never_asked"),
-    "a7": _in(
+    + _in("virtualmcp/test_questions_across_eras", "a_client_is_asked_only_what_it_declared"),
+    "a7": _in(_ANSWERS, "every_result_is_typed_signed_and_hinted_where_it_can_be_kept")
+    + _in(
         "virtualmcp/test_conversion",
         "an_upstreams_signature_is_replaced_and_its_other_meta_keys_stay",
     )
@@ -61,7 +74,10 @@ MAP: dict[str, tuple[str, ...]] = {
     + _in("virtualmcp/test_lists", "a_single_upstream_is_shown_byte_for_byte")
     + _SUITE
     + _AS_CLIENT,
-    "a10": _in("virtualmcp/test_era_in", "initialize_is_answered_with_a_revision_both_know"),
+    "a10": _in("virtualmcp/test_era_in", "initialize_is_answered_with_a_revision_both_know")
+    + _in("virtualmcp/test_endpoint_sessions", "every_stateful_revision_can_list_tools"),
+    # A client is asked on the stream of its own call or on a GET stream that it opened, which
+    # clients do after they said that they are initialized; nothing else keeps questions back.
     "a11": _in(
         "virtualmcp/test_endpoint_sessions",
         "initialize_answers_with_the_revision_and_what_is_served",
@@ -70,13 +86,29 @@ MAP: dict[str, tuple[str, ...]] = {
     "a13": _in(
         "virtualmcp/test_wire_validation",
         "an_unknown_revision_is_answered_with_the_known_ones",
+    )
+    + _in(
+        _ANSWERS,
+        "a_revision_nobody_knows_is_refused_wherever_it_is_named",
+        "a_session_does_not_act_for_a_revision_nobody_knows",
     ),
-    "a14": _in("virtualmcp/test_wire_validation", "a_session_id_makes_a_request_stateful"),
+    "a14": _in("virtualmcp/test_wire_validation", "a_session_id_makes_a_request_stateful")
+    + _in(_ANSWERS, "a_session_goes_on_without_the_header")
+    + _in(
+        "virtualmcp/test_endpoint_sessions", "a_batch_is_served_in_the_one_revision_that_has_them"
+    ),
     "a15": _in(
         "virtualmcp/test_endpoint_gate",
         "what_is_no_post_and_names_no_session_is_405_and_never_404",
+    )
+    + _in(
+        "virtualmcp/test_endpoint_notices",
+        "a_changed_list_and_an_updated_resource_are_told",
+        "a_get_stream_needs_its_session_and_event_streams",
     ),
-    "a16": _in("virtualmcp/test_endpoint_gate", "a_foreign_origin_is_forbidden") + _SUITE,
+    "a16": _in("virtualmcp/test_endpoint_gate", "a_foreign_origin_is_forbidden")
+    + _in(_ANSWERS, "a_foreign_page_gets_nothing_by_any_method")
+    + _SUITE,
     "a17": _in(
         "virtualmcp/test_endpoint_sessions",
         "notifications_are_accepted_and_go_nowhere",
@@ -92,7 +124,11 @@ MAP: dict[str, tuple[str, ...]] = {
         "a_stream_begins_with_an_id_to_resume_from",
         "older_clients_get_ids_but_no_event_without_data",
     )
-    + _in("virtualmcp/test_endpoint_notices", "only_the_newest_clients_get_a_priming_event"),
+    + _in(
+        "virtualmcp/test_endpoint_notices",
+        "only_the_newest_clients_get_a_priming_event",
+        "a_process_that_stops_ends_its_streams_as_their_revision_says",
+    ),
     "a20": _in("virtualmcp/test_lists", "a_notice_during_a_call_has_the_lists_read_again")
     + _in("virtualmcp/test_endpoint_streams", "many_clients_at_once_get_their_own_answers"),
     "a21": _in(
@@ -100,16 +136,20 @@ MAP: dict[str, tuple[str, ...]] = {
         "a_stateless_client_is_asked_by_a_result_and_never_by_a_request",
     ),
     "a22": _in(_CELLS, "a_cancelled_call_is_cancelled_upstream_within_a_second")
-    + _in("virtualmcp/test_endpoint_streams", "a_stateless_client_that_hangs_up_cancels_its_call"),
+    + _in("virtualmcp/test_endpoint_streams", "a_stateless_client_that_hangs_up_cancels_its_call")
+    + _in("virtualmcp/test_endpoint_resumption", "a_dropped_call_goes_on_and_is_resumed"),
     "a23": _in(
         "virtualmcp/test_endpoint_streams", "progress_comes_as_events_with_the_clients_token"
-    ),
-    "a24": _in(
+    )
+    + _in("virtualmcp/test_endpoint_notices", "a_changed_list_and_an_updated_resource_are_told"),
+    "a24": _in(_ANSWERS, "a_calls_answer_comes_on_its_own_stream_only")
+    + _in(
         "virtualmcp/test_endpoint_notices",
         "of_several_get_streams_one_gets_each_notice",
         "a_notice_on_a_calls_stream_reaches_who_listens",
     ),
-    "a25": _in(
+    "a25": _in(_ANSWERS, "the_events_of_two_streams_of_a_session_have_ids_of_their_own")
+    + _in(
         "virtualmcp/test_endpoint_resumption",
         "a_dropped_call_goes_on_and_is_resumed",
         "a_stream_of_another_session_is_not_replayed",
@@ -123,8 +163,13 @@ MAP: dict[str, tuple[str, ...]] = {
         "virtualmcp/test_endpoint_sessions",
         "an_ended_session_is_gone",
         "a_stateful_request_without_its_session_is_a_400",
-    ),
-    "a27": _in(
+        "a_guessed_session_is_unknown",
+        "a_stateless_request_ignores_a_session_and_gets_none",
+    )
+    + _in(_ANSWERS, "a_session_id_is_visible_ascii_and_of_its_session_alone"),
+    "a27": _in(_ANSWERS, "only_the_revision_that_has_batches_takes_them")
+    + _in("virtualmcp/test_endpoint_gate", "what_is_no_message_is_answered_as_json_rpc")
+    + _in(
         "virtualmcp/test_endpoint_sessions",
         "a_batch_is_served_in_the_one_revision_that_has_them",
         "other_revisions_have_no_batches",
@@ -156,7 +201,8 @@ MAP: dict[str, tuple[str, ...]] = {
     "a32": _in(
         "virtualmcp/test_opening", "capabilities_are_the_union_and_nothing_that_is_not_served"
     )
-    + _in("virtualmcp/test_lists", "the_administrators_choice_of_tools_is_all_that_shows"),
+    + _in("virtualmcp/test_lists", "the_administrators_choice_of_tools_is_all_that_shows")
+    + _in(_ANSWERS, "a_tool_that_is_not_offered_is_not_called"),
     "a33": _in(
         "virtualmcp/test_lists",
         "lists_are_equal_after_a_restart",
@@ -166,10 +212,12 @@ MAP: dict[str, tuple[str, ...]] = {
     "a35": _in(
         "virtualmcp/test_conversion",
         "structured_content_that_is_no_object_becomes_text_for_stateful_clients",
+        "structured_content_that_is_an_object_stays",
         "only_output_schemas_that_are_no_objects_are_dropped",
     ),
     "a36": _in("virtualmcp/test_lists", "bad_and_doubled_tools_are_left_out_and_the_good_stay"),
-    "a37": _in("virtualmcp/test_endpoint_streams", "too_many_calls_of_one_person_wait_their_turn")
+    "a37": _in("virtualmcp/test_calls", "malformed_params_are_refused_before_any_upstream")
+    + _in("virtualmcp/test_endpoint_streams", "too_many_calls_of_one_person_wait_their_turn")
     + _in("virtualmcp/test_calls", "secrets_in_what_an_upstream_says_are_redacted")
     + _in(
         "virtualmcp/test_access_rules",
@@ -179,10 +227,14 @@ MAP: dict[str, tuple[str, ...]] = {
         "virtualmcp/test_calls",
         "a_resource_of_nobody_is_not_found_in_the_code_of_the_era",
         "reading_nothing_is_not_found_for_a_stateless_client",
-    ),
-    "a39": _in("virtualmcp/test_lists", "bad_foreign_and_outdated_cursors_are_refused"),
+    )
+    + _in(_ANSWERS, "a_resource_of_nobody_is_an_error_of_the_call_and_not_of_http"),
+    "a39": _in("virtualmcp/test_lists", "bad_foreign_and_outdated_cursors_are_refused")
+    + _in(_ANSWERS, "an_empty_cursor_begins_at_the_beginning"),
     "a40": _in(
-        "virtualmcp/test_lists", "a_stateless_list_is_typed_hinted_and_signed_by_the_gateway"
+        _ANSWERS,
+        "every_result_is_typed_signed_and_hinted_where_it_can_be_kept",
+        "a_question_in_place_of_a_result_may_not_be_kept",
     )
     + _in(
         "virtualmcp/test_conversion",
@@ -209,6 +261,7 @@ MAP: dict[str, tuple[str, ...]] = {
         "progress_only_rises_and_only_under_a_living_token",
     ),
     "a43": _in("virtualmcp/test_questions_across_eras", "a_state_opens_for_its_own_request_alone")
+    + _in(_ANSWERS, "what_was_asked_is_answered_for_its_own_request_alone")
     + _in("virtualmcp/test_calls", "questions_about_lists_and_completions_are_not_passed_on"),
     "a44": _in(
         "virtualmcp/test_questions_across_eras",
@@ -218,6 +271,7 @@ MAP: dict[str, tuple[str, ...]] = {
         "virtualmcp/test_endpoint_notices",
         "an_acknowledgement_comes_first_and_names_only_what_is_honoured",
         "what_was_not_asked_for_is_not_told",
+        "a_changed_list_and_an_updated_resource_are_told",
         "a_process_that_stops_ends_its_streams_as_their_revision_says",
     )
     + _SUITE,
@@ -228,19 +282,30 @@ MAP: dict[str, tuple[str, ...]] = {
     + _in(
         "upstreams/test_connect_attacks",
         "78_the_same_person_in_another_browser_is_refused",
-    ),
+    )
+    + _in("virtualmcp/test_questions_across_eras", "a_client_is_asked_only_what_it_declared"),
     "a47": _in(
         "virtualmcp/test_calls", "an_unconnected_account_becomes_an_url_error_for_2025_11_25"
     )
-    + _in("virtualmcp/test_endpoint_sessions", "a_session_of_another_person_or_server_is_unknown"),
+    + _in("virtualmcp/test_endpoint_sessions", "a_session_of_another_person_or_server_is_unknown")
+    + _in(
+        "virtualmcp/test_questions_across_eras",
+        "a_stateful_client_hears_that_the_page_it_opened_is_done",
+        "an_answer_counts_only_in_the_session_that_was_asked",
+    )
+    + _in(
+        "virtualmcp/test_session_questions",
+        "who_opened_a_page_hears_on_the_stream_that_it_is_done",
+    ),
     "a48": _in(
         "virtualmcp/test_questions_across_eras",
         "sampling_with_tools_is_asked_only_of_who_declared_that",
         "older_revisions_are_asked_in_the_words_they_know",
-        "a_client_that_declared_nothing_is_never_asked",
+        "a_client_is_asked_only_what_it_declared",
     ),
-    "a49": _PLAIN,
-    "a50": _in(
+    "a49": _in("virtualmcp/test_endpoint_sessions", "an_answer_repeats_the_id") + _PLAIN,
+    "a50": _in(_ANSWERS, "a_task_is_named_in_its_header")
+    + _in(
         "virtualmcp/test_tasks",
         "a_task_is_its_makers_alone",
         "a_client_without_the_extension_gets_the_missing_capability",

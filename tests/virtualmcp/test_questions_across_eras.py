@@ -23,10 +23,18 @@ from tests.virtualmcp.answering_client import (
     form,
     question,
 )
+from tests.virtualmcp.wire_client import META
 from virtualmcp.models import NodeMail, UpstreamChoice
 from virtualmcp.routing import parked_calls, parked_mail
 from virtualmcp.transport import client_questions
 
+PAGE = question(
+    "elicitation/create",
+    mode="url",
+    message="Open",
+    url="https://e.example/x",
+    elicitationId="page-1",
+)
 CELLS = [(client, upstream) for client in ("legacy", "modern") for upstream in ("legacy", "modern")]
 NAMES = [f"{c[0].upper()}{u[0].upper()}" for c, u in CELLS]
 
@@ -108,23 +116,38 @@ def test_round_follows_round_and_the_tool_runs_once(cell):
     assert _soon(lambda: parked_calls.parked_here() == 0)
 
 
-def test_a_client_that_declared_nothing_is_never_asked(cell):
+@pytest.mark.parametrize(
+    ("kind", "declared", "lacking"),
+    [
+        (SAMPLE, {}, {"sampling": {}}),
+        (ROOTS, {"sampling": {}}, {"roots": {}}),
+        (form("Who?"), {"sampling": {}}, {"elicitation": {"form": {}}}),
+        (form("Who?"), {"elicitation": {"url": {}}}, {"elicitation": {"form": {}}}),
+        (PAGE, {"elicitation": {}}, {"elicitation": {"url": {}}}),
+        (PAGE, {"elicitation": {"form": {}}}, {"elicitation": {"url": {}}}),
+    ],
+    ids=["sampling", "roots", "form", "form to url only", "url to unsaid", "url to form only"],
+)
+def test_a_client_is_asked_only_what_it_declared(cell, kind, declared, lacking):
     client, upstream = cell
-    client.capabilities = {}
+    client.capabilities = declared
     if client.era == "legacy":
-        client.client.initialize(capabilities={})
-    answer = client.call("interview", {"rounds": [[SAMPLE]]})
+        client.client.initialize(capabilities=declared)
+    answer = client.call("interview", {"rounds": [[kind]]})
     assert client.asked == []
     if upstream.era == "legacy":
         # The upstream is told so, and its call goes on.
         assert given(answer)[0]["error"]["code"] == -32603
     elif client.era == "modern":
         assert answer["error"]["code"] == -32021
-        assert answer["error"]["data"] == {"requiredCapabilities": {"sampling": {}}}
+        assert answer["error"]["data"] == {"requiredCapabilities": lacking}
     else:
         assert "Use a client that supports it" in answer["error"]["message"]
-    declared = upstream.calls("initialize" if upstream.era == "legacy" else "tools/call")[-1]
-    assert "sampling" not in json.dumps(declared["params"].get("_meta") or declared["params"])
+    opened = upstream.calls("initialize" if upstream.era == "legacy" else "tools/call")[-1]
+    told = opened["params"].get("_meta") or opened["params"]
+    said = told.get(META + "clientCapabilities", told.get("capabilities"))
+    assert set(said) <= set(declared)
+    assert set(said.get("elicitation", {})) <= {*declared.get("elicitation", {}), "form"}
 
 
 def test_sampling_with_tools_is_asked_only_of_who_declared_that(cell):

@@ -14,6 +14,8 @@ MODERN = "2026-07-28"
 META = "io.modelcontextprotocol/"
 NAMED = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 BOTH = "application/json, text/event-stream"
+BOTH_FORMS = ("application/json", "text/event-stream")
+OF_THE_REVISION = (-32020, -32021, -32022)
 
 
 def modern_meta(**more: Any) -> dict[str, Any]:
@@ -45,6 +47,27 @@ def messages(response: httpx.Response) -> list[Any]:
     return [response.json()]
 
 
+def check_stateless_answer(sent: bytes, response: httpx.Response) -> None:
+    """Assert what every answer to a stateless client keeps to (protocol.md a3, a4, a7, a21)."""
+    if not response.headers.get("content-type", "").startswith(BOTH_FORMS):
+        return
+    for message in messages(response):
+        if not isinstance(message, dict) or "jsonrpc" not in message:
+            continue
+        assert "method" not in message or "id" not in message, message
+        if "error" in message:
+            code = message["error"]["code"]
+            assert code not in (-32002, -32042) and not -32019 <= code <= -32000, message
+            if -32099 <= code <= -32020:
+                assert code in OF_THE_REVISION, message
+                assert response.status_code == 400, message
+        elif "result" in message:
+            kind = message["result"]["resultType"]
+            tasks = kind == "task" and META.encode() + b"tasks" in sent
+            assert kind in ("complete", "input_required") or tasks, message
+            assert message["result"]["_meta"][META + "serverInfo"]["name"], message
+
+
 @dataclass
 class WireClient:
     """One client of one Virtual MCP."""
@@ -74,7 +97,10 @@ class WireClient:
     def post(self, body: Any, **headers: str) -> httpx.Response:
         """Send a body (bytes as they are, anything else as JSON)."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return self.http.post(self.path, content=content, headers=self.headers(**headers))
+        response = self.http.post(self.path, content=content, headers=self.headers(**headers))
+        if headers.get("mcp_protocol_version") == MODERN:
+            check_stateless_answer(content, response)
+        return response
 
     def modern(
         self, method: str, params: dict[str, Any] | None = None, *, meta: Any = None, **headers: str

@@ -46,7 +46,12 @@ from virtualmcp.transport.request_gate import (
     read_body,
 )
 from virtualmcp.transport.wire_messages import MalformedMessage
-from virtualmcp.transport.wire_validation import SESSION_HEADER, VERSION_HEADER, Rejection
+from virtualmcp.transport.wire_validation import (
+    SESSION_HEADER,
+    VERSION_HEADER,
+    Rejection,
+    unknown_revision,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -227,6 +232,10 @@ async def _without_message(
     exchange = Exchange(
         receive, send, headers, extra, seen, holder, accepts(headers.get(b"accept", b""))
     )
+    unknown = unknown_revision(headers)
+    if unknown is not None:
+        await exchange.reject(unknown)
+        return
     try:
         if method == "GET":
             await listening.open_get_stream(exchange, session)

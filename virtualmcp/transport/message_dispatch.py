@@ -56,11 +56,7 @@ async def dispatch(exchange: Exchange, body: bytes) -> None:
     if isinstance(call, Rejection):
         await exchange.reject(call)
     elif not exchange.accepts.json and not exchange.accepts.events and message.id:
-        raise Refusal(
-            406,
-            "not_acceptable",
-            "Answers are application/json or text/event-stream. Name both in the Accept header.",
-        )
+        raise _not_acceptable()
     elif call.era is Era.MODERN:
         await _modern(exchange, call)
     elif call.session:
@@ -72,6 +68,14 @@ async def dispatch(exchange: Exchange, body: bytes) -> None:
         await _guarded(connection_methods.initialize(exchange, message), exchange, message)
     else:
         raise MalformedMessage(INVALID_REQUEST, "initialize is a request and needs an id.")
+
+
+def _not_acceptable() -> Refusal:
+    return Refusal(
+        406,
+        "not_acceptable",
+        "Answers are application/json or text/event-stream. Name both in the Accept header.",
+    )
 
 
 async def session_of(session_id: bytes, server: VirtualMcpFacts, holder: TokenHolder) -> Session:
@@ -169,6 +173,8 @@ async def _batch(exchange: Exchange, body: bytes) -> None:
     if session is None or not session.batches:
         raise MalformedMessage(INVALID_REQUEST, "Send one message at a time, not a JSON array.")
     assert session_id is not None
+    if not exchange.accepts.json and not exchange.accepts.events:
+        raise _not_acceptable()
     parts = [_Part() for _ in messages]
     await asyncio.gather(
         *(

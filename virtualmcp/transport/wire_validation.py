@@ -116,7 +116,7 @@ def classify(headers: Headers, message: Message) -> Call | Rejection:
     if version == _MODERN:
         return _modern_without_meta(message)
     if version is not None and version not in _LEGACY:
-        return _unsupported(message, version.decode("latin-1"))
+        return _unsupported(version.decode("latin-1"), message.id)
     session = headers.get(SESSION_HEADER)
     if session is None:
         return _reject(
@@ -126,6 +126,14 @@ def classify(headers: Headers, message: Message) -> Call | Rejection:
             f"Mcp-Session-Id it answers with, or speak revision {MODERN}.",
         )
     return legacy_call(message, session)
+
+
+def unknown_revision(headers: Headers) -> Rejection | None:
+    """Return the refusal of a GET or DELETE that names a revision nobody here speaks (a13)."""
+    version = headers.get(VERSION_HEADER)
+    if version is None or version in _LEGACY or version == _MODERN:
+        return None
+    return _unsupported(version.decode("latin-1"), b"")
 
 
 def legacy_call(message: Message, session: bytes) -> Call | Rejection:
@@ -153,7 +161,7 @@ def _modern(
         session = headers.get(SESSION_HEADER)
         if session is not None and stated in LEGACY_ACCEPTED:
             return legacy_call(message, session)
-        return _unsupported(message, stated)
+        return _unsupported(stated, message.id)
     if not message.id:
         return Call(message, Era.MODERN)
     member = NAMED_BY.get(message.method)
@@ -301,11 +309,12 @@ def _mismatch(message: Message, header: str, member: str, sent: bytes | None) ->
     )
 
 
-def _unsupported(message: Message, requested: str) -> Rejection:
+def _unsupported(requested: str, id: bytes) -> Rejection:
     data = msgspec.json.encode({"supported": SUPPORTED, "requested": requested[:100]})
-    return _reject(
-        message,
+    return Rejection(
+        400,
         UNSUPPORTED_VERSION,
         "This protocol version is not supported. Use one of the supported ones.",
         data,
+        id or b"null",
     )
