@@ -22,6 +22,11 @@ def apply_trusted_issuer(entry: TrustedIssuerEntry, path: str, applying: Applyin
         jwks_uri=entry.jwks_uri,
         jwks=entry.jwks,
         enabled=entry.enabled,
+        person_claim=entry.person_claim,
+        tenant_claim=entry.tenant_claim,
+        sign_in_claim=entry.sign_in_claim,
+        sign_in_tenant_claim=entry.sign_in_tenant_claim,
+        domains=entry.domains,
     )
     if entry.jwks_uri is not None or entry.jwks is not None:
         wanted = {"jwks_uri": "", "jwks": None, **wanted}

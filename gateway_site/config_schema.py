@@ -251,6 +251,11 @@ class TrustedIssuerEntry(Entry):
     jwks_uri: str | None = None
     jwks: dict[str, list[dict[str, str]]] | None = None
     enabled: bool | None = None
+    person_claim: str | None = None
+    tenant_claim: str | None = None
+    sign_in_claim: str | None = None
+    sign_in_tenant_claim: str | None = None
+    domains: list[str] | None = None
     state: State = State.PRESENT
 
 

@@ -21,7 +21,7 @@ from gateway_site.identity.provider_facts import check_settings, facts_of
 from gateway_site.models import GroupMapping, SiteProfile
 from gateway_site.page_context import forget_profile
 from gateway_site.sign_in import SEALED_SECRET, secret_owner
-from oauthserver import held_rows, service_accounts
+from oauthserver import held_rows, issuer_subjects, service_accounts
 from oauthserver.actions import end_tokens, revoke_tokens
 from oauthserver.models import ServiceAccount
 from upstreams import token_vault
@@ -252,6 +252,7 @@ def save_identity_provider(
     app.save()
     if before != _asks_as(app):
         identity_grants.forget_provider(app.provider_id)
+    issuer_subjects.learn_addresses(app.provider_id)
     # What a group gives no more is taken at once.
     roles.withdraw(f"oidc:{app.provider_id}", roles.configured(facts_of(app)))
     details = {"fields": sorted(values), "credential_set": secret is not None}

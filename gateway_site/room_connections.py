@@ -18,6 +18,7 @@ from gateway_site import (
     sign_in_events,
     sign_in_secrets,
 )
+from gateway_site.identity import vouched_people
 from oauthserver import sign_in_age as token_age
 from upstreams import signals as upstream_signals
 
@@ -37,6 +38,7 @@ def connect() -> None:
         forget_membership, sender=User.groups.through, dispatch_uid="change_feed.membership"
     )
     sign_in_events.connect()
+    vouched_people.connect()
     identity_grants.connect()
     token_age.register(sign_in_age.why_sign_in_again)
     upstream_signals.audit.connect(

@@ -29,6 +29,7 @@ from oauthserver.client_review import ask_for_review
 from oauthserver.errors import InvalidClient, ProtocolError
 from oauthserver.form_body import FormBody
 from oauthserver.identity_assertions import Vouched
+from oauthserver.issuer_subjects import NobodyNamed
 from oauthserver.models import ClientPolicy, OAuthClient
 from oauthserver.signals import audit
 from oauthserver.token_policy import ACCESS_SECONDS
@@ -74,7 +75,7 @@ def answer(client: OAuthClient, form: FormBody, grant_type: str) -> dict[str, An
         given = _for_person(client, form, vouched)
         members = _token(client, given)
         scope = " ".join(given.scopes)
-        vouched_access.note(given.user, client, given.resource.uri, vouched.issuer, scope)
+        vouched_access.note(given.user, client, given.resource.uri, vouched.issuer.issuer, scope)
     note_approval(client)
     return members
 
@@ -117,11 +118,16 @@ def _check_admission(client: OAuthClient, person: Any) -> None:
 
 def _for_person(client: OAuthClient, form: FormBody, vouched: Vouched) -> _Given:
     policy = held_rows.shared_policy()
-    if not held_rows.shared_issuer(vouched.issuer):
+    issuer = held_rows.shared_issuer(vouched.issuer)
+    if issuer is None:
         raise ProtocolError("invalid_grant", "The identity assertion is not acceptable.")
     person = held_rows.shared_person(vouched.person.pk)
-    if person is None or not audience.may_use(person, vouched.resource):
-        raise ProtocolError("invalid_grant", identity_assertions.NOT_KNOWN)
+    try:
+        # Who goes by that name may have changed, by a sign-in, since the signature was checked.
+        if person != identity_assertions.person_for(issuer, vouched.claims, vouched.resource):
+            raise NobodyNamed("unknown")
+    except NobodyNamed as nobody:
+        raise ProtocolError("invalid_grant", nobody.words) from nobody
     held = held_rows.shared_client(client)
     if held is None:
         raise InvalidClient(client_directory.UNKNOWN)
@@ -132,7 +138,7 @@ def _for_person(client: OAuthClient, form: FormBody, vouched: Vouched) -> _Given
     # What neither the issuer nor the client names is not given (d18).
     both = asked & set(vouched.scopes)
     given = scopes.granted(both, vouched.resource.further_scopes)
-    details = {"grant": "identity assertion", "issuer": vouched.issuer}
+    details = {"grant": "identity assertion", "issuer": issuer.issuer}
     return _Given(person, vouched.resource, given, details)
 
 

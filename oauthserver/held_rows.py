@@ -24,9 +24,19 @@ def shared_policy() -> ClientPolicy:
     return held[0] if held else ClientPolicy()
 
 
-def shared_issuer(issuer: str) -> bool:
-    """Tell whether an identity provider is trusted now, which then stays so."""
-    return bool(_shared(TrustedIssuer.objects.filter(issuer=issuer, enabled=True)))
+def shared_issuer(known: TrustedIssuer) -> TrustedIssuer | None:
+    """Read a trusted issuer as it is now and stays.
+
+    Returns:
+        None: it is trusted no longer, or something else is known of it than ``known`` says.
+    """
+    held = _shared(TrustedIssuer.objects.filter(pk=known.pk, enabled=True))
+    return held[0] if held and _facts(held[0]) == _facts(known) else None
+
+
+def shared_issuers_of(provider: str) -> list[TrustedIssuer]:
+    """Read the issuers whose people sign in with a provider; they stay as they are."""
+    return _shared(TrustedIssuer.objects.filter(provider=provider).order_by("pk"))
 
 
 def shared_person(pk: int) -> Any:
@@ -67,6 +77,10 @@ def hold_live(tokens: QuerySet[Any]) -> None:
     held: set[int] = set()
     while not held.issuperset(live.values_list("pk", flat=True)):
         held.update(live.select_for_update().values_list("pk", flat=True))
+
+
+def _facts(issuer: TrustedIssuer) -> list[Any]:
+    return [getattr(issuer, field.attname) for field in TrustedIssuer._meta.concrete_fields]
 
 
 def _keys(client: OAuthClient) -> tuple[Any, str]:

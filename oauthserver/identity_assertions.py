@@ -1,8 +1,8 @@
 """Enterprise-managed authorization: the company's identity provider vouches for a person (d18).
 
 An identity assertion (ID-JAG) says that this person may use this resource through this client.
-The gateway believes issuers that an administrator named, finds the person by issuer and subject,
-never by an e-mail address, and asks its own access rules as always. There is no consent page: the
+The gateway believes issuers that an administrator named, finds the person by what that issuer calls
+them (``issuer_subjects``), and asks its own access rules as always. There is no consent page: the
 company's policy at the identity provider stands in its place. No refresh token is given; the
 client asks its identity provider again.
 """
@@ -10,32 +10,32 @@ client asks its identity provider again.
 from dataclasses import dataclass
 from typing import Any
 
-from allauth.socialaccount.models import SocialAccount
 from django.conf import settings
 
-from oauthserver import audience, signed_claims
+from oauthserver import audience, issuer_subjects, signed_claims
 from oauthserver.audience import Resource
 from oauthserver.errors import ProtocolError
 from oauthserver.form_body import FormBody
+from oauthserver.issuer_subjects import NobodyNamed
 from oauthserver.models import OAuthClient, TrustedIssuer
+from oauthserver.signals import audit
 from oauthserver.signed_claims import Keys, NotAcceptable
 
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 PROFILE = "urn:ietf:params:oauth:grant-profile:id-jag"
 TYPE = "oauth-id-jag+jwt"
 MAX_LIFETIME_SECONDS = 3600
-# One text for who is not known here and who may not: it says nothing about people.
-NOT_KNOWN = "The person is not known here or may not use this resource. Sign in once first."
 
 
 @dataclass(frozen=True)
 class Vouched:
-    """For whom, for what and with which scopes an issuer vouches."""
+    """For whom, for what and with which scopes an issuer vouches, and the claims that say so."""
 
     person: Any
     resource: Resource
     scopes: tuple[str, ...]
-    issuer: str
+    issuer: TrustedIssuer
+    claims: dict[str, Any]
 
 
 def enabled() -> bool:
@@ -80,12 +80,26 @@ def check(client: OAuthClient, assertion: str, resources: list[str]) -> Vouched:
     except NotAcceptable:
         raise refused from None
     resource = _resource(claims, resources)
-    person = _person(issuer, claims)
-    if person is None or not audience.may_use(person, resource):
-        raise ProtocolError("invalid_grant", NOT_KNOWN)
+    try:
+        person = person_for(issuer, claims, resource)
+    except NobodyNamed as nobody:
+        _tell(client, issuer, claims, nobody.reason)
+        raise ProtocolError("invalid_grant", nobody.words) from nobody
     scope = claims.get("scope", "")
     scopes = tuple(scope.split()) if isinstance(scope, str) else ()
-    return Vouched(person, resource, scopes, issuer.issuer)
+    return Vouched(person, resource, scopes, issuer, claims)
+
+
+def person_for(issuer: TrustedIssuer, claims: dict[str, Any], resource: Resource) -> Any:
+    """Return whom an assertion is about, if they may use what it is for.
+
+    Raises:
+        NobodyNamed: nobody is, or they may not; the client reads the same of both.
+    """
+    person = issuer_subjects.person_of(issuer, claims)
+    if not audience.may_use(person, resource):
+        raise NobodyNamed("no access")
+    return person
 
 
 def _believed(client: OAuthClient, assertion: str) -> tuple[TrustedIssuer, dict[str, Any]]:
@@ -127,10 +141,18 @@ def _resource(claims: dict[str, Any], asked: list[str]) -> Resource:
     return resource
 
 
-def _person(issuer: TrustedIssuer, claims: dict[str, Any]) -> Any:
-    subject = claims.get("sub")
-    if not isinstance(subject, str) or not subject or "\x00" in subject:
-        return None
-    known = SocialAccount.objects.filter(provider=issuer.provider, uid=subject)
-    account = known.select_related("user").first()
-    return account.user if account is not None else None
+def _tell(client: OAuthClient, issuer: TrustedIssuer, claims: dict[str, Any], reason: str) -> None:
+    """Write down why a valid assertion gave nothing: the client reads less than that."""
+    audit.send(
+        sender=TrustedIssuer,
+        kind="token.vouching_refused",
+        user=None,
+        target=client.client_id,
+        details={
+            "issuer": issuer.issuer,
+            "reason": reason,
+            "claim": issuer.person_claim,
+            "subject": str(claims.get("sub", ""))[:200],
+        },
+        address="",
+    )

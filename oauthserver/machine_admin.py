@@ -9,7 +9,7 @@ from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from oauthserver import audience, service_accounts, trusted_issuers
+from oauthserver import audience, issuer_subjects, service_accounts, trusted_issuers
 from oauthserver.errors import ProtocolError
 from oauthserver.models import ServiceAccount, TrustedIssuer
 
@@ -33,12 +33,32 @@ class KeysField(forms.JSONField):
         return "" if value is None else super().prepare_value(value)
 
 
+class DomainsField(forms.CharField):
+    """Domains, separated by blanks or commas."""
+
+    def prepare_value(self, value: Any) -> Any:
+        """Show a list as text."""
+        return ", ".join(value) if isinstance(value, list) else value
+
+    def to_python(self, value: Any) -> Any:
+        """Return the list."""
+        return [part for part in (value or "").replace(",", " ").split() if part]
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        """Compare lists."""
+        return bool(self.to_python(self.prepare_value(initial)) != self.to_python(data))
+
+
 class TrustedIssuerForm(_IssuerForm):
     """An identity provider that may vouch for people."""
 
+    domains = DomainsField(
+        required=False, help_text=TrustedIssuer._meta.get_field("domains").help_text
+    )
+
     class Meta:
         model = TrustedIssuer
-        fields = ["issuer", "provider", "jwks_uri", "jwks", "enabled"]
+        fields = ["issuer", *trusted_issuers.FIELDS]
         field_classes: ClassVar[dict[str, Any]] = {"jwks": KeysField}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -52,12 +72,21 @@ class TrustedIssuerForm(_IssuerForm):
             if choices
             else "There is none yet: add it under Identity providers first.",
         )
+        if "person_claim" in self.fields:
+            self.fields["person_claim"].required = False
+
+    def clean_person_claim(self) -> str:
+        """Take the usual claim where none is named."""
+        return self.cleaned_data["person_claim"] or "sub"
 
     def clean(self) -> dict[str, Any]:
         """Check what the action will check, so that problems are shown on the page."""
         values = super().clean() or {}
         row = TrustedIssuer(**{name: values.get(name) or "" for name in ("issuer", "provider")})
         row.jwks_uri, row.jwks = values.get("jwks_uri") or "", values.get("jwks") or None
+        for name in ("person_claim", "tenant_claim", "sign_in_claim", "sign_in_tenant_claim"):
+            setattr(row, name, values.get(name) or "")
+        row.domains = values.get("domains") or []
         trusted_issuers.check(row)
         return values
 
@@ -67,11 +96,36 @@ class TrustedIssuerAdmin(_IssuerAdmin):
     """Identity providers whose identity assertions stand in for consent."""
 
     form = TrustedIssuerForm
-    list_display = ["issuer", "provider", "enabled"]
+    list_display = ["issuer", "provider", "person_claim", "enabled"]
+    fieldsets = [
+        (None, {"fields": ["issuer", "provider", "jwks_uri", "jwks", "enabled"]}),
+        (
+            "Whom an assertion is about",
+            {"fields": ["known", "person_claim", "tenant_claim", "domains"]},
+        ),
+        (
+            "Claims that sign-ins call differently",
+            {"classes": ["collapse"], "fields": ["sign_in_claim", "sign_in_tenant_claim"]},
+        ),
+    ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: TrustedIssuer | None = None) -> Any:
         """An issuer is its address."""
-        return ["issuer"] if obj else []
+        return ["issuer", "known"] if obj else ["known"]
+
+    @admin.display(description="People it can vouch for")
+    def known(self, issuer: TrustedIssuer) -> str:
+        """Say how many people have signed in with the provider, and how many can be found."""
+        if issuer.pk is None:
+            return "Who has signed in with the identity provider once."
+        everybody, found = issuer_subjects.known_people(issuer)
+        said = f"{found} of {everybody} who have signed in with the identity provider."
+        if found < everybody:
+            said += (
+                " The last sign-in of the others did not say what is named here: Test sign-in, on "
+                "the identity provider's page, shows what it says."
+            )
+        return said
 
     def get_form(
         self, request: HttpRequest, obj: Any = None, change: bool = False, **kw: Any
@@ -92,7 +146,7 @@ class TrustedIssuerAdmin(_IssuerAdmin):
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Save through the action."""
         values = {name: form.cleaned_data.get(name) for name in trusted_issuers.FIELDS}
-        values["jwks"] = values["jwks"] or None
+        values["jwks"], values["domains"] = values["jwks"] or None, values["domains"] or []
         trusted_issuers.trust(obj.issuer, values, actor=request.user)
         obj.pk = TrustedIssuer.objects.get(issuer=obj.issuer).pk
 

@@ -192,12 +192,76 @@ class TrustedIssuer(models.Model):
         help_text='In place of a URL that the gateway cannot reach: {"keys": [...]}',
     )
     enabled = models.BooleanField(default=True)
+    person_claim = models.CharField(
+        "claim that names the person",
+        max_length=200,
+        default="sub",
+        help_text="sub, where the provider names people alike in sign-ins and assertions, as the "
+        "draft asks. oid for Microsoft Entra ID, whose sub differs for each application. It has to "
+        "be unique, never given to somebody else, and nothing that people change themselves; what "
+        "is inside another claim is named with dots. An aud_sub in an assertion comes first: it "
+        "has to be the person's id here, as SCIM and UserInfo of this gateway call them.",
+    )
+    tenant_claim = models.CharField(
+        "claim that names the tenant",
+        max_length=200,
+        blank=True,
+        help_text="tid for oid. Needed wherever the claim above is unique within a tenant only; "
+        "sign-in and assertion then have to name the same one.",
+    )
+    sign_in_claim = models.CharField(
+        "the person's claim in sign-ins",
+        max_length=200,
+        blank=True,
+        help_text="Where it is called differently there, such as a SAML attribute; sub is the "
+        "NameID. Empty: the same.",
+    )
+    sign_in_tenant_claim = models.CharField(
+        "the tenant's claim in sign-ins",
+        max_length=200,
+        blank=True,
+        help_text="Where it is called differently there. Empty: the same.",
+    )
+    domains = models.JSONField(
+        default=list,
+        blank=True,
+        help_text="For the claim email only, which can be given to somebody else: the domains "
+        "whose verified addresses name people, such as contoso.com.",
+    )
 
     class Meta:
         verbose_name = "trusted issuer"
 
     def __str__(self) -> str:
         return self.issuer
+
+    @property
+    def by_subject_alone(self) -> bool:
+        """Whether the subject of a sign-in is what assertions name people by."""
+        return self.person_claim == "sub" and not self.tenant_claim and not self.sign_in_claim
+
+
+class IssuerSubject(models.Model):
+    """What an issuer's assertions call somebody, as their last sign-in said it.
+
+    ``tenant`` is "" where the issuer's people are unique without one.
+    """
+
+    issuer = models.ForeignKey(TrustedIssuer, on_delete=models.CASCADE, related_name="subjects")
+    account = models.ForeignKey(
+        "socialaccount.SocialAccount", on_delete=models.CASCADE, related_name="+"
+    )
+    tenant = models.CharField(max_length=255, blank=True)
+    value = models.CharField(max_length=255)
+
+    class Meta:
+        indexes = [models.Index(fields=["issuer", "value", "tenant"], name="subject_of_issuer")]
+        constraints = [
+            models.UniqueConstraint(fields=["issuer", "account"], name="one_subject_per_account")
+        ]
+
+    def __str__(self) -> str:
+        return self.value
 
 
 class VouchedAccess(models.Model):

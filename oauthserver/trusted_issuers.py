@@ -6,13 +6,16 @@ from urllib.parse import urlsplit
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
-from oauthserver import held_rows, vouched_access
+from oauthserver import held_rows, issuer_subjects, vouched_access
 from oauthserver.client_facts import checked_jwks, checked_jwks_uri
 from oauthserver.errors import ProtocolError
 from oauthserver.models import TrustedIssuer
 from oauthserver.signals import audit
 
-FIELDS = ("provider", "jwks_uri", "jwks", "enabled")
+FIELDS = (
+    *("provider", "jwks_uri", "jwks", "enabled"),
+    *("person_claim", "tenant_claim", "sign_in_claim", "sign_in_tenant_claim", "domains"),
+)
 
 
 def trust(issuer: str, values: dict[str, Any], *, actor: Any) -> list[str]:
@@ -30,6 +33,7 @@ def trust(issuer: str, values: dict[str, Any], *, actor: Any) -> list[str]:
         for name in FIELDS:
             if name in values:
                 setattr(row, name, values[name])
+        row.domains = sorted({str(domain).strip().lower() for domain in row.domains or []})
         check(row)
         changed = [n for n in FIELDS if found is None or before[n] != getattr(row, n)]
         if changed:
@@ -37,7 +41,14 @@ def trust(issuer: str, values: dict[str, Any], *, actor: Any) -> list[str]:
             # Who was vouched for with other keys, or as somebody else's person, is not any more.
             if found is not None:
                 vouched_access.end_of_issuer(issuer, actor=actor)
-            details = {"members": changed, "enabled": row.enabled, "provider": row.provider}
+            issuer_subjects.learn_all(row)
+            details = {
+                "members": changed,
+                "enabled": row.enabled,
+                "provider": row.provider,
+                "person_claim": row.person_claim,
+                "tenant_claim": row.tenant_claim,
+            }
             _tell("client.issuer_trusted", issuer, actor, details)
     return changed
 
@@ -62,6 +73,7 @@ def check(row: TrustedIssuer) -> None:
         raise ValidationError({"issuer": "Give the https address that stands in 'iss'."})
     if not row.provider:
         raise ValidationError({"provider": "Name the identity provider people sign in with."})
+    _check_claims(row)
     if bool(row.jwks_uri) == bool(row.jwks):
         raise ValidationError({"jwks_uri": "Give either the key set's URL or the keys."})
     for name, checked, value in (
@@ -72,6 +84,34 @@ def check(row: TrustedIssuer) -> None:
             checked(value)
         except ProtocolError as error:
             raise ValidationError({name: error.description}) from error
+
+
+def _check_claims(row: TrustedIssuer) -> None:
+    """Check by what people are known: never by what they change, or share with others."""
+    if not row.person_claim:
+        raise ValidationError({"person_claim": "Name the claim, which is sub as a rule."})
+    changeable = issuer_subjects.CHANGEABLE
+    for name in ("person_claim", "sign_in_claim"):
+        claim = getattr(row, name)
+        if claim in changeable or (name == "sign_in_claim" and claim == issuer_subjects.ADDRESS):
+            text = f"{claim} can be changed, or given to somebody else, and then names another one."
+            raise ValidationError({name: text})
+    if row.person_claim == "oid" and not row.tenant_claim:
+        text = "An oid is unique within a tenant only: name the claim with the tenant, tid."
+        raise ValidationError({"tenant_claim": text})
+    by_address = row.person_claim == issuer_subjects.ADDRESS
+    if by_address and row.sign_in_claim:
+        text = "Leave it empty for email: the address that the provider vouches for is taken."
+        raise ValidationError({"sign_in_claim": text})
+    if row.sign_in_tenant_claim and not row.tenant_claim:
+        raise ValidationError({"tenant_claim": "Name the claim in assertions too."})
+    if by_address != bool(row.domains):
+        text = "Name the domains whose verified addresses name people."
+        other = "Domains are for the claim email only."
+        raise ValidationError({"domains": text if by_address else other})
+    for domain in row.domains:
+        if "@" in domain or "/" in domain or "." not in domain.strip(".") or not domain.isascii():
+            raise ValidationError({"domains": f"{domain[:60]} is no domain, such as contoso.com."})
 
 
 def _tell(kind: str, issuer: str, actor: Any, details: dict[str, Any]) -> None:

@@ -32,6 +32,7 @@ from gateway_site.identity.presets import STANDARD_SIGN_OUT
 from gateway_site.identity.provider import OpenIdProvider, together
 from gateway_site.identity.provider_facts import ProviderFacts, facts_of
 from gateway_site.models import GroupMapping
+from oauthserver import issuer_subjects
 from upstreams import token_vault
 
 # In the session: until when the sign-in counts, where the provider's administrator set an age.
@@ -127,6 +128,7 @@ def signed_in(
     groups = group_claim(facts, data)
     request.session[PROVED_AT] = signed_in_there(data.get("id_token", {})) or 0
     follow(user, app, data)
+    issuer_subjects.learn(sociallogin.account)
     if facts.sign_in_days:
         request.session[SIGN_IN_UNTIL] = time.time() + facts.sign_in_days * 86_400
     if not groups.complete:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from oauthserver.claim_paths import at_path
+
 Claims = Mapping[str, Any]
 
 MOST_GROUPS = 5_000
@@ -34,25 +36,6 @@ class GroupClaim:
     values: frozenset[str]
     complete: bool
     present: bool
-
-
-def at_path(claims: Claims, path: str) -> Any:
-    """Return the value at a path, None if there is none.
-
-    A path is the name of a claim, or names joined by dots. Names may hold dots and colons
-    themselves (``https://example.com/roles``), so the longest name that exists is taken first.
-    """
-    if path in claims:
-        return claims[path]
-    position = path.rfind(".")
-    while position > 0:
-        inner = claims.get(path[:position])
-        if isinstance(inner, Mapping):
-            found = at_path(inner, path[position + 1 :])
-            if found is not None:
-                return found
-        position = path.rfind(".", 0, position)
-    return None
 
 
 def has_overage(claims: Claims, path: str) -> bool:

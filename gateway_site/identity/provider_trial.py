@@ -20,6 +20,9 @@ from gateway_site.identity.claims import (
 from gateway_site.identity.errors import ProviderFault
 from gateway_site.identity.id_tokens import ALGORITHMS
 from gateway_site.identity.provider_facts import ProviderFacts, facts_of
+from gateway_site.identity.vouched_people import said_at_sign_in
+from oauthserver import issuer_subjects
+from oauthserver.models import TrustedIssuer
 
 PROCESS = "gateway-test"
 TEMPLATE = "admin/gateway_site/provider_test.html"
@@ -167,6 +170,7 @@ def report(
             "ok" if known else "warn",
             ", ".join(known) or "None of the provider's groups is mapped to one of the gateway.",
         ),
+        *_vouching_steps(facts, data),
         Step(
             "Admission",
             "failed" if refusal else "ok",
@@ -176,6 +180,28 @@ def report(
     shown = [(name, said[name]) for name in _SHOWN if name in said]
     further = sorted(set(said) - set(_SHOWN))
     return _page(request, app, {"steps": steps, "claims": shown, "further": further})
+
+
+def _vouching_steps(facts: ProviderFacts, data: dict[str, Any]) -> list[Step]:
+    """Say what each trusted issuer's assertions would have to call this person."""
+    token = data.get("id_token", {})
+    stored = token if facts.preset.key == "saml" else data
+    said = said_at_sign_in(facts, str(token.get("sub", "")), stored)
+    steps = []
+    for issuer in TrustedIssuer.objects.filter(provider=facts.id).order_by("issuer"):
+        called = issuer_subjects.called_at_sign_in(issuer, said)
+        title = f"Assertions of {issuer.issuer}"
+        if called is None:
+            text = (
+                "This sign-in does not say what the trusted issuer's page names "
+                f"({issuer.sign_in_claim or issuer.person_claim}), so none is about this person."
+            )
+            steps.append(Step(title, "warn", text))
+        else:
+            of = f", {issuer.tenant_claim} {called[0]}" if called[0] else ""
+            text = f"About this person with {issuer.person_claim} {called[1]}{of}."
+            steps.append(Step(title, "ok", text))
+    return steps
 
 
 def _groups_step(facts: ProviderFacts, groups: GroupClaim) -> Step:

@@ -94,9 +94,19 @@ trusted_issuers:
   - issuer: https://inside.example.com
     provider: full
     enabled: false
+    person_claim: email
+    tenant_claim: tenant
+    sign_in_tenant_claim: org
+    domains: [b.example, a.example]
     jwks: {keys: [{kty: EC, crv: P-256, kid: one, alg: ES256,
       x: "mvkFzx1BA4gif_iZcfiUGI2tC_lWc2JpSvMrATE6nz8",
     y: "KoE9QEb72py5uwDpOj_fv1l_Lnz3oFtoGhykI-aDV3Y"}]}
+  - issuer: https://other.example.com
+    provider: full
+    jwks_uri: https://other.example.com/keys
+    person_claim: oid
+    tenant_claim: tid
+    sign_in_claim: objectidentifier
 service_accounts:
   - client_id: nightly
     name: Nightly

@@ -540,6 +540,12 @@ MAP: dict[str, tuple[str, ...]] = {
         "the_request_may_repeat_the_resource_only",
         "scopes_are_what_both_name",
         "it_is_advertised_only_while_somebody_is_trusted",
+    )
+    + _in(
+        "gateway_site/test_vouched_people",
+        "a_person_is_found_by_the_claim_that_is_the_same_for_every_application",
+        "who_is_not_named_exactly_is_not_found",
+        "the_gateways_own_name_for_a_person_comes_first",
     ),
     "d19": _in(
         "oauthserver/test_direct_grants",
