@@ -144,7 +144,8 @@ def _seconds(raw: msgspec.Raw | None) -> float | None:
         value = raw_members.value(raw) if raw is not None else None
     except NotAnObject:
         return None
-    return float(value) / 1000 if isinstance(value, int) and 0 <= value < 10**12 else None
+    # A negative one means that it is stale at once (b13).
+    return max(float(value), 0.0) / 1000 if isinstance(value, int) and value < 10**12 else None
 
 
 class Collected:
@@ -234,6 +235,16 @@ def _mirrored(members: Members) -> tuple[Mirrored, ...] | None:
         return annotations(raw_members.value(members.get("inputSchema", msgspec.Raw(b"null"))))
     except (AnnotationInvalid, NotAnObject):
         return None
+
+
+def annotation_fault(entry: Listed) -> str:
+    """Say what is wrong with the header annotations of a tool; "" where nothing is."""
+    try:
+        members = raw_members.read(entry.raw)
+        annotations(raw_members.value(members.get("inputSchema", msgspec.Raw(b"null"))))
+    except (AnnotationInvalid, NotAnObject) as fault:
+        return str(fault)
+    return ""
 
 
 def _without_tasks(members: Members) -> tuple[bytes, bool]:

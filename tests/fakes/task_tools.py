@@ -1,7 +1,7 @@
 """Tools of the fake MCP server that run as a task only, in the manner of either era.
 
     batch(looks, question)    "working" for ``looks`` looks, then asks ``question`` if there is
-                              one, then done
+                              one, then done; wants to be looked at every ``poll`` milliseconds
     doomed()                  a task that fails with a JSON-RPC error
     pending()                 a task that works for ever; records "task cancelled"
 
@@ -71,7 +71,7 @@ class Task:
             "createdAt": _NOW,
             "lastUpdatedAt": _NOW,
             f"ttl{suffix}": 60_000,
-            f"pollInterval{suffix}": 20,
+            f"pollInterval{suffix}": self.arguments.get("poll", 20),
         }
         if not modern:
             return seen

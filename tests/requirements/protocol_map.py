@@ -315,8 +315,15 @@ MAP: dict[str, tuple[str, ...]] = {
         "virtualmcp/test_endpoint_tasks",
         "a_client_that_did_not_declare_tasks_is_told_what_it_lacks",
     ),
-    # (b) MCP client to the upstream
-    "b1": _in("upstreams/test_mcp_client_modern", "the_headers_repeat_the_body") + _AS_CLIENT,
+    # (b) MCP client to the upstream. The fakes refuse what breaks b2, b3, b4 and b7: a header that
+    # does not equal the body, an incomplete _meta, a request without session or revision.
+    "b1": _in(
+        "upstreams/test_mcp_client_modern",
+        "the_headers_repeat_the_body",
+        "every_request_has_an_id_of_its_own",
+    )
+    + _in("upstreams/test_mcp_client_legacy", "fifty_calls_at_once_open_one_session")
+    + _AS_CLIENT,
     "b2": _in(
         "upstreams/test_mcp_client_modern", "params_of_a_legacy_client_get_the_modern_members"
     )
@@ -332,26 +339,49 @@ MAP: dict[str, tuple[str, ...]] = {
     + _in(
         "virtualmcp/test_calls",
         "a_stateful_clients_call_gets_the_headers_a_stateless_upstream_wants",
+    )
+    + _in(
+        "virtualmcp/test_bridge_rows",
+        "a_tool_with_bad_header_annotations_is_left_out_where_they_would_count",
+        "an_upstream_that_disputes_its_headers_is_asked_twice_at_most",
     ),
-    "b6": _in("upstreams/test_mcp_client_modern", "what_does_not_belong_to_the_call_is_ignored"),
+    "b6": _in(
+        "upstreams/test_mcp_client_modern",
+        "what_does_not_belong_to_the_call_is_ignored",
+        "cancelling_the_task_cancels_the_call_at_the_upstream",
+    )
+    + _in(
+        "virtualmcp/test_endpoint_messages",
+        "a_stateless_client_is_asked_by_a_result_and_never_by_a_request",
+    ),
     "b7": _in(
         "upstreams/test_mcp_client_legacy",
+        "fifty_calls_at_once_open_one_session",
         "a_lost_session_is_opened_anew_and_the_call_made_once_more",
         "idle_sessions_and_all_sessions_at_the_end_are_deleted",
     ),
     "b8": _in(
         "upstreams/test_mcp_client_legacy",
         "a_stream_the_upstream_ends_early_is_resumed_from_its_last_event",
+        "the_pause_an_upstream_asks_for_is_kept_before_resuming",
     )
     + _AS_CLIENT,
-    "b9": _in("upstreams/test_mcp_client_modern", "every_request_has_an_id_of_its_own"),
+    # Each process has sessions of its own; its ids are random all the same.
+    "b9": _in("upstreams/test_mcp_client_modern", "every_request_has_an_id_of_its_own")
+    + _in("upstreams/test_mcp_client_legacy", "fifty_calls_at_once_open_one_session"),
     "b10": _in(
         "upstreams/test_upstream_era",
         "servers_are_taken_for_what_they_are",
+        "modern_errors_mean_modern",
+        "everything_else_leads_to_initialize",
+        "another_address_is_another_server",
+        "no_verdict_is_remembered_from_refusals_and_failures",
         "an_upstream_that_became_modern_is_found_out_by_the_next_call",
         "an_upstream_that_became_legacy_is_found_out_by_the_next_call",
     ),
-    "b11": _in("virtualmcp/test_conversion", "an_absent_type_is_complete_and_others_are_told"),
+    "b11": _in("virtualmcp/test_conversion", "an_absent_type_is_complete_and_others_are_told")
+    + _in("virtualmcp/test_calls", "what_is_no_result_is_an_error_of_the_upstream")
+    + _in("virtualmcp/test_lists", "what_is_no_list_is_a_failure_and_not_an_empty_list"),
     "b12": _in(
         "virtualmcp/test_calls", "a_question_is_relayed_with_our_seal_in_the_place_of_the_state"
     )
@@ -361,11 +391,21 @@ MAP: dict[str, tuple[str, ...]] = {
         "a_retry_brings_the_upstream_exactly_the_state_it_gave_or_none",
     )
     + _AS_CLIENT,
-    "b13": _in("virtualmcp/test_lists", "two_peoples_lists_never_mix"),
-    "b14": _in("virtualmcp/test_lists", "an_empty_cursor_is_not_the_end_of_an_upstreams_list"),
+    # Only lists are kept, and no list is asked for again with answers.
+    "b13": _in("virtualmcp/test_lists", "two_peoples_lists_never_mix")
+    + _in(
+        "virtualmcp/test_bridge_rows",
+        "a_list_lives_as_long_as_its_shortest_part_and_belongs_to_one_person",
+    ),
+    "b14": _in(
+        "virtualmcp/test_lists",
+        "an_empty_cursor_is_not_the_end_of_an_upstreams_list",
+        "all_pages_of_an_upstream_are_read",
+    ),
     "b15": _in(
         "upstreams/test_mcp_client_legacy",
         "a_cancelled_call_is_cancelled_at_the_upstream_within_a_second",
+        "an_opening_that_nobody_waits_for_any_more_is_not_cancelled",
     )
     + _in(
         "upstreams/test_mcp_client_modern",
@@ -375,34 +415,54 @@ MAP: dict[str, tuple[str, ...]] = {
     "b16": _in(
         "upstreams/test_mcp_client_modern",
         "a_call_without_an_answer_ends_at_its_deadline",
+        "an_opening_without_an_answer_ends_at_its_deadline",
         "progress_keeps_a_call_alive_but_not_beyond_the_hard_limit",
-    ),
+    )
+    + _in("upstreams/test_mcp_client_legacy", "a_call_that_takes_too_long_is_cancelled_too")
+    + _in("virtualmcp/test_lists", "a_hanging_upstream_holds_nobody_up_beyond_its_deadline"),
     "b17": _in(
         "upstreams/test_mcp_client_modern",
         "a_progress_token_is_replaced_and_nothing_else_changed",
         "every_request_has_an_id_of_its_own",
     ),
-    "b18": _in("virtualmcp/test_step_up", "the_administrators_word_goes_before_the_upstreams")
+    # Structured results are passed on as they are: the client validates them against the schema
+    # that it was shown, and the gateway changes neither. What is called is in the call log.
+    "b18": _in("virtualmcp/test_endpoint_streams", "how_calls_ended_is_recorded")
+    + _in("virtualmcp/test_step_up", "one_wording_in_use_that_does_not_say_so_is_enough")
+    + _in("virtualmcp/test_step_up", "the_administrators_word_goes_before_the_upstreams")
     + _in("virtualmcp/test_definitions", "a_change_of_anything_a_model_or_host_reads_counts"),
-    "b19": _in("virtualmcp/test_calls", "an_upstreams_not_found_has_the_code_of_the_clients_era"),
+    "b19": _in(
+        "virtualmcp/test_calls",
+        "an_upstreams_not_found_has_the_code_of_the_clients_era",
+        "codes_of_upstream_errors_are_those_of_the_clients_era",
+    ),
     "b20": _in(
         "virtualmcp/test_icons",
         "only_icons_a_host_may_load_are_passed_on",
         "an_icon_is_fetched_once_without_credentials_and_served_harmlessly",
         "what_is_no_picture_is_not_served_and_not_asked_for_again",
     ),
-    "b21": _in("upstreams/test_mcp_client_legacy", "exactly_what_the_client_can_do_is_declared"),
+    "b21": _in("upstreams/test_mcp_client_legacy", "exactly_what_the_client_can_do_is_declared")
+    + _in("upstreams/test_mcp_client_modern", "params_of_a_legacy_client_get_the_modern_members")
+    + _in("virtualmcp/test_questions_across_eras", "a_client_is_asked_only_what_it_declared"),
     "b22": _in(
         "upstreams/test_mcp_client_questions",
         "a_ping_of_the_upstream_is_answered_while_a_call_runs",
+    )
+    + _in(
+        "upstreams/test_change_streams", "pings_are_answered_and_questions_refused_outside_of_calls"
     ),
     "b23": _in(
         "upstreams/test_change_streams",
         "only_what_the_upstream_agrees_to_is_honoured",
         "after_a_break_everything_is_said_to_have_changed",
     ),
+    # The upstream's poll interval is kept between a tenth of a second and 15 seconds, so that the
+    # client goes on hearing of progress.
     "b24": _in(
         "virtualmcp/test_tasks",
+        "the_pause_a_task_asks_for_is_kept",
+        "who_cancels_the_call_cancels_the_task",
         "a_tool_of_a_stateful_server_that_needs_a_task_is_one_long_call",
         "a_task_that_takes_too_long_is_cancelled_and_said_so",
     ),

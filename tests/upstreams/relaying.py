@@ -107,8 +107,11 @@ def streaming(*messages: bytes) -> Callable[[bytes], list[Step]]:
 RESULT = b'{"jsonrpc":"2.0","id":"%s","result":{"ok":1}}'
 
 
-def resumable(pieces: Sequence[bytes | float], *, final: bool, resumes: int = 1) -> RawUpstream:
-    """Serve a session whose call streams ``pieces``; its result comes after ``resumes`` GETs."""
+def resumable(
+    pieces: Sequence[bytes | float], *, final: bool, resumes: int = 1, retry: int = 20
+) -> RawUpstream:
+    """Serve a session whose call streams ``pieces``; its result comes after ``resumes`` GETs, for
+    the first of which it asks for a pause of ``retry`` milliseconds."""
     opened = {"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {"name": "x"}}
     state: dict[str, Any] = {"id": "", "gets": 0}
 
@@ -128,7 +131,7 @@ def resumable(pieces: Sequence[bytes | float], *, final: bool, resumes: int = 1)
         events = [p if isinstance(p, float) else b"data: " + p + b"\n\n" for p in pieces]
         if final:
             return stream(*events, result_of(message["id"]))
-        return stream(b"id: e1\nretry: 20\ndata:\n\n", *events)
+        return stream(b"id: e1\nretry: %d\ndata:\n\n" % retry, *events)
 
     return RawUpstream(script)
 

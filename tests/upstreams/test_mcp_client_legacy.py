@@ -61,6 +61,9 @@ async def test_fifty_calls_at_once_open_one_session(answers):
             assert seen.headers["mcp-session-id"] == upstream.initialized[0]
             assert seen.headers["mcp-protocol-version"] == "2025-11-25"
             assert "mcp-method" not in seen.headers
+            assert seen.headers["accept"] == "application/json, text/event-stream"
+        ids = [seen.message["id"] for seen in upstream.requests if "id" in seen.message]
+        assert len(set(ids)) == len(ids) == 51
 
 
 async def test_a_session_is_not_shared_between_people_credentials_or_abilities():
@@ -285,6 +288,18 @@ async def test_a_cancelled_call_is_cancelled_at_the_upstream_within_a_second():
         assert sent["requestId"] == upstream.calls("tools/call")[0]["id"]
 
 
+async def test_an_opening_that_nobody_waits_for_any_more_is_not_cancelled():
+    with legacy().serve() as upstream:
+        upstream.canned["initialize"] = Canned(503, delay=1.0)
+        task = asyncio.create_task(call(upstream, tool_call("echo")))
+        assert await upstream.seen(lambda u: bool(u.calls("initialize")))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await mcp_client.close_all()
+        assert {seen.message.get("method") for seen in upstream.requests} == {"initialize"}
+
+
 async def test_a_call_that_takes_too_long_is_cancelled_too():
     with legacy().serve() as upstream:
         with pytest.raises(UpstreamTimeout):
@@ -300,6 +315,13 @@ async def test_a_stream_the_upstream_ends_early_is_resumed_from_its_last_event(r
         assert len(gets) == resumes
         assert b"\r\nLast-Event-ID: e1\r\n" in gets[0]
         assert b"\r\nMcp-Session-Id: s1\r\n" in gets[0]
+
+
+async def test_the_pause_an_upstream_asks_for_is_kept_before_resuming():
+    with resumable([], final=False, retry=1_600) as upstream:
+        began = time.monotonic()
+        assert text_of(await call(upstream, tool_call("x"))) == "resumed"
+        assert time.monotonic() - began >= 1.6
 
 
 async def test_resuming_has_an_end(monkeypatch):

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from tests.fakes.mcp_catalogue import EXACT
-from tests.fakes.mcp_upstream import FakeUpstream
+from tests.fakes.mcp_upstream import Canned, FakeUpstream
 from tests.fakes.raw_upstream import RawUpstream, stream
 from tests.patience import PATIENCE
 from tests.upstreams.relaying import (
@@ -21,7 +21,15 @@ from tests.upstreams.relaying import (
     text_of,
     tool_call,
 )
-from upstreams import call_answer, call_gate, json_rpc, mcp_client, result_heads
+from upstreams import (
+    call_answer,
+    call_gate,
+    json_rpc,
+    legacy_sessions,
+    mcp_client,
+    result_heads,
+    upstream_era,
+)
 from upstreams.canonical_call import CanonicalCall, ClientFacts, SilentSink
 from upstreams.errors import (
     UpstreamAnswerInvalid,
@@ -143,6 +151,8 @@ async def test_every_request_has_an_id_of_its_own():
         ids = [seen.message["id"] for seen in upstream.requests]
         assert len(set(ids)) == 50
         assert all(isinstance(found, str) and len(found) > 16 for found in ids)
+        assert all(isinstance(seen.message, dict) for seen in upstream.requests)
+        assert {seen.headers["content-type"] for seen in upstream.requests} == {"application/json"}
 
 
 # What comes back ----------------------------------------------------------------------------
@@ -271,6 +281,27 @@ async def test_cancelling_the_task_cancels_the_call_at_the_upstream():
         with pytest.raises(asyncio.CancelledError):
             await task
         assert await upstream.seen(lambda u: "cancelled:hang" in u.events)
+        # The end of the connection says it; nothing else is posted (b6, b15).
+        assert [seen.message["method"] for seen in upstream.requests] == ["tools/call"]
+
+
+@pytest.mark.parametrize(
+    ("era", "module", "limit", "method"),
+    [
+        ("legacy", legacy_sessions, "OPEN_SECONDS", "initialize"),
+        ("auto", upstream_era, "PROBE_SECONDS", "server/discover"),
+    ],
+)
+async def test_an_opening_without_an_answer_ends_at_its_deadline(
+    monkeypatch, era, module, limit, method
+):
+    monkeypatch.setattr(module, limit, 0.3)
+    with FakeUpstream(era="modern" if era == "auto" else era).serve() as upstream:
+        upstream.canned[method] = Canned(200, delay=PATIENCE)
+        facts = facts_for(upstream.url, era=era)
+        with pytest.raises(UpstreamTimeout):
+            await mcp_client.call(facts, NO_CREDENTIAL, tool_call("echo"), SilentSink())
+        assert not upstream.calls("tools/call")
 
 
 async def test_a_call_without_an_answer_ends_at_its_deadline():

@@ -11,6 +11,7 @@ from tests.fakes.mcp_upstream import FakeUpstream
 from tests.virtualmcp import routed
 from tests.virtualmcp.routed import Client, Heard, in_thread, legacy
 from upstreams.canonical_call import ClientFacts, QuestionNotPossible
+from virtualmcp import tool_catalogue
 from virtualmcp.eras import question_fields
 
 ELICIT, SAMPLE = "elicitation/create", "sampling/createMessage"
@@ -103,12 +104,15 @@ async def test_a_tool_with_bad_header_annotations_is_left_out_where_they_would_c
     assert all(tool["inputSchema"] == bad for tool in tools)
 
 
-async def test_a_list_lives_as_long_as_its_shortest_part_and_belongs_to_one_person():
-    long, short = FakeUpstream(list_ttl=200_000), FakeUpstream(list_ttl=20_000)
+@pytest.mark.parametrize(
+    ("shortest", "most"), [(20_000, 20_000), (-5, tool_catalogue.LEAST_FRESH * 1_000)]
+)
+async def test_a_list_lives_as_long_as_its_shortest_part_and_belongs_to_one_person(shortest, most):
+    long, short = FakeUpstream(list_ttl=200_000), FakeUpstream(list_ttl=shortest)
     with long.serve(), short.serve():
         await team(long, short)
         result = await Client().result("tools/list")
-        assert 0 < result["ttlMs"] <= 20_000
+        assert 0 < result["ttlMs"] <= most
         # Both say that anybody may have it; what a person sees is theirs all the same.
         assert result["cacheScope"] == "private"
 

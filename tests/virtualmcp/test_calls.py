@@ -515,6 +515,8 @@ async def test_rounds_without_an_end_are_left(alpha, monkeypatch):
     [
         Outcome(result=b"[]"),
         Outcome(result=b'{"resultType":"task"}'),
+        Outcome(result=b'{"resultType":"vendor/partial","content":[]}'),
+        Outcome(result=b'{"resultType":7,"content":[]}'),
         Outcome(error=b"[]"),
         Outcome(error=b'{"code":"x","message":"m"}'),
         Outcome(error=b'{"code":true}'),

@@ -355,7 +355,7 @@ async def test_more_tools_than_the_gateway_takes_are_cut_and_that_is_said(alpha)
     assert result["_meta"][PROBLEMS][0]["problem"] == "truncated"
 
 
-async def test_bad_and_doubled_tools_are_left_out_and_the_good_stay(alpha):
+async def test_bad_and_doubled_tools_are_left_out_and_the_good_stay(alpha, caplog):
     bad = {"properties": {"a": {"type": "number", "x-mcp-header": "A"}}, "type": "object"}
     alpha.tools = [
         tool("good"),
@@ -371,6 +371,12 @@ async def test_bad_and_doubled_tools_are_left_out_and_the_good_stay(alpha):
     await single(alpha)
     result = await Client().result("tools/list")
     assert [t["name"] for t in result["tools"]] == ["good", "maybe"]
+    said = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert (
+        "alpha: left out of what is offered: 5 entries of tools/list are unusable or come "
+        in (said[0])
+    )
+    assert "'bad': x-mcp-header on a property of another type" in said[1]
     tasks = Client(capabilities={"extensions": {"io.modelcontextprotocol/tasks": {}}})
     assert await tasks.names() == ["good", "task", "maybe"]
     assert all("execution" not in listed for listed in result["tools"])
@@ -616,6 +622,7 @@ async def test_an_upstream_that_does_not_know_the_method_has_an_empty_list(alpha
         b"{}",
         b"[]",
         b'{"tools":[],"resultType":"input_required"}',
+        b'{"tools":[],"resultType":"vendor/partial"}',
         b'{"tools":[],"nextCursor":"same"}',
     ],
 )
@@ -635,8 +642,12 @@ async def test_an_empty_cursor_is_not_the_end_of_an_upstreams_list(alpha, monkey
     await single(alpha)
     pages = [b'{"tools":[{"name":"a"}],"nextCursor":""}', b'{"tools":[{"name":"b"}]}']
 
+    asked = []
+
     async def answered(user_id, facts, call, sink):
+        asked.append(json.loads(call.params))
         return Outcome(result=pages.pop(0))
 
     monkeypatch.setattr(authorized_call, "call_as", answered)
     assert await Client().names() == ["a", "b"]
+    assert [page.get("cursor") for page in asked] == [None, ""]

@@ -196,6 +196,15 @@ async def test_a_tool_of_a_stateful_server_that_needs_a_task_is_one_long_call(st
     assert "task" not in stateful.calls("tools/call")[0]["params"]
 
 
+@pytest.mark.parametrize("era", ["modern", "stateful"])
+async def test_the_pause_a_task_asks_for_is_kept(request, era):
+    await team(request.getfixturevalue(era))
+    began = time.monotonic()
+    result = await legacy().call("batch", looks=1, poll=1_500, insists=True)
+    assert "looks" in result["content"][0]["text"]
+    assert time.monotonic() - began >= 1.5
+
+
 async def test_a_failed_task_of_a_stateful_server_is_the_calls_error(stateful):
     await team(stateful)
     error = await legacy().error("tools/call", {"name": "doomed", "arguments": {"looks": 1}})

@@ -1,6 +1,8 @@
 """Reading one whole list of one upstream on behalf of one person."""
 
 import asyncio
+import logging
+from functools import lru_cache
 
 import msgspec
 
@@ -10,10 +12,20 @@ from upstreams.errors import UpstreamAnswerInvalid, UpstreamTimeout
 from upstreams.upstream_facts import UpstreamFacts
 from virtualmcp import raw_members
 from virtualmcp.errors import METHOD_NOT_FOUND
-from virtualmcp.listed_entries import Collected, Kind, ListContent, ListUnreadable, read_page
+from virtualmcp.listed_entries import (
+    Collected,
+    Kind,
+    ListContent,
+    ListUnreadable,
+    annotation_fault,
+    read_page,
+)
 from virtualmcp.raw_members import NotAnObject
 
+logger = logging.getLogger(__name__)
+
 MOST_PAGES = 50
+_MOST_NAMED = 20
 
 
 async def read_list(
@@ -28,7 +40,7 @@ async def read_list(
     """
     try:
         async with asyncio.timeout(facts.list_timeout):
-            return await _read_pages(user_id, facts, client, kind)
+            content, lifetime = await _read_pages(user_id, facts, client, kind)
     except TimeoutError as error:
         message = f"{facts.title} did not answer {kind} within {facts.list_timeout:g} seconds."
         late = UpstreamTimeout(message)
@@ -37,6 +49,24 @@ async def read_list(
     except ListUnreadable as error:
         message = f"{facts.title} answered {kind} with something that is not such a list."
         raise UpstreamAnswerInvalid(message, detail=str(error)) from error
+    if content.left_out or any(entry.mirrored is None for entry in content.entries):
+        _warn(facts.key, content)
+    return content, lifetime
+
+
+def _warn(key: str, content: ListContent) -> None:
+    """Log what of a list is not offered, and why (b5)."""
+    if content.left_out:
+        _warn_once(key, f"{content.left_out} entries of {content.kind} are unusable or come twice")
+    bad = [entry for entry in content.entries if entry.mirrored is None]
+    for entry in bad[:_MOST_NAMED]:
+        _warn_once(key, f"the tool {entry.identity[:128]!r}: {annotation_fault(entry)}")
+
+
+@lru_cache(maxsize=1_024)
+def _warn_once(key: str, fault: str) -> None:
+    """Log it the first time: lists are read again all the time."""
+    logger.warning("%s: left out of what is offered: %s", key, fault)
 
 
 async def _read_pages(
