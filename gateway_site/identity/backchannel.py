@@ -6,6 +6,7 @@ administrator chose so, everything else of the person's ends too, their clients'
 """
 
 import logging
+from collections.abc import Callable
 
 from allauth.account.internal.decorators import login_not_required
 from allauth.socialaccount.models import SocialAccount, SocialApp
@@ -17,7 +18,12 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
 from gateway_site import audit_trail, people_actions
-from gateway_site.identity import discovery, logout_tokens, provider_sessions
+from gateway_site.identity import (
+    discovery,
+    logout_tokens,
+    provider_sessions,
+    stranger_limits,
+)
 from gateway_site.identity.errors import ProviderFault, TokenRefused
 from gateway_site.identity.logout_tokens import LogoutNotice
 from gateway_site.identity.provider_facts import ProviderFacts, facts_of
@@ -41,7 +47,11 @@ def backchannel_logout(request: HttpRequest, provider_id: str) -> HttpResponse:
         raise Http404
     facts = facts_of(app)
     try:
-        take(facts, request.POST.get("logout_token", ""))
+        take(
+            facts,
+            request.POST.get("logout_token", ""),
+            may_hurry=lambda: stranger_limits.may_hurry(request),
+        )
     except TokenRefused as refused:
         logger.warning("a logout token for %s was refused: %s", facts.id, refused)
         answer = {"error": "invalid_request", "error_description": str(refused)}
@@ -55,8 +65,11 @@ def backchannel_logout(request: HttpRequest, provider_id: str) -> HttpResponse:
     return HttpResponse(status=200)
 
 
-def take(facts: ProviderFacts, token: str) -> None:
+def take(facts: ProviderFacts, token: str, *, may_hurry: Callable[[], bool]) -> None:
     """Do what a logout token says, once.
+
+    Args:
+        may_hurry: whether new keys may be fetched right after the last ones, for this token.
 
     Raises:
         TokenRefused: it is not valid, or came before.
@@ -66,6 +79,7 @@ def take(facts: ProviderFacts, token: str) -> None:
     notice = discovery.with_current_keys(
         metadata,
         lambda keys: logout_tokens.read(token, keys, metadata["issuer"], facts.client_id),
+        may_hurry=may_hurry,
     )
     with transaction.atomic():
         try:

@@ -13,7 +13,8 @@ from gateway_site.identity.errors import KeyUnknown, ProviderFault
 from gateway_site.identity.id_tokens import Expected, verified
 
 WELL_KNOWN = "/.well-known/openid-configuration"
-# Seconds. Providers publish a new key well before they use it; an unknown one is asked for at once.
+# Seconds. Providers publish a new key well before they use it; an unknown one is asked for at once,
+# and again within ten seconds only for who may have that (``may_hurry``).
 METADATA_SECONDS = 600
 KEYS_SECONDS = 3600
 ASK_AGAIN_SECONDS = 10.0
@@ -58,8 +59,19 @@ def check_metadata(metadata: dict[str, Any], issuer: str) -> None:
             raise ProviderFault(f"The {name} in the discovery document is no https address.")
 
 
-def keys_of(metadata: dict[str, Any], *, fresh: bool = False) -> list[dict[str, Any]]:
+def never() -> bool:
+    """Fetch nothing again that was fetched a moment ago."""
+    return False
+
+
+def keys_of(
+    metadata: dict[str, Any], *, fresh: bool = False, may_hurry: Callable[[], bool] = never
+) -> list[dict[str, Any]]:
     """Return the provider's public keys.
+
+    Args:
+        fresh: those that are published now, not those that are kept.
+        may_hurry: asked when they were fetched a moment ago: whether to fetch them all the same.
 
     Raises:
         ProviderFault: they can't be had.
@@ -67,8 +79,10 @@ def keys_of(metadata: dict[str, Any], *, fresh: bool = False) -> list[dict[str, 
     address = metadata["jwks_uri"]
     name = f"identity.keys.{address}"
     kept: tuple[float, list[dict[str, Any]]] | None = cache.get(name)
-    if kept is not None and (not fresh or time.time() - kept[0] < ASK_AGAIN_SECONDS):
-        return kept[1]
+    if kept is not None:
+        just_fetched = time.time() - kept[0] < ASK_AGAIN_SECONDS
+        if not fresh or (just_fetched and not may_hurry()):
+            return kept[1]
     document = outbound.fetch_json(address, what="The list of keys")
     listed = document.get("keys")
     keys = [key for key in listed if isinstance(key, dict)] if isinstance(listed, list) else []
@@ -78,19 +92,36 @@ def keys_of(metadata: dict[str, Any], *, fresh: bool = False) -> list[dict[str, 
     return keys
 
 
-def verified_claims(metadata: dict[str, Any], token: str, expected: Expected) -> dict[str, Any]:
+def verified_claims(
+    metadata: dict[str, Any],
+    token: str,
+    expected: Expected,
+    *,
+    may_hurry: Callable[[], bool] = never,
+) -> dict[str, Any]:
     """Check an ID token with the provider's keys, asking for new ones if they do not fit.
+
+    Args:
+        may_hurry: as in ``keys_of``.
 
     Raises:
         ProviderFault: the token is not valid, or the keys can't be had.
     """
-    return with_current_keys(metadata, lambda keys: verified(token, keys, expected))
+    return with_current_keys(
+        metadata, lambda keys: verified(token, keys, expected), may_hurry=may_hurry
+    )
 
 
 def with_current_keys(
-    metadata: dict[str, Any], read: Callable[[list[dict[str, Any]]], Read]
+    metadata: dict[str, Any],
+    read: Callable[[list[dict[str, Any]]], Read],
+    *,
+    may_hurry: Callable[[], bool],
 ) -> Read:
-    """Read a token with the provider's keys, asking for new ones if they do not fit.
+    """Read a token with the provider's keys, asking for new ones, once, if they do not fit.
+
+    Args:
+        may_hurry: as in ``keys_of``.
 
     Raises:
         ProviderFault: the token is not valid, or the keys can't be had.
@@ -98,7 +129,7 @@ def with_current_keys(
     try:
         return read(keys_of(metadata))
     except KeyUnknown:
-        return read(keys_of(metadata, fresh=True))
+        return read(keys_of(metadata, fresh=True, may_hurry=may_hurry))
 
 
 def _is_safe(address: str) -> bool:

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.http import HttpRequest
 from django.urls import reverse
 
-from gateway_site.identity import discovery, outbound
+from gateway_site.identity import discovery, outbound, stranger_limits
 from gateway_site.identity.errors import ProviderFault, TokenRefused
 from gateway_site.identity.id_tokens import Expected
 from gateway_site.identity.provider_facts import facts_of
@@ -130,7 +130,10 @@ class OpenIdAdapter(OpenIDConnectOAuth2Adapter):  # type: ignore[misc]
         if not nonce:
             raise TokenRefused("This sign-in was not started here.")
         expected = Expected(metadata["issuer"], app.client_id, nonce, token.token)
-        data = {"id_token": discovery.verified_claims(metadata, raw, expected)}
+        claims = discovery.verified_claims(
+            metadata, raw, expected, may_hurry=lambda: stranger_limits.may_hurry(request)
+        )
+        data = {"id_token": claims}
         address = metadata.get("userinfo_endpoint")
         if facts.fetch_userinfo and address:
             data["userinfo"] = self._userinfo(address, token.token, data["id_token"]["sub"])

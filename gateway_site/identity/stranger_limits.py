@@ -20,6 +20,8 @@ SIGN_INS_BEGUN: Final = Limit("sign-ins-begun", 600, 6_000, 20_000)
 PROVEN_ANSWERS: Final = Limit("saml-answers", 600, 6_000, 20_000)
 # Each may be large, and no provider vouches for it: only what went wrong is to be told from them.
 UNPROVEN_ANSWERS: Final = Limit("unproven-saml-answers", 60, 300, 600)
+# Logout and ID tokens with a key that nobody knows, right after the provider's keys were fetched.
+HURRIED_KEYS: Final = Limit("hurried-keys", 3, 6, 30)
 
 
 def count(request: HttpRequest, limit: Limit) -> None:
@@ -33,3 +35,16 @@ def count(request: HttpRequest, limit: Limit) -> None:
     except TooManyRequests as refusal:
         page = error_pages.too_many_sign_ins(request, refusal.retry_after)
         raise ImmediateHttpResponse(page) from refusal
+
+
+def may_hurry(request: HttpRequest) -> bool:
+    """Tell whether a provider's keys may be fetched again, a moment after they were, for a request.
+
+    A provider that has just begun to sign with a new key is let through; whoever makes keys up has
+    it asked a few times in five minutes.
+    """
+    try:
+        request_limits.count(HURRIED_KEYS, request_limits.peer_address(request))
+    except TooManyRequests:
+        return False
+    return True

@@ -14,6 +14,7 @@ from jwcrypto.jwk import JWK
 from jwcrypto.jwt import JWT
 from oauth2_provider.models import get_access_token_model
 
+from gateway_site.identity.stranger_limits import HURRIED_KEYS
 from gateway_site.models import AuditEvent
 from tests.fakes.openid_provider import OpenIdProvider
 from tests.gateway_site.arriving import arrive, browser, change, configured, signed_in
@@ -222,6 +223,45 @@ def test_a_new_key_of_the_provider_is_fetched(provider, company) -> None:
     cache.clear()
     assert send(logout_token(provider, sid="there-1")).status_code == 200
     assert not still_signed_in(here)
+
+
+def test_a_new_key_is_fetched_also_right_after_the_old_ones_were(provider, company) -> None:
+    """A provider says it once, and does not know when its keys were last read."""
+    for _ in range(2):
+        here = arrived(provider, "there-1")
+        provider.rotate()
+        asked = provider.seen.count("/jwks")
+        assert send(logout_token(provider, sid="there-1")).status_code == 200
+        assert provider.seen.count("/jwks") == asked + 1
+        assert not still_signed_in(here)
+
+
+def test_who_makes_keys_up_has_the_provider_asked_a_few_times_and_nobody_else_pays(
+    provider, company
+) -> None:
+    here = arrived(provider, "there-1")
+    asked = provider.seen.count("/jwks")
+    for _ in range(12):
+        refused = send(logout_token(provider, key=provider.new_key(), sid="there-1"))
+        assert refused.status_code == 400
+    assert provider.seen.count("/jwks") == asked + HURRIED_KEYS.per_address
+    assert still_signed_in(here)
+    provider.rotate()
+    token = logout_token(provider, sid="there-1")
+    assert send(token).json()["error"] == "temporarily_unavailable"
+    elsewhere = Client(SERVER_NAME="localhost", SERVER_PORT="8000", REMOTE_ADDR="192.0.2.7")
+    address = "/accounts/oidc/company/backchannel-logout/"
+    assert elsewhere.post(address, {"logout_token": token}).status_code == 200
+    assert not still_signed_in(here)
+
+
+def test_a_known_key_costs_no_request_however_wrong_the_rest_is(provider, company) -> None:
+    arrived(provider)
+    asked = provider.seen.count("/jwks")
+    forged = JWK.generate(kty="RSA", size=2048, kid=provider.signing_key.kid, use="sig")
+    for token in (logout_token(provider, key=forged), logout_token(provider, aud="another")):
+        assert send(token).status_code == 400
+    assert provider.seen.count("/jwks") == asked
 
 
 def test_another_provider_cannot_end_what_this_one_began(provider, company) -> None:

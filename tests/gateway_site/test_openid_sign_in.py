@@ -10,6 +10,7 @@ from django.contrib.auth.models import User
 
 from gateway_site import people_actions
 from gateway_site.identity import discovery
+from gateway_site.identity.stranger_limits import HURRIED_KEYS
 from gateway_site.models import AuditEvent
 from gateway_site.sign_in import AccountAdapter, is_same_address
 from tests.consent.people_and_servers import authorize_address, oauth_client, server, upstream
@@ -317,9 +318,17 @@ def test_a_new_key_at_the_provider_is_fetched_when_it_is_first_used(provider, co
 def test_unknown_keys_do_not_make_the_gateway_ask_without_end(provider, company):
     arrive(browser(), provider)
     provider.rotate(publish=False)
-    for _ in range(3):
+    for _ in range(HURRIED_KEYS.per_address + 3):
         assert arrive(browser(), provider).status_code == 401
-    assert provider.seen.count("/jwks") == 1
+    assert provider.seen.count("/jwks") == 1 + HURRIED_KEYS.per_address
+
+
+def test_a_new_key_is_taken_also_right_after_the_old_ones_were_fetched(provider, company):
+    for _ in range(2):
+        client = browser()
+        arrive(client, provider)
+        assert signed_in(client)
+        provider.rotate()
 
 
 def test_a_signature_by_another_key_of_the_same_name_is_refused(provider, company):

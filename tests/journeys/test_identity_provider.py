@@ -191,7 +191,6 @@ def test_a_new_key_at_the_provider_is_fetched_when_it_is_first_used(company) -> 
     company.arrive(first, "judy")
     assert signed_in(company, first)
     company.provider.do("rotate", drop=True)
-    # At most every ten seconds an unknown key makes the gateway ask.
     within(PATIENCE, lambda: arrives(company, "judy"))
 
 
