@@ -6,7 +6,7 @@ dropped (security.md #199). Messages for other requests are ignored (#191, #200)
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from upstreams import http_verdict, json_rpc
@@ -61,6 +61,7 @@ class AwaitedAnswer:
     """One request's answer.
 
     ``in_session``: an answer may mean that the upstream lost the session it was sent in.
+    ``on_resumable`` is called once, when the stream's first event with an id was dealt with.
     ``request_id``: that of a request that went out already, with the token ``token_for`` gives.
 
     Attributes:
@@ -78,6 +79,7 @@ class AwaitedAnswer:
         "_in_session",
         "_modern",
         "_on_request",
+        "_on_resumable",
         "_sink",
         "last_event_id",
         "request_id",
@@ -97,6 +99,7 @@ class AwaitedAnswer:
         in_session: bool = False,
         on_request: Callable[[Message], None] | None = None,
         on_cancelled: Callable[[object], None] | None = None,
+        on_resumable: Callable[[], Awaitable[None]] | None = None,
         request_id: str = "",
     ) -> None:
         self._facts = facts
@@ -106,6 +109,7 @@ class AwaitedAnswer:
         self._in_session = in_session
         self._on_request = on_request
         self._cancelled = on_cancelled
+        self._on_resumable = on_resumable
         self.request_id = request_id or json_rpc.new_id()
         self.token = token_for(call, self.request_id)
         self.seconds = seconds_for(facts, call)
@@ -231,12 +235,14 @@ class AwaitedAnswer:
                         self.last_event_id = event.id
                     if event.retry is not None:
                         self.retry_ms = event.retry
-                    if not event.data or event.event not in (b"message", b""):
-                        continue
-                    outcome = await self._message(answer, json_rpc.read(event.data))
-                    if outcome is not None:
-                        answer.finish()
-                        return outcome
+                    if event.data and event.event in (b"message", b""):
+                        outcome = await self._message(answer, json_rpc.read(event.data))
+                        if outcome is not None:
+                            answer.finish()
+                            return outcome
+                    if event.id and self._on_resumable is not None:
+                        tell, self._on_resumable = self._on_resumable, None
+                        await tell()
         except EventTooLarge as error:
             raise UpstreamAnswerInvalid(
                 f"The answer of {self._facts.title} is too large.",

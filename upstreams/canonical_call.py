@@ -78,12 +78,23 @@ class Outcome(msgspec.Struct):
     head: ResultHead | None = None
 
 
+class HandOver:
+    """Whether another process goes on with a call: then nothing more is said for it here, also not
+    that it is cancelled. There is one for each call."""
+
+    __slots__ = ("done",)
+
+    def __init__(self) -> None:
+        self.done = False
+
+
 @dataclass(slots=True, frozen=True)
 class QuestionOrigin:
     """Where a stateful upstream's question came from: what another process needs in order to
     take the call over when this one dies (protocol.md 2.4.3).
 
-    ``question_id`` is the raw id of the upstream's request, ``request_id`` that of our call,
+    ``question_id`` is the raw id of the upstream's request, ``b""`` where it asked nothing but the
+    call can be taken over all the same; ``request_id`` that of our call,
     ``session_id`` and ``revision`` those of the session, ``last_event_id`` where the stream can be
     resumed (``None`` where it can't), ``upstream_id`` whose all of that is. ``task_id`` is that of
     the task whose result was waited for, where it was one.
@@ -96,6 +107,7 @@ class QuestionOrigin:
     last_event_id: bytes | None
     upstream_id: int = 0
     task_id: str = ""
+    hand_over: HandOver = field(default_factory=HandOver, compare=False, repr=False)
 
 
 @dataclass(slots=True, frozen=True)
@@ -112,6 +124,7 @@ class RoundOrigin:
     questions: int
     upstream_id: int
     task_id: str = ""
+    hand_over: HandOver = field(default_factory=HandOver, compare=False, repr=False)
 
 
 Origin = QuestionOrigin | RoundOrigin
@@ -141,6 +154,11 @@ class CallSink(Protocol):
     async def answered(self, question_id: bytes) -> None:
         """The upstream has the answer to a question, named by its raw id; never raises."""
 
+    async def resumable(self, origin: QuestionOrigin | None) -> None:
+        """Another process could go on with the call from here: what came so far was passed on.
+        Told of a stream's first event with an id, and of one that was resumed. ``None``: it can't
+        any more, since the call goes on otherwise."""
+
 
 class QuestionNotPossible(Exception):
     """The client cannot be asked this; the upstream is told so and the call goes on."""
@@ -163,3 +181,6 @@ class SilentSink:
 
     async def answered(self, question_id: bytes) -> None:
         """There was no answer."""
+
+    async def resumable(self, origin: QuestionOrigin | None) -> None:
+        """Nobody would."""

@@ -16,6 +16,7 @@ from upstreams.canonical_call import (
     CallSink,
     CallTakenOver,
     CanonicalCall,
+    HandOver,
     Outcome,
     QuestionNotPossible,
     QuestionOrigin,
@@ -134,7 +135,7 @@ class LegacyCall:
         self._thinking = 0
         self._sent = sent
         self._alone = alone
-        self._taken_over = False
+        self._hand_over = HandOver()
         self._awaited = AwaitedAnswer(
             session.facts,
             call,
@@ -143,6 +144,7 @@ class LegacyCall:
             in_session=may_be_gone and bool(session.id),
             on_request=self._asked,
             on_cancelled=self.withdrawn,
+            on_resumable=self._tell_resumable,
             request_id="" if sent is None else sent.request_id,
         )
 
@@ -171,7 +173,9 @@ class LegacyCall:
             answered = True
             raise
         finally:
-            if not self._taken_over and (self._alone or not answered):
+            if self._hand_over.done:
+                session.handed_over = True
+            elif self._alone or not answered:
                 legacy_sessions.sessions().run(self._leave(answered))
             session.in_use -= 1
             if asks:
@@ -297,7 +301,7 @@ class LegacyCall:
                 return asking.result()
         finally:
             asking.cancel()
-        if self._taken_over:
+        if self._hand_over.done:
             raise CallTakenOver
         if not self._over.result():
             raise QuestionNotPossible("the call was cancelled")
@@ -311,15 +315,7 @@ class LegacyCall:
         """
         params = bytes(message.params) or b"{}"
         questions_of(self._session).opens_page(params, self.owner)
-        origin = QuestionOrigin(
-            json_rpc.encode(message.id),
-            self._awaited.request_id,
-            self._session.id,
-            self._session.revision,
-            self._awaited.last_event_id,
-            self._facts.id,
-            self._call.name if self._call.method == "tasks/result" else "",
-        )
+        origin = self._origin(json_rpc.encode(message.id))
         gate = gate_for(self._facts)
         self._thinking += 1
         if self._thinking == 1:
@@ -328,12 +324,27 @@ class LegacyCall:
             async with asyncio.timeout(PERSON_SECONDS):
                 return await self.sink.ask(str(message.method), params, origin)
         except CallTakenOver:
-            self._taken_over = True
+            self._hand_over.done = True
             raise
         finally:
             self._thinking -= 1
             if not self._thinking:
                 gate.enter_again()
+
+    def _origin(self, question_id: bytes = b"") -> QuestionOrigin:
+        return QuestionOrigin(
+            question_id,
+            self._awaited.request_id,
+            self._session.id,
+            self._session.revision,
+            self._awaited.last_event_id,
+            self._facts.id,
+            self._call.name if self._call.method == "tasks/result" else "",
+            self._hand_over,
+        )
+
+    async def _tell_resumable(self) -> None:
+        await self.sink.resumable(self._origin())
 
     # Side requests --------------------------------------------------------------------------
     async def _ask_for_log(self) -> None:

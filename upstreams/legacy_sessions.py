@@ -82,6 +82,7 @@ class LegacySession:
     ``wanted`` holds, for each who listens in it, the URIs subscribed to; ``subscribing`` keeps
     what is said about them in order. ``stream`` is the session's GET stream where one was opened,
     ``questions`` what the upstream asked there, ``askable`` whether it may ask anything at all.
+    ``handed_over``: another process goes on with a call in it, so that it is not ended here.
     """
 
     key: SessionKey
@@ -93,6 +94,7 @@ class LegacySession:
     headers: Headers = field(repr=False)
     can_log: bool = False
     askable: bool = False
+    handed_over: bool = False
     log_level: str = ""
     opened_at: float = field(default_factory=time.monotonic)
     last_used: float = 0.0
@@ -414,7 +416,7 @@ async def end(session: LegacySession) -> None:
         UpstreamError: it could not be told.
     """
     session.close()
-    if session.id:
+    if session.id and not session.handed_over:
         async with relay_client.delete(
             session.facts, session.credential, session.headers, timeout=CLOSE_SECONDS
         ):

@@ -80,10 +80,11 @@ class _TakenOver(LegacyCall):
             if answer.status != 200 or not kind.startswith(b"text/event-stream"):
                 raise UpstreamAnswerInvalid(
                     f"{self._facts.title} could not go on with the call after a process of the "
-                    "gateway ended. The answer was not passed on.",
+                    f"gateway ended. {self._what_is_known()}",
                     detail=f"resuming the stream: HTTP {answer.status}",
                 )
             self._stream = answer
+            await self._tell_resumable()
             for question in self._held.questions:
                 self._asked(
                     Message(
@@ -95,6 +96,11 @@ class _TakenOver(LegacyCall):
                     DOUBT_SECONDS if question.doubtful else 0.0,
                 )
             return await self._awaited.read(answer)
+
+    def _what_is_known(self) -> str:
+        if self._held.questions:
+            return "The answer was not passed on."
+        return "Whether it was carried out is not known: look before you repeat it."
 
 
 async def take_over(

@@ -283,6 +283,8 @@ class Exchange:
     async def work(self) -> None:
         """Find the result and send it."""
         try:
+            if self.upstream.primes and self.session and self.message["method"] == "tools/call":
+                await self.stream(b"data: \n\n")
             result = await mcp_catalogue.answer(self.tool_call())
         except WireFault as fault:
             payload = b'"error":' + json.dumps(fault.error).encode()

@@ -15,6 +15,7 @@ Knobs (set before or while it runs):
     canned        {JSON-RPC method: Canned(...)}: answer that method with exactly this, always
     script        list of Canned: each answers one POST, before anything else is looked at
     resumable     legacy: events have ids and GET with Last-Event-ID goes on with a stream
+    primes        resumable: streams of calls begin with an event that is an id alone
     page_size     list pages of this many entries, 0 = all at once
     tools, prompts, resources, templates   lists of dicts as they go out
     refused_uris  URIs that cannot be subscribed to, in either era
@@ -88,6 +89,7 @@ class FakeUpstream:
     script: list[Canned] = field(default_factory=list)
     page_size: int = 0
     resumable: bool = False
+    primes: bool = False
     instructions: str = "A server for tests."
     tools: list[dict[str, Any]] = field(default_factory=mcp_catalogue.tools)
     prompts: list[dict[str, Any]] = field(default_factory=mcp_catalogue.prompts)

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from tests.journeys.two_nodes import Nodes, answers_to, given
+from tests.fakes.resumable_streams import StreamLogs
+from tests.journeys.two_nodes import Nodes, answers_to, calls_left, given
 from tests.running_gateway import RunningGateway, another_node
 from tests.virtualmcp.answering_client import REPLIES, form
-from tests.virtualmcp.stream_reader import get_stream, post_stream
+from tests.virtualmcp.stream_reader import StreamReader, get_stream, post_stream, until
 
 # Leases of dead processes have to run out.
 pytestmark = pytest.mark.timeout(300)
@@ -87,3 +88,82 @@ def test_an_answer_that_was_under_way_when_its_process_died_arrives_and_counts_o
     # busy machine made it late.
     assert 2 * len(ended) - 2 <= len(answers) <= 2 * len(ended)
     assert len({str(one) for one in answers}) == len(ended)
+
+
+def slow(nodes: Nodes, base: str, steps: int, pause: float, **meta: Any) -> tuple[Any, Any]:
+    """Begin a stateful client's call that asks nothing; returns the client and its stream."""
+    client = nodes.client("legacy", "resumable", base).client
+    arguments = {"steps": steps, "pause": pause}
+    params = {"name": "slow", "arguments": arguments, "_meta": meta}
+    return client, post_stream(client, "tools/call", params, id="cut")
+
+
+def last_id(stream: StreamReader) -> str:
+    return stream.events[-1][0] if stream.events else stream.primed[-1][0]
+
+
+def test_a_call_that_asked_nothing_goes_on_elsewhere_when_its_process_dies(nodes: Nodes) -> None:
+    """The upstream says again what followed the first event; the client hears each message once,
+    whether it was connected to the end, had left before, or was not told anything yet."""
+    up, first = nodes.upstreams["resumable"], nodes.http(nodes.first.listening)
+    began, left = len(up.events), calls_left(nodes)
+    told = len(up.calls("notifications/cancelled"))
+    steps, up.primes = 30, True
+    with another_node(nodes.first) as doomed, contextlib.ExitStack() as stack:
+        base = doomed.listening
+        calls = {
+            "connected": slow(nodes, base, steps, 0.4, progressToken=1),
+            "away": slow(nodes, base, steps, 0.4, progressToken=1),
+            "silent": slow(nodes, base, 1, 20),
+        }
+        streams = {key: stack.enter_context(stream) for key, (_, stream) in calls.items()}
+        assert streams["away"].wait(lambda reader: len(reader.events) > 1)
+        streams["away"].close()
+        # Nothing is said on it for five seconds; then it can be come back to.
+        assert streams["silent"].wait(lambda reader: bool(reader.primed))
+        assert until(lambda: calls_left(nodes) == left + len(calls))
+        kill(doomed)
+        for stream in streams.values():
+            assert stream.wait(lambda reader: reader.ended)
+        back = {}
+        for key, (client, stream) in calls.items():
+            client.http = first
+            resumed = get_stream(client, last_event_id=last_id(stream))
+            back[key] = stack.enter_context(resumed)
+        for key, resumed in back.items():
+            assert resumed.wait(lambda reader: reader.ended, 60), (key, resumed.messages)
+    for key in ("connected", "away"):
+        said = streams[key].messages + back[key].messages[:-1]
+        assert [one["params"]["progress"] for one in said] == list(range(1, steps + 1)), key
+    assert back["silent"].messages[:-1] == streams["silent"].messages == []
+    for key, resumed in back.items():
+        assert resumed.messages[-1]["id"] == "cut"
+        assert resumed.messages[-1]["result"]["content"][0]["text"] == "done", key
+    events = up.events[began:]
+    assert events.count("started:slow") == events.count("finished:slow") == len(calls)
+    assert len(up.calls("notifications/cancelled")) == told
+    assert until(lambda: calls_left(nodes) == left)
+
+
+def test_a_call_whose_stream_the_upstream_no_longer_has_ends_with_what_is_known(
+    nodes: Nodes,
+) -> None:
+    up, first = nodes.upstreams["resumable"], nodes.http(nodes.first.listening)
+    began, left = up.events.count("started:slow"), calls_left(nodes)
+    told = len(up.calls("notifications/cancelled"))
+    with another_node(nodes.first) as doomed:
+        client, stream = slow(nodes, doomed.listening, 100, 0.3, progressToken=1)
+        with stream:
+            assert until(lambda: calls_left(nodes) == left + 1)
+            kill(doomed)
+            assert stream.wait(lambda reader: reader.ended)
+    up.streams = StreamLogs()
+    client.http = first
+    with get_stream(client, last_event_id=last_id(stream)) as resumed:
+        assert resumed.wait(lambda reader: reader.ended, 40)
+    (last,) = resumed.messages
+    assert "look before you repeat" in last["error"]["message"]
+    assert up.events.count("started:slow") == began + 1
+    # Nobody could collect its result.
+    assert up.wait(lambda u: len(u.calls("notifications/cancelled")) == told + 1)
+    assert until(lambda: calls_left(nodes) == left)

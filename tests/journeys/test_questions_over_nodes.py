@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import random
-import sqlite3
 import threading
 import time
 from collections import Counter
@@ -19,7 +18,7 @@ import httpx
 import pytest
 
 from tests.fakes.mcp_upstream import FakeUpstream
-from tests.journeys.two_nodes import UPSTREAMS, Nodes, answers_to, given
+from tests.journeys.two_nodes import UPSTREAMS, Nodes, answers_to, calls_left, given
 from tests.running_gateway import RunningGateway, another_node
 from tests.virtualmcp.answering_client import REPLIES, ROOTS, SAMPLE, Answering, form
 from tests.virtualmcp.stream_reader import (
@@ -418,20 +417,13 @@ def test_a_stateful_client_that_comes_back_gets_its_result_or_hears_what_became_
     assert "finished:interview" not in events["legacy"]
 
 
-def _left(nodes: Nodes) -> int:
-    """Return how many calls wait for answers with word of them left for other processes."""
-    with contextlib.closing(sqlite3.connect(nodes.first.folder / "gateway.sqlite3")) as database:
-        query = "SELECT COUNT(*) FROM virtualmcp_sharednote WHERE key LIKE 'stream-call:%'"
-        return int(database.execute(query).fetchone()[0])
-
-
 def test_a_task_that_asks_outlives_the_process_that_drove_it_or_is_cancelled(
     nodes: Nodes,
 ) -> None:
     """Tools that run as a task only, driven inside for stateful clients (2.3.8)."""
     first, second = nodes.http(nodes.first.listening), nodes.http(nodes.second.listening)
     began = {key: len(up.events) for key, up in nodes.upstreams.items()}
-    arguments, left = {"looks": 1, "question": "Go on?", "insists": True}, _left(nodes)
+    arguments, left = {"looks": 1, "question": "Go on?", "insists": True}, calls_left(nodes)
     with contextlib.ExitStack() as stack:
         third = stack.enter_context(another_node(nodes.first))
         asked = {}
@@ -443,7 +435,7 @@ def test_a_task_that_asks_outlives_the_process_that_drove_it_or_is_cancelled(
         for cut in asked.values():
             cut.was_asked(1)
         # They are left for others a moment after the client has them.
-        assert until(lambda: _left(nodes) == left + len(asked))
+        assert until(lambda: calls_left(nodes) == left + len(asked))
         assert third.process is not None
         third.process.kill()
         third.process.wait(10)

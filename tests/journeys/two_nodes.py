@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -101,3 +102,10 @@ def given(message: dict[str, Any]) -> Any:
 def answers_to(upstream: FakeUpstream) -> list[Any]:
     """Return the answers to its questions that came to an upstream."""
     return [seen.message for seen in upstream.requests if "result" in seen.message]
+
+
+def calls_left(nodes: Nodes) -> int:
+    """Return how many stateful clients' calls have word of them left for other processes."""
+    with contextlib.closing(sqlite3.connect(nodes.first.folder / "gateway.sqlite3")) as database:
+        query = "SELECT COUNT(*) FROM virtualmcp_sharednote WHERE key LIKE 'stream-call:%'"
+        return int(database.execute(query).fetchone()[0])

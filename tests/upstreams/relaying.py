@@ -88,6 +88,9 @@ class RecordingSink:
         """Record that the upstream has an answer."""
         self.arrived.append(question_id)
 
+    async def resumable(self, origin: object) -> None:
+        """Of no interest."""
+
 
 def replying(make: Callable[[str], bytes]) -> Callable[[bytes], list[Step]]:
     """Return a script that answers with what ``make(id)`` returns as body."""

@@ -160,6 +160,8 @@ class Heard:
 
     async def answered(self, question_id: bytes) -> None: ...
 
+    async def resumable(self, origin: object) -> None: ...
+
 
 @dataclass
 class Client:

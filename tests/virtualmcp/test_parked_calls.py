@@ -42,6 +42,8 @@ class Quiet:
 
     async def answered(self, question_id: bytes) -> None: ...
 
+    async def resumable(self, origin: object) -> None: ...
+
 
 class Interview:
     """A call that asks once, and then goes on until it is told to end."""

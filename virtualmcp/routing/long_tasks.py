@@ -15,7 +15,15 @@ from typing import Any
 import msgspec
 
 from upstreams import authorized_call
-from upstreams.canonical_call import CallSink, CallTakenOver, CanonicalCall, Origin, Outcome
+from upstreams.canonical_call import (
+    CallSink,
+    CallTakenOver,
+    CanonicalCall,
+    HandOver,
+    Origin,
+    Outcome,
+    QuestionOrigin,
+)
 from upstreams.errors import UpstreamError, UpstreamTimeout
 from upstreams.upstream_facts import UpstreamFacts
 from virtualmcp import raw_members
@@ -54,25 +62,42 @@ def as_task(params: bytes) -> bytes:
     return raw_members.write(members)
 
 
-class _DrivingSink:
-    """Knows whether another process has the call, whose task is then not ours to cancel."""
+class DrivingSink:
+    """A task's sink. It knows whether another process has the call, whose task is then not ours to
+    cancel."""
 
     def __init__(self, sink: CallSink) -> None:
         self._sink = sink
-        self.taken_over = False
+        self._hand_over = HandOver()
+
+    @property
+    def taken_over(self) -> bool:
+        """Whether another process has the call."""
+        return self._hand_over.done
 
     async def notify(self, method: str, params: bytes) -> None:
+        """Pass a notification on."""
         await self._sink.notify(method, params)
 
     async def ask(self, method: str, params: bytes, origin: Origin | None = None) -> Outcome:
+        """Put a question; raises as the call's own sink."""
+        if origin is not None:
+            self._hand_over = origin.hand_over
         try:
             return await self._sink.ask(method, params, origin)
         except CallTakenOver:
-            self.taken_over = True
+            self._hand_over.done = True
             raise
 
     async def answered(self, question_id: bytes) -> None:
+        """Say that the upstream has an answer."""
         await self._sink.answered(question_id)
+
+    async def resumable(self, origin: QuestionOrigin | None) -> None:
+        """Of all that is asked about a task, its result alone is the call's."""
+        if origin is not None and origin.task_id:
+            self._hand_over = origin.hand_over
+            await self._sink.resumable(origin)
 
 
 async def drive(
@@ -107,7 +132,7 @@ async def _driven(
     *,
     modern: bool,
 ) -> Outcome:
-    driving = _DrivingSink(sink)
+    driving = DrivingSink(sink)
     send = _about(request, choice, driving)
     try:
         async with asyncio.timeout(LONGEST_SECONDS):

@@ -21,6 +21,7 @@ from django.db import Error as DatabaseFailure
 from upstreams import upstream_era
 from upstreams.canonical_call import (
     CallSink,
+    HandOver,
     Origin,
     Outcome,
     QuestionNotPossible,
@@ -84,6 +85,7 @@ class ParkedCall:
         # The notes of answers that the upstream may not have yet, by its ids of the questions.
         self._under_way: dict[bytes, str] = {}
         self._origin: QuestionOrigin | None = None
+        self._hand_over = HandOver()
         self._news = asyncio.Event()
         self._sink: CallSink | None = None
         self._waiting: list[str] = []
@@ -141,7 +143,7 @@ class ParkedCall:
         except NotAnObject as error:
             raise QuestionNotPossible("the question is not well formed") from error
         key = f"q-{secrets.token_hex(6)}"
-        self._origin = origin
+        self._origin, self._hand_over = origin, origin.hand_over
         self._open[key] = Question(origin.question_id, method, params)
         self._futures[key] = asyncio.get_running_loop().create_future()
         self._news.set()
@@ -160,6 +162,12 @@ class ParkedCall:
             await shared_notes.put(note, b"", parked_mail.PARK_SECONDS * 2)
         except (DatabaseFailure, VaultError):
             logger.exception("it could not be noted that an upstream has an answer")
+
+    async def resumable(self, origin: QuestionOrigin | None) -> None:
+        """Nothing is left for others before the upstream asks: a client that lost its connection
+        then has no word to come back by."""
+        if origin is not None:
+            self._hand_over = origin.hand_over
 
     def expect(self, key: str, question: Question, answer: bytes = b"") -> None:
         """Enter a question that the upstream asked of a process that died, with the answer that

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from upstreams.canonical_call import CallSink, QuestionNotPossible, RoundOrigin
+from upstreams.canonical_call import CallSink, HandOver, QuestionNotPossible, RoundOrigin
 from upstreams.upstream_facts import UpstreamFacts
 from virtualmcp import raw_members
 from virtualmcp.eras.conversion import signed
@@ -203,9 +203,11 @@ async def asked(
         await asyncio.sleep(min(_FIRST_PAUSE * 2**round_number, _LONGEST_PAUSE))
         return following
     count = len(questions)
-    asking = []
+    asking, hand_over = [], HandOver()
     for key, question in questions.items():
-        origin = None if facts is None else RoundOrigin(key, result, count, facts.id, task_id)
+        origin = None
+        if facts is not None:
+            origin = RoundOrigin(key, result, count, facts.id, task_id, hand_over)
         asking.append(_put(question, sink, origin))
     answers = await _together(asking)
     following["inputResponses"] = raw_members.raw(dict(zip(questions, answers, strict=True)))

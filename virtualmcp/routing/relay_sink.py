@@ -2,7 +2,7 @@
 
 import contextlib
 
-from upstreams.canonical_call import CallSink, Origin, Outcome
+from upstreams.canonical_call import CallSink, Origin, Outcome, QuestionOrigin
 from upstreams.change_interest import LIST_METHODS, UPDATED
 from virtualmcp import notice_feed
 from virtualmcp.raw_members import NotAnObject
@@ -49,6 +49,10 @@ class RelaySink:
     async def answered(self, question_id: bytes) -> None:
         """Say that the upstream has an answer."""
         await self._sink.answered(question_id)
+
+    async def resumable(self, origin: QuestionOrigin | None) -> None:
+        """Say whether another process could go on with the call."""
+        await self._sink.resumable(origin)
 
 
 def question_of(request: ClientRequest, choice: ChoiceFacts, method: str, params: bytes) -> bytes:

@@ -293,7 +293,9 @@ async def _as_task(
     request: ClientRequest, target: Target, params: bytes, headers: Headers, sink: CallSink
 ) -> Outcome:
     """Make the call as a task and see it to its end."""
-    made = await _send(request, target, long_tasks.as_task(params), headers, sink)
+    await sink.resumable(None)
+    driving = long_tasks.DrivingSink(sink)
+    made = await _send(request, target, long_tasks.as_task(params), headers, driving)
     if made.error or "task" not in raw_members.read(made.result):
         return made
     return await long_tasks.drive(request, made, target.choice, sink)

@@ -70,12 +70,15 @@ async def _begin(exchange: Exchange, session: Session, position: Position) -> _B
             await held_calls.forget(name)
             return None, None
         unposted = await held_calls.open_questions(name, note)
-        number = max(note.number, position.number)
+        # What a stateful upstream says again has the numbers that it had. A stateless one says
+        # nothing again.
+        number = max(note.number, position.number) if note.round else note.number
         log = event_log.restore(session.digest, position.token, number, note.events)
+        log.floor = max(number, position.number)
     finally:
         if log is None:
             await held_calls.give_back(name)
-    held = HeldCall(log, note, lambda: stream.last_progress, unposted)
+    held = HeldCall(log, note, lambda: stream.last_progress, lambda: stream.lost(), unposted)
     inner = _without_connection(exchange)
     stream = AnswerStream(inner, call, session)
     stream.take_over(log, held)

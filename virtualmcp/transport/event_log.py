@@ -44,6 +44,7 @@ class EventLog:
         "_events",
         "away_since",
         "ended_at",
+        "floor",
         "news",
         "number",
         "reader",
@@ -56,14 +57,22 @@ class EventLog:
         self.session_digest = session_digest
         self.token = token
         self.number = 0
+        # The last event that the client had of a process that died.
+        self.floor = 0
         self.size = 0
         self.reader: object | None = None
         self.away_since = self.ended_at = 0.0
         self.news = asyncio.Event()
         self._events: deque[tuple[int, bytes]] = deque()
 
-    def add(self, message: bytes) -> bytes:
-        """Keep a message; returns it as the event to write."""
+    def add(self, message: bytes, *, again: bool = False) -> bytes:
+        """Keep a message; returns it as the event to write.
+
+        ``again``: when the stream goes on after its process died, the client may have had this
+        message, with the same number. Anything else is new to it.
+        """
+        if not again:
+            self.number = max(self.number, self.floor)
         self.number += 1
         data = b"id: %b.%d\n" % (self.token.encode(), self.number) + event(message)
         self.keep([(self.number, data)])
@@ -132,7 +141,7 @@ def begin(session_digest: str, request_id: bytes) -> EventLog:
 
 
 def restore(session_digest: str, token: str, number: int, events: Events) -> EventLog:
-    """Go on with the log of a process that died; ``number`` is the last event's."""
+    """Go on with the log of a process that died, after the event ``number``."""
     log = EventLog(session_digest, token)
     log.number = number
     log.away_since = time.monotonic()

@@ -1,17 +1,23 @@
-"""What a stateful client's call leaves behind while its client is asked something, so that another
-process can go on with it when this one dies (protocol.md 2.4.2, 2.4.4, S7).
+"""What a stateful client's call leaves behind, so that another process can go on with it when this
+one dies (protocol.md 2.3.7, 2.4.2, 2.4.4, S7).
 
-The note is written with the first question and the lease on it renewed until the call ends. Of
+The note is written with the first question; without one half a second after both the client's
+stream and the upstream's could be resumed. Its lease is renewed until the call ends. Of
 the holder and whoever takes over, one alone may act on an answer: a row that is written once says
 which. For a stateful upstream it carries a mark until the answer has arrived there; who takes the
 call over in between posts it again (``upstreams.legacy_takeover`` says why). A stateless upstream's
 note is gone before its answers are sent, so that a call whose outcome nobody knows is never made
 again.
 
-A call that asks nothing has no part in this.
+The note of a call that asked nothing is not kept up to date. It says after which event of the
+client's stream which event of the upstream's comes next: the upstream says the rest again, which
+gets the numbers it had, so that the client is told only what it has not seen.
+
+A call that asks nothing, and whose upstream gave no event id, has no part in this.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 from collections.abc import Callable, Coroutine
@@ -19,15 +25,24 @@ from typing import Any, Final
 
 import msgspec
 
-from upstreams.canonical_call import CallTakenOver, Origin, QuestionOrigin, RoundOrigin
+from upstreams.canonical_call import (
+    CallTakenOver,
+    HandOver,
+    Origin,
+    QuestionOrigin,
+    RoundOrigin,
+)
 from virtualmcp.routing import parked_mail, shared_notes
 from virtualmcp.routing.lease_keeper import keeper
 from virtualmcp.transport import event_log
 from virtualmcp.transport.event_log import EventLog, Events
+from virtualmcp.transport.wanted_notices import NO_PROGRESS
 
 logger = logging.getLogger(__name__)
 
 KEEP_SECONDS: Final = parked_mail.PARK_SECONDS
+# Calls that end sooner leave nothing, unless they ask.
+LEAVE_AFTER_SECONDS: Final = 0.5
 
 
 class Asking(msgspec.Struct, frozen=True):
@@ -69,8 +84,21 @@ class Note(msgspec.Struct):
 
 _note = msgspec.msgpack.Decoder(Note)
 _UNDER_WAY: Final = b"under way"
-# The streams whose calls this process holds, and what is set when another one took such a call.
-_here: dict[str, asyncio.Event] = {}
+
+
+class _Holding:
+    """A call that this process holds; ``lost`` is set, and ``tell`` called, when another one has
+    taken it."""
+
+    __slots__ = ("lost", "tell")
+
+    def __init__(self) -> None:
+        self.lost = asyncio.Event()
+        self.tell: Callable[[], None] | None = None
+
+
+# By the names of their streams.
+_here: dict[str, _Holding] = {}
 
 
 def begun(method: str, params: bytes) -> Note:
@@ -79,12 +107,13 @@ def begun(method: str, params: bytes) -> Note:
 
 
 class HeldCall:
-    """One call that asks, of this process.
+    """One call of this process that another one could go on with.
 
     Args:
         log: that of the call's stream.
         note: what the call is; or, taken over, what the dead process left.
         progress: returns how far the client was told the call is.
+        lost: called when another process has taken the call.
         taken_over: the questions of a dead process, with whether it may have posted an answer.
     """
 
@@ -93,9 +122,11 @@ class HeldCall:
         log: EventLog,
         note: Note,
         progress: Callable[[], float],
+        lost: Callable[[], None],
         taken_over: Unposted | None = None,
     ) -> None:
         self._log = log
+        self._lost = lost
         self._progress = progress
         self._name = event_log.name_of(log.token)
         self._answered: set[bytes] = set()
@@ -103,7 +134,12 @@ class HeldCall:
         self._lock = asyncio.Lock()
         # What was taken over is written down already.
         self._version = self._written = int(taken_over is not None)
+        self._leaving: asyncio.Task[None] | None = None
+        self._over = asyncio.Event()
+        self._hand_over = HandOver()
         self.note = note
+        if self._name in _here:
+            _here[self._name].tell = lost
 
     def known(self, origin: Origin) -> str:
         """Return the id under which the client was asked this already, ``""`` if it was not."""
@@ -119,30 +155,69 @@ class HeldCall:
         """
         note = self.note
         note.asking.append(Asking(question, _key(origin), method, params))
+        self._take_down(origin)
+        await self._write()
+
+    def leave(self, origin: QuestionOrigin) -> None:
+        """Leave word of a call that has not asked anything, soon; what the client was told so far
+        is all that the upstream said. Best effort."""
+        self._hand_over = origin.hand_over
+        if self._version:
+            return
+        self._take_down(origin)
+        self._leaving = asyncio.get_running_loop().create_task(self._leave())
+
+    async def withdraw(self) -> None:
+        """What was left of a call that has asked nothing can't be gone on with any more."""
+        self._over.set()
+        if self._leaving is not None:
+            await asyncio.wait((self._leaving,))
+        if self.note.asking or not self._version:
+            return
+        try:
+            await shared_notes.remove(_note_key(self._name))
+        except Exception:
+            logger.exception("what was left of a call could not be withdrawn")
+        self._version, self._written, self._over = 0, 0, asyncio.Event()
+
+    async def _leave(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._over.wait(), LEAVE_AFTER_SECONDS)
+            return
+        try:
+            await self._write()
+        except CallTakenOver:
+            self._lost()
+        except Exception:
+            logger.exception("a call could not be left for another process")
+
+    def _take_down(self, origin: Origin) -> None:
+        """Note where upstream and client are now."""
+        note, log = self.note, self._log
+        self._hand_over = origin.hand_over
         note.upstream_id, note.task_id = origin.upstream_id, origin.task_id
         if isinstance(origin, RoundOrigin):
             note.round = origin.result
         else:
             note.request_id, note.session_id = origin.request_id, origin.session_id
             note.revision, note.last_event_id = origin.revision, origin.last_event_id or b""
+        note.number, note.events = log.number, event_log.newest(log)
+        # Of a notice that is just about to be the first, the client does not know yet.
+        note.progress = self._progress() if log.number else NO_PROGRESS
         self._version += 1
+
+    async def _write(self) -> None:
         async with self._lock:
             # Questions that come together are written together.
             if self._written < self._version:
-                await self._write()
+                await self._write_down()
 
-    async def _write(self) -> None:
-        version, note, log = self._version, self.note, self._log
-        note.number, note.events, note.progress = (
-            log.number,
-            event_log.newest(log),
-            self._progress(),
-        )
+    async def _write_down(self) -> None:
+        version, content = self._version, msgspec.msgpack.encode(self.note)
         if not self._written:
             await self._begin_to_hold()
         elif not await self._still_holds():
             raise CallTakenOver
-        content = msgspec.msgpack.encode(note)
         await shared_notes.put(_note_key(self._name), content, KEEP_SECONDS)
         self._written = version
 
@@ -151,7 +226,7 @@ class HeldCall:
             return
         lease, seconds = _lease(self._name), parked_mail.LEASE_SECONDS
         await shared_notes.take_lease(lease, shared_notes.PROCESS, seconds)
-        _hold(self._name)
+        _hold(self._name).tell = self._lost
 
     async def _still_holds(self) -> bool:
         """Tell whether the call is this process's; it then stays so for as long as a lease.
@@ -174,10 +249,10 @@ class HeldCall:
             TimeoutError: as ``answer`` does.
             CallTakenOver: another process goes on with the call.
         """
-        lost = _here.get(self._name)
-        if lost is None:
+        holding = _here.get(self._name)
+        if holding is None:
             return await answer
-        tasks = asyncio.ensure_future(answer), asyncio.ensure_future(lost.wait())
+        tasks = asyncio.ensure_future(answer), asyncio.ensure_future(holding.lost.wait())
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if not tasks[0].done():
@@ -186,6 +261,10 @@ class HeldCall:
         finally:
             for task in tasks:
                 task.cancel()
+
+    def fall_silent(self) -> None:
+        """Say nothing more to the upstream: the call is another process's."""
+        self._hand_over.done = True
 
     async def may_act(self, origin: Origin) -> bool:
         """Tell whether the answer to a question is this process's to act on; asked once for each.
@@ -224,6 +303,10 @@ class HeldCall:
 
     async def end(self) -> None:
         """The call has ended; best effort."""
+        self._over.set()
+        if self._leaving is not None:
+            # What it may just be writing is taken away again.
+            await asyncio.wait((self._leaving,))
         if self._name not in _here:
             return
         self.let_go()
@@ -235,6 +318,7 @@ class HeldCall:
 
     def let_go(self) -> None:
         """Hold it no more; the lease ends by itself."""
+        self._over.set()
         _let_go(self._name)
 
 
@@ -326,16 +410,19 @@ async def open_questions(name: str, note: Note) -> Unposted:
     return found
 
 
-def _hold(name: str) -> None:
-    _here[name] = asyncio.Event()
+def _hold(name: str) -> _Holding:
+    _here[name] = holding = _Holding()
     keeper().keep(_lease(name), lambda: _lost(name))
+    return holding
 
 
 def _lost(name: str) -> None:
-    lost = _here.pop(name, None)
+    holding = _here.pop(name, None)
     keeper().drop(_lease(name))
-    if lost is not None:
-        lost.set()
+    if holding is not None:
+        holding.lost.set()
+        if holding.tell is not None:
+            holding.tell()
 
 
 def _let_go(name: str) -> None:

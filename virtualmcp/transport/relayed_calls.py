@@ -13,10 +13,11 @@ from virtualmcp.route_table import VirtualMcpFacts
 from virtualmcp.routing import method_table, question_policy
 from virtualmcp.routing.client_request import Answer, ClientRequest, WireError
 from virtualmcp.routing.orphaned_calls import Orphan
+from virtualmcp.transport.call_ends import End
 from virtualmcp.transport.calls_in_flight import calls_in_flight
 from virtualmcp.transport.exchange import Exchange
 from virtualmcp.transport.http_answers import error_body, send_json
-from virtualmcp.transport.response_stream import AnswerStream, End
+from virtualmcp.transport.response_stream import AnswerStream
 from virtualmcp.transport.wire_validation import Call
 
 logger = logging.getLogger(__name__)

@@ -14,18 +14,24 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Coroutine
-from enum import Enum
 from typing import Any
 
 import msgspec
 
-from upstreams.canonical_call import CallTakenOver, Origin, Outcome, QuestionNotPossible
+from upstreams.canonical_call import (
+    CallTakenOver,
+    Origin,
+    Outcome,
+    QuestionNotPossible,
+    QuestionOrigin,
+)
 from upstreams.running_loop import running_loop
 from virtualmcp.eras import era_in
 from virtualmcp.eras.era_in import Session
 from virtualmcp.errors import INTERNAL_ERROR
 from virtualmcp.routing.client_request import Answer
 from virtualmcp.transport import event_log, held_calls
+from virtualmcp.transport.call_ends import UNSAID, End
 from virtualmcp.transport.client_questions import ClientQuestions
 from virtualmcp.transport.event_log import EventLog
 from virtualmcp.transport.exchange import Exchange
@@ -41,7 +47,8 @@ from virtualmcp.transport.http_answers import (
 )
 from virtualmcp.transport.overdue import Deadlines
 from virtualmcp.transport.token_challenges import wider_scope
-from virtualmcp.transport.wire_validation import LOG_LEVELS, Call
+from virtualmcp.transport.wanted_notices import NO_PROGRESS, loud_enough, progress_of
+from virtualmcp.transport.wire_validation import Call
 
 # Calls that end sooner are never watched: a watcher costs more than most calls take.
 WATCH_AFTER_SECONDS = 0.05
@@ -52,34 +59,6 @@ STALLED_SECONDS = 60.0
 LAST_WORDS_SECONDS = 2.0
 # How long an answer goes on after its token or access was withdrawn (security.md #134).
 RECHECK_SECONDS = 15.0
-
-_SEVERITY = {level: rank for rank, level in enumerate(LOG_LEVELS)}
-
-
-class End(Enum):
-    """Why a call ended before its answer was complete."""
-
-    GONE = "client_gone"
-    CANCELLED = "cancelled"
-    STALLED = "client_stalled"
-    UNAUTHORIZED = "access_ended"
-    TAKEN_OVER = "taken_over"
-
-
-# Ends of which nothing is said: nobody reads, or somebody else speaks.
-_UNSAID = frozenset({End.GONE, End.STALLED, End.TAKEN_OVER})
-
-
-class _Progress(msgspec.Struct, gc=False):
-    progress: int | float
-
-
-class _LogMessage(msgspec.Struct, gc=False):
-    level: str
-
-
-_progress = msgspec.json.Decoder(_Progress)
-_log_message = msgspec.json.Decoder(_LogMessage)
 
 
 _unwatched = Deadlines(every=0.025)
@@ -107,6 +86,7 @@ class AnswerStream:
         "_log",
         "_open",
         "_questions",
+        "_resumable",
         "_send",
         "_sending_since",
         "_session",
@@ -124,7 +104,7 @@ class AnswerStream:
         self._accepts = exchange.accepts
         self._ended: End | None = None
         self._open = self._last_begun = False
-        self._last_progress = float("-inf")
+        self._last_progress = NO_PROGRESS
         self._last_write = self._sending_since = self._started = 0.0
         self._task: asyncio.Task[Any] | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -132,6 +112,7 @@ class AnswerStream:
         self._questions: ClientQuestions | None = None
         self._log: EventLog | None = None
         self._held: HeldCall | None = None
+        self._resumable: QuestionOrigin | None = None
         self._away_since = 0.0
 
     async def carry(self, answering: Coroutine[Any, Any, Answer]) -> Answer | End:
@@ -180,10 +161,11 @@ class AnswerStream:
 
         Waits until the connection has taken it.
         """
-        if not self._accepts.events or not await self._wanted(method, params):
+        if not self._accepts.events or not self._wanted(method, params):
             return
         name = msgspec.json.encode(method)
-        await self._write(b'{"jsonrpc":"2.0","method":%b,"params":%b}' % (name, params or b"{}"))
+        message = b'{"jsonrpc":"2.0","method":%b,"params":%b}' % (name, params or b"{}")
+        await self._put(message=message, again=True)
 
     async def ask(self, method: str, params: bytes, origin: Origin | None = None) -> Outcome:
         """Put an upstream's question to a stateful client on this stream (protocol.md 2.4).
@@ -212,8 +194,27 @@ class AnswerStream:
         if self._held is None and self._log is not None:
             message = self._call.message
             note = held_calls.begun(message.method, message.params)
-            self._held = HeldCall(self._log, note, lambda: self.last_progress)
+            self._held = HeldCall(self._log, note, lambda: self.last_progress, self.lost)
         return self._held
+
+    async def resumable(self, origin: QuestionOrigin | None) -> None:
+        """Leave word of the call for other processes, now or when the client can come back."""
+        self._resumable = origin
+        if origin is not None:
+            self._leave_word()
+        elif self._held is not None:
+            await self._held.withdraw()
+
+    def _leave_word(self) -> None:
+        held = self._held_call()
+        if held is not None and self._resumable is not None:
+            held.leave(self._resumable)
+
+    def lost(self) -> None:
+        """Another process has the call."""
+        if self._held is not None:
+            self._held.fall_silent()
+        self._end(End.TAKEN_OVER)
 
     @property
     def last_progress(self) -> float:
@@ -225,16 +226,11 @@ class AnswerStream:
         self._log, self._held, self._open = log, held, True
         self._last_progress, self._away_since = held.note.progress, log.away_since
 
-    async def _wanted(self, method: str, params: bytes) -> bool:
+    def _wanted(self, method: str, params: bytes) -> bool:
         if method == "notifications/progress":
             return bool(self._call.progress_token) and self._rises(params)
         if method == "notifications/message":
-            level = self._wanted_level()
-            try:
-                severity = _SEVERITY.get(_log_message.decode(params).level, -1)
-            except (msgspec.MsgspecError, UnicodeDecodeError):
-                return False
-            return bool(level) and severity >= _SEVERITY[level]
+            return loud_enough(params, self._wanted_level())
         # Nothing else is related to a single request (a20), but that a page it asked for is done.
         return self._questions is not None and self._questions.announced(method, params)
 
@@ -246,10 +242,7 @@ class AnswerStream:
 
     def _rises(self, params: bytes) -> bool:
         """Progress is strictly increasing over the whole answer (a42)."""
-        try:
-            progress = _progress.decode(params).progress
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            return False
+        progress = progress_of(params)
         if progress <= self._last_progress:
             return False
         self._last_progress = progress
@@ -259,7 +252,7 @@ class AnswerStream:
         """Send one message as an event, opening the stream with the first."""
         await self._put(message=message)
 
-    async def _put(self, data: bytes = b"", message: bytes = b"") -> None:
+    async def _put(self, data: bytes = b"", message: bytes = b"", *, again: bool = False) -> None:
         if self._writing is None:
             self._writing = asyncio.Lock()
         async with self._writing:
@@ -269,7 +262,8 @@ class AnswerStream:
                 if not self._away:
                     await self._send(self._start_of_stream())
             if message:
-                data += self._log.add(message) if self._log is not None else event(message)
+                log = self._log
+                data += event(message) if log is None else log.add(message, again=again)
             if self._away:
                 return
             self._sending_since = time.monotonic()
@@ -290,6 +284,7 @@ class AnswerStream:
             return b""
         self._log = event_log.begin(self._session.digest, self._call.message.id)
         self._log.take(self)
+        self._leave_word()
         return self._log.priming(self._session.revision)
 
     @property
@@ -349,7 +344,7 @@ class AnswerStream:
 
     async def _finish_early(self, ended: End) -> None:
         # Half an answer can't be completed with another one.
-        if ended in _UNSAID or self._last_begun:
+        if ended in UNSAID or self._last_begun:
             if self._questions is not None:
                 self._questions.drop_all()
             if ended is End.TAKEN_OVER and self._log is not None:
@@ -375,7 +370,7 @@ class AnswerStream:
     def _end(self, why: End) -> None:
         if self._ended is None and self._task is not None and not self._task.done():
             self._ended = why
-            if self._questions is not None and why in _UNSAID:
+            if self._questions is not None and why in UNSAID:
                 # Taking them back would be written where nobody reads.
                 self._questions.drop_all()
             self._task.cancel()
