@@ -93,6 +93,7 @@ KINDS: dict[str, str] = {
     "definition.waiting": "Tools were added or changed and wait for review",
     "definition.approved": "Approved what tools say of themselves",
     "definition.rejected": "Rejected what tools say of themselves",
+    "sampling.refused": "An upstream asked more of a person's model than it may; told once an hour",
     "name.changed": "Gave a tool or prompt another public name",
     "name.freed": "Freed former public names of a tool or prompt",
     "site.changed": "Changed the site's settings",

@@ -156,6 +156,8 @@ class UpstreamEntry(Entry):
     list_timeout: int | None = None
     max_in_flight: int | None = None
     max_answer_mib: int | None = None
+    sampling_per_minute: int | None = None
+    sampling_tokens_per_day: int | None = None
     state: State = State.PRESENT
 
 

@@ -115,6 +115,8 @@ def _upstream_fields(entry: UpstreamEntry) -> dict[str, Any]:
         list_timeout=entry.list_timeout,
         max_in_flight=entry.max_in_flight,
         max_answer_mib=entry.max_answer_mib,
+        sampling_per_minute=entry.sampling_per_minute,
+        sampling_tokens_per_day=entry.sampling_tokens_per_day,
     )
 
 

@@ -15,7 +15,7 @@ from gateway_site.models import AuditEvent
 from oauthserver import expiry
 from upstreams import oauth_trace
 from upstreams.models import PendingAuthorization
-from virtualmcp import session_subscriptions
+from virtualmcp import sampling_limits, session_subscriptions
 from virtualmcp.models import CallRecord, EndedSession, NodeMail, SharedNote
 
 logger = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ CHORES: tuple[Callable[[], None], ...] = (
     remove_ended_sessions,
     remove_abandoned_connects,
     remove_old_mail,
+    sampling_limits.remove_old,
     remove_expired_grants,
     oauth_trace.remove_old_traces,
     remove_old_records,

@@ -56,6 +56,8 @@ EDITABLE: Final = (
     "list_timeout",
     "max_in_flight",
     "max_answer_mib",
+    "sampling_per_minute",
+    "sampling_tokens_per_day",
 )
 MOST_HEADERS: Final = 20
 _SHOWN_IN_AUDIT: Final = (
@@ -70,6 +72,8 @@ _SHOWN_IN_AUDIT: Final = (
     "enterprise_token_url",
     "enterprise_client_id",
     "private_network",
+    "sampling_per_minute",
+    "sampling_tokens_per_day",
 )
 
 

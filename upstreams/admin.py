@@ -179,6 +179,8 @@ class UpstreamAdmin(OnboardingPages):
                     "list_timeout",
                     "max_in_flight",
                     "max_answer_mib",
+                    "sampling_per_minute",
+                    "sampling_tokens_per_day",
                 ],
                 "classes": ["collapse"],
             },

@@ -8,6 +8,7 @@ from django.core.exceptions import ValidationError
 from upstreams import actions, header_values
 from upstreams.errors import SetupFailed
 from upstreams.models import CredentialKind, Upstream
+from upstreams.upstream_facts import SAMPLING_PER_MINUTE, SAMPLING_TOKENS_PER_DAY
 from upstreams.upstream_validation import check_upstream
 
 # The class is generic for the type checker only.
@@ -95,6 +96,13 @@ class UpstreamForm(_Form):
             "max_in_flight": "Calls that may run at the same time, in each server process. "
             "Further ones wait a second and are then told to come back.",
             "max_answer_mib": "A larger answer is refused.",
+            "sampling_per_minute": "A server can have a question answered by the model that each "
+            "person uses and pays for (sampling). So often it may ask one person; empty: "
+            f"{SAMPLING_PER_MINUTE} times. Whether it may at all beside other upstreams is said "
+            "in each Virtual MCP.",
+            "sampling_tokens_per_day": "Counted is what it asks for (maxTokens), since clients do "
+            f"not say what an answer cost. For one person, from midnight UTC; empty: "
+            f"{SAMPLING_TOKENS_PER_DAY:,}.",
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -137,6 +137,13 @@ class Upstream(models.Model):
     # Per server process: calls running at the same time, and the largest answer in MiB.
     max_in_flight = models.PositiveIntegerField("calls at a time", default=200)
     max_answer_mib = models.PositiveIntegerField("largest answer (MiB)", default=10)
+    # For each person, over all processes; empty for the gateway's own numbers.
+    sampling_per_minute = models.PositiveIntegerField(
+        "questions to a person's model a minute", null=True, blank=True
+    )
+    sampling_tokens_per_day = models.PositiveIntegerField(
+        "tokens of a person's model a day", null=True, blank=True
+    )
 
     detected_era = models.CharField(max_length=8, blank=True, editable=False)
     detected_revision = models.CharField(max_length=10, blank=True, editable=False)

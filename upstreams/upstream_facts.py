@@ -1,8 +1,13 @@
 """An immutable snapshot of one upstream's configuration, so that the relay path asks no ORM."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from upstreams.models import SessionScope, Upstream
+
+# Where an upstream's page leaves it open: room for a tool that works with the model for a while.
+SAMPLING_PER_MINUTE: Final = 20
+SAMPLING_TOKENS_PER_DAY: Final = 1_000_000
 
 
 @dataclass(slots=True, frozen=True)
@@ -29,6 +34,9 @@ class UpstreamFacts:
     # Sent with every request; their values are in the vault.
     further_header_names: tuple[str, ...] = ()
     session_scope: str = SessionScope.PERSON
+    # What it may ask of one person's own model (protocol.md 3.6).
+    sampling_per_minute: int = SAMPLING_PER_MINUTE
+    sampling_tokens_per_day: int = SAMPLING_TOKENS_PER_DAY
 
     @classmethod
     def of(cls, upstream: Upstream) -> "UpstreamFacts":
@@ -53,4 +61,6 @@ class UpstreamFacts:
             max_answer_bytes=upstream.max_answer_mib * 1024 * 1024,
             further_header_names=tuple(upstream.further_header_names),
             session_scope=upstream.session_scope,
+            sampling_per_minute=upstream.sampling_per_minute or SAMPLING_PER_MINUTE,
+            sampling_tokens_per_day=upstream.sampling_tokens_per_day or SAMPLING_TOKENS_PER_DAY,
         )

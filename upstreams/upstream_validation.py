@@ -183,6 +183,17 @@ def _check_answer(upstream: Upstream) -> None:
         raise ValueError("Give 1 to 256 MiB.")
 
 
+def _check_sampling_rate(upstream: Upstream) -> None:
+    if upstream.sampling_per_minute is not None and not 1 <= upstream.sampling_per_minute <= 10_000:
+        raise ValueError("Give 1 to 10000 questions, or nothing for the usual number.")
+
+
+def _check_sampling_tokens(upstream: Upstream) -> None:
+    tokens = upstream.sampling_tokens_per_day
+    if tokens is not None and not 1 <= tokens <= 2_000_000_000:
+        raise ValueError("Give 1 to 2000000000 tokens, or nothing for the usual number.")
+
+
 _CHECKS: Final[dict[str, Callable[[Upstream], None]]] = {
     "key": _check_key,
     "private_network": _check_networks,
@@ -203,4 +214,6 @@ _CHECKS: Final[dict[str, Callable[[Upstream], None]]] = {
     "list_timeout": _check_list_timeout,
     "max_in_flight": _check_in_flight,
     "max_answer_mib": _check_answer,
+    "sampling_per_minute": _check_sampling_rate,
+    "sampling_tokens_per_day": _check_sampling_tokens,
 }

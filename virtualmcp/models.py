@@ -295,6 +295,26 @@ class SessionSubscription(models.Model):
         ]
 
 
+class SamplingUse(models.Model):
+    """What an upstream has asked of one person's model in a minute or a day
+    (``sampling_limits.py``)."""
+
+    user_id = models.BigIntegerField()
+    upstream_id = models.BigIntegerField()
+    # "minute:" or "day:" and its number since 1970.
+    window = models.CharField(max_length=24)
+    # Questions in a minute, tokens in a day.
+    amount = models.BigIntegerField()
+    expires_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["user_id", "upstream_id", "window"], name="sampling_is_counted_once"
+            )
+        ]
+
+
 class CallRecord(models.Model):
     """One relayed call, without arguments or results."""
 

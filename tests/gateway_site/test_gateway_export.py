@@ -46,7 +46,7 @@ upstreams:
      name: api_key, prefix: "k ", secret: env:WEATHER_KEY, key_help: Ask ops.,
      headers: {X-One: env:PAYMENTS_KEY},
      private_network: "10.1.0.0/16", call_timeout: 33, list_timeout: 11, max_in_flight: 7,
-     max_answer_mib: 3}
+     max_answer_mib: 3, sampling_per_minute: 5, sampling_tokens_per_day: 9000}
   - key: signed
     url: https://signed.example.com/mcp
     credential: shared_oauth

@@ -934,6 +934,12 @@ MAP: dict[str, tuple[str, ...]] = {
         "of_a_completion_a_client_of_several_gets_a_hundred_values",
     )
     + _in(
+        "virtualmcp/test_sampling_limits",
+        "an_upstream_asks_so_often_and_no_more_whoever_speaks_which_era",
+        "an_upstream_asks_for_so_many_tokens_a_day",
+        "the_numbers_hold_over_nodes_and_for_each_person_apart",
+    )
+    + _in(
         "virtualmcp/test_icons",
         "behind_a_shared_url_icons_are_of_the_gateways_own_origin",
         "only_addresses_that_the_gateway_made_are_fetched",

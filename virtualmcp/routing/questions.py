@@ -15,7 +15,7 @@ import msgspec
 
 from upstreams.canonical_call import CallSink, HandOver, QuestionNotPossible, RoundOrigin
 from upstreams.upstream_facts import UpstreamFacts
-from virtualmcp import raw_members
+from virtualmcp import raw_members, sampling_limits
 from virtualmcp.eras.conversion import signed
 from virtualmcp.errors import ParamsInvalid
 from virtualmcp.raw_members import Members, NotAnObject
@@ -114,6 +114,21 @@ def relayed(request: ClientRequest, result: bytes, call: CallMade, choice: Choic
     members["requestState"] = raw_members.raw(sealed)
     members["_meta"] = signed(members.get("_meta"), raw_server_info(request.server))
     return raw_members.write(members)
+
+
+async def counted(
+    request: ClientRequest, choice: ChoiceFacts, raw: bytes, *, once: bool = False
+) -> None:
+    """Count what a result asks of the client's model, with ``once`` not again what was counted.
+
+    Raises:
+        QuestionUnanswered: the upstream has asked as much of it as it may.
+    """
+    take = sampling_limits.take_once if once else sampling_limits.take_all
+    try:
+        await take(request.holder.user_id, choice.upstream, raw)
+    except QuestionNotPossible as impossible:
+        raise QuestionUnanswered(_not_asked(impossible)) from impossible
 
 
 def held(

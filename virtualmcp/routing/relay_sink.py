@@ -4,7 +4,7 @@ import contextlib
 
 from upstreams.canonical_call import CallSink, Origin, Outcome, QuestionOrigin
 from upstreams.change_interest import LIST_METHODS, UPDATED
-from virtualmcp import notice_feed
+from virtualmcp import notice_feed, sampling_limits
 from virtualmcp.raw_members import NotAnObject
 from virtualmcp.result_mapping import ResultMapping
 from virtualmcp.route_table import ChoiceFacts
@@ -16,12 +16,20 @@ from virtualmcp.secret_redaction import clean_json, secrets_of
 class RelaySink:
     """Maps URIs in questions of one upstream, and passes on what it tells beside its answer."""
 
-    __slots__ = ("_choice", "_request", "_sink")
+    __slots__ = ("_choice", "_request", "_resumed", "_sink")
 
-    def __init__(self, request: ClientRequest, choice: ChoiceFacts, sink: CallSink) -> None:
+    def __init__(
+        self,
+        request: ClientRequest,
+        choice: ChoiceFacts,
+        sink: CallSink,
+        *,
+        resumed: bool = False,
+    ) -> None:
         self._request = request
         self._choice = choice
         self._sink = sink
+        self._resumed = resumed
 
     async def notify(self, method: str, params: bytes) -> None:
         """Pass a notification on; waits until the client took it."""
@@ -43,7 +51,12 @@ class RelaySink:
             QuestionNotPossible: this client can't be asked, or not by this upstream.
             TimeoutError: nobody answered in time.
         """
+        asked, facts = params, self._choice.upstream
         params = question_of(self._request, self._choice, method, params)
+        # A call that another process began may ask what its client was asked there already.
+        await sampling_limits.take(
+            self._request.holder.user_id, facts, method, asked, may_refuse=not self._resumed
+        )
         return await self._sink.ask(method, params, origin)
 
     async def answered(self, question_id: bytes) -> None:

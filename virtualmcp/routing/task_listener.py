@@ -15,11 +15,11 @@ from upstreams import authorized_call, change_streams, credentials, task_listeni
 from upstreams.canonical_call import CanonicalCall, SilentSink
 from upstreams.change_interest import TASK_CHANGED, task_in
 from upstreams.errors import UpstreamError
-from virtualmcp import raw_members
+from virtualmcp import raw_members, sampling_limits
 from virtualmcp.errors import RequestRefused
 from virtualmcp.raw_members import NotAnObject
 from virtualmcp.route_table import ChoiceFacts, VirtualMcpFacts
-from virtualmcp.routing import question_policy, sealed_tasks, task_results
+from virtualmcp.routing import question_policy, questions, sealed_tasks, task_results
 from virtualmcp.routing.client_request import ClientRequest
 from virtualmcp.routing.question_policy import CapabilityMissing
 from virtualmcp.routing.questions import QuestionUnanswered
@@ -108,6 +108,7 @@ class _Part:
         self._names = names
         self._tell = tell
         self._stands = False
+        self._counting: set[asyncio.Task[None]] = set()
 
     def first_agreed(self) -> frozenset[str]:
         """Return the public ids of what the upstream agreed to; what it agrees to later is not
@@ -209,6 +210,23 @@ class _Part:
                 self._heard(outcome.result)
 
     def _heard(self, params: bytes) -> None:
+        """Pass on the state of a task, once what it asks of the client's model is counted."""
+        if not sampling_limits.asks(params):
+            self._pass_on(params)
+            return
+        task = asyncio.get_running_loop().create_task(self._counted(params))
+        self._counting.add(task)
+        task.add_done_callback(self._counting.discard)
+
+    async def _counted(self, params: bytes) -> None:
+        try:
+            await questions.counted(self._request, self.choice, params, once=True)
+        except (QuestionUnanswered, NotAnObject) as refused:
+            logger.info("a notice about a task of %s was left out: %s", self._key, refused)
+            return
+        self._pass_on(params)
+
+    def _pass_on(self, params: bytes) -> None:
         """Pass on the state of a task, in the client's terms."""
         own = task_in(params)
         public = self._names.get(own)

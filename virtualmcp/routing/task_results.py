@@ -16,6 +16,13 @@ from virtualmcp.server_identity import raw_server_info
 METHODS = frozenset({"tasks/get", "tasks/update", "tasks/cancel"})
 
 
+async def told(request: ClientRequest, target: Target, outcome: Outcome) -> bytes:
+    """Return a task as ``mapped``, once what it asks of the client's model is counted."""
+    result = mapped(request, target, outcome)
+    await questions.counted(request, target.choice, outcome.result, once=True)
+    return result
+
+
 def mapped(request: ClientRequest, target: Target, outcome: Outcome) -> bytes:
     """Return a created task, or the answer about one.
 

@@ -146,7 +146,7 @@ async def _retry(
     answers = parked_retries.answers_in(retry.members.get("inputResponses"))
 
     def made(inner: CallSink, send: parked_retries.Send) -> Coroutine[Any, Any, Answer]:
-        return _made(request, inner, target, target.params, (), call, send=send)
+        return _made(request, inner, target, target.params, (), call, send=send, resumed=True)
 
     return await parked_retries.go_on(
         parked_retries.Retry(
@@ -168,7 +168,7 @@ async def _orphaned(
     """Go on with a call whose process died."""
 
     def made(inner: CallSink, send: parked_retries.Send) -> Coroutine[Any, Any, Answer]:
-        return _made(request, inner, target, target.params, headers, call, send=send)
+        return _made(request, inner, target, target.params, headers, call, send=send, resumed=True)
 
     canonical = _canonical(request, target, target.params, headers)
     return await orphaned_calls.answer(request, target, canonical, made, sink)
@@ -184,11 +184,15 @@ async def _made(
     *,
     declined: bool = False,
     send: parked_retries.Send | None = None,
+    resumed: bool = False,
 ) -> Answer:
-    """Make the call, or with ``send`` go on with one that is under way, and word what comes."""
+    """Make the call, or with ``send`` go on with one that is under way, and word what comes.
+
+    ``resumed``: another process began it.
+    """
     facts = target.choice.upstream
     try:
-        inner = RelaySink(request, target.choice, sink)
+        inner = RelaySink(request, target.choice, sink, resumed=resumed)
         if send is not None:
             outcome = await send(inner)
         else:
@@ -247,12 +251,12 @@ async def _rounds(
             if outcome.error:
                 return _error(request, target, outcome)
         if request.method in task_results.METHODS:
-            return Answer(result=task_results.mapped(request, target, outcome))
+            return Answer(result=await task_results.told(request, target, outcome))
         head = outcome.head or conversion.read_head(outcome.result)
         kind = head.kind if outcome.modern else "complete"
         if kind == "task" and request.method == conversion.CALL:
             if takes_tasks(request):
-                return Answer(result=task_results.mapped(request, target, outcome))
+                return Answer(result=await task_results.told(request, target, outcome))
             outcome = await long_tasks.drive(request, outcome, target.choice, sink)
             return _final(request, target, outcome)
         if kind == "complete":
@@ -261,7 +265,9 @@ async def _rounds(
             break
         if request.era is Era.MODERN:
             raw = clean_json(outcome.result, secrets_of(request.holder.user_id, facts))
-            return Answer(result=questions.relayed(request, raw, call, target.choice))
+            relayed = questions.relayed(request, raw, call, target.choice)
+            await questions.counted(request, target.choice, outcome.result)
+            return Answer(result=relayed)
         following: Members = raw_members.read(params)
         params = raw_members.write(
             await questions.asked(outcome.result, following, sink, number, facts)

@@ -27,6 +27,7 @@ from upstreams import json_rpc
 from upstreams.canonical_call import Outcome, QuestionNotPossible
 from upstreams.revisions import Era
 from upstreams.token_vault import VaultError
+from virtualmcp import sampling_limits
 from virtualmcp.eras import question_fields
 from virtualmcp.raw_members import NotAnObject
 from virtualmcp.routing import node_mail, parked_mail, question_policy, shared_notes
@@ -262,6 +263,8 @@ async def _asked(notices: SessionNotices, question: str, note: _Note) -> bytes:
     try:
         params = question_of(request, choice, note.method, note.params)
         params = question_fields.for_stateful(note.method, params, facts.revision)
+        user_id = standing.holder.user_id
+        await sampling_limits.take(user_id, choice.upstream, note.method, note.params)
     except NotAnObject as error:
         raise QuestionNotPossible("the question is not well formed") from error
     stream.ask(question, json_rpc.request(question, note.method, params))
