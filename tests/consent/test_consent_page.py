@@ -97,6 +97,17 @@ def test_client_that_registered_itself_is_not_verified():
     assert "chat.example is where you came from" in read
 
 
+def test_where_the_answer_goes_is_named_beside_who_asks():
+    """(d7): another host than the client's own is seen to be another."""
+    server("workspace", (upstream("wiki"), True))
+    client = oauth_client("Chat", "https://elsewhere.example/callback", source="cimd")
+    page = browser_of(person()).get(authorize_address(client, "workspace"))
+    read = text_of(page)
+    assert "verified: chat.example" in read
+    assert "elsewhere.example" in read
+    assert "A program on this computer" not in read
+
+
 def test_client_on_this_computer_is_named_as_such():
     server("workspace", (upstream("wiki"), True))
     client = oauth_client("Editor", LOOPBACK)

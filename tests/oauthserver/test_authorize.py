@@ -235,6 +235,18 @@ def test_other_mistakes_go_to_the_client_with_state_and_issuer(
     assert not Grant.objects.exists()
 
 
+@pytest.mark.parametrize("more", [{"code_challenge": None}, {"code_challenge_method": "plain"}])
+def test_a_client_with_a_secret_needs_pkce_as_well(
+    browser: Client, api: Client, more: dict[str, str | None]
+) -> None:
+    """(d3)"""
+    method = "client_secret_basic"
+    client_id = register(api, token_endpoint_auth_method=method)["client_id"]
+    answer = flows.answer_of(ask(browser, OAuthClient.objects.get(client_id=client_id), **more))
+    assert (answer["error"], answer["iss"]) == ("invalid_request", BASE)
+    assert not Grant.objects.exists()
+
+
 def test_two_resources_are_refused(browser: Client, public: OAuthClient) -> None:
     query = flows.request_of(public.client_id, CALLBACK, Pkce())
     answer = flows.answer_of(

@@ -432,6 +432,32 @@ def test_redirects_are_never_followed(
     assert host.asked == [path]
 
 
+@pytest.mark.parametrize("status", [201, 203, 206, 404, 410, 500])
+def test_only_a_plain_answer_holds_a_document(
+    browser: Client, host: DocumentHost, status: int
+) -> None:
+    """(d6)"""
+    client_id = place(host)
+    page_of(host, client_id).status = status
+    assert ask(browser, client_id).status_code == 400
+    assert not OAuthClient.objects.exists()
+    page_of(host, client_id).status = 200
+    # Nothing of the failure is kept but that the host is left alone for half a minute.
+    cache.clear()
+    assert ask(browser, client_id).status_code == 200
+
+
+def test_a_document_is_kept_as_long_as_its_host_says(browser: Client, host: DocumentHost) -> None:
+    """(d6)"""
+    client_id = place(host)
+    page_of(host, client_id).headers["cache-control"] = "max-age=1000"
+    began = timezone.now()
+    flows.press(browser, ask(browser, client_id))
+    expires = OAuthClient.objects.get().cimd_expires_at
+    assert expires is not None
+    assert began + timedelta(seconds=999) <= expires <= timezone.now() + timedelta(seconds=1000)
+
+
 def page_of(host: DocumentHost, client_id: str) -> Page:
     return host.pages[client_id.removeprefix(host.base)]
 

@@ -1,6 +1,7 @@
 """Grants without a consent page: identity assertions of the company, and service accounts."""
 
 import json
+import logging
 import time
 import uuid
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from django.utils import timezone
 from jwcrypto import jwk, jws
 from oauth2_provider.models import AccessToken, RefreshToken
 
+from gateway_site.logging_setup import PlainFormatter
 from oauthserver import (
     actions,
     audience,
@@ -192,6 +194,22 @@ def test_an_assertion_works_once(company: Company) -> None:
     assertion = signed(company.claims(), IDP, typ=TYPE)
     assert company.ask(assertion).status_code == 200
     assert company.ask(assertion).json()["error"] == "invalid_grant"
+
+
+def test_an_assertion_is_never_written_down(
+    company: Company, caplog: pytest.LogCaptureFixture, told: list[dict[str, Any]]
+) -> None:
+    """(d18)"""
+    caplog.set_level(logging.DEBUG)
+    good = signed(company.claims(), IDP, typ=TYPE)
+    bad = signed(company.claims(aud="https://other.example"), IDP, typ=TYPE)
+    for assertion in (good, good, bad, f"{good}x"):
+        answer = company.ask(assertion)
+        assert assertion.rpartition(".")[2] not in answer.content.decode()
+    written = "\n".join(map(PlainFormatter().format, caplog.records)) + repr(told)
+    assert "token.issued" in written
+    for assertion in (good, bad):
+        assert [part for part in assertion.split(".")[1:] if part in written] == []
 
 
 def test_the_request_may_repeat_the_resource_only(company: Company) -> None:

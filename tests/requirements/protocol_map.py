@@ -470,11 +470,19 @@ MAP: dict[str, tuple[str, ...]] = {
     "c1": _in("oauthserver/test_discovery", "a_resource_describes_itself"),
     "c2": _in(
         "virtualmcp/test_endpoint_gate", "without_a_token_a_client_is_told_where_to_authorize"
+    )
+    + _in("oauthserver/test_discovery", "a_resource_describes_itself"),
+    "c3": _in("oauthserver/test_bearer_tokens", "a_challenge_names_the_metadata_and_the_scope")
+    + _in("virtualmcp/test_endpoint_gate", "without_a_token_a_client_is_told_where_to_authorize"),
+    "c4": _in(
+        "virtualmcp/test_endpoint_gate",
+        "a_token_in_the_query_or_a_cookie_is_none",
+        "no_session_stands_in_for_a_token",
     ),
-    "c3": _in("oauthserver/test_bearer_tokens", "a_challenge_names_the_metadata_and_the_scope"),
-    "c4": _in("virtualmcp/test_endpoint_gate", "a_token_in_the_query_or_a_cookie_is_none"),
     "c5": _in(
         "virtualmcp/test_endpoint_gate",
+        "no_session_stands_in_for_a_token",
+        "a_value_that_is_no_valid_token_is_refused",
         "a_token_of_another_server_is_refused_with_this_ones_challenge",
     )
     + _in("oauthserver/test_bearer_tokens", "a_token_is_good_for_its_own_resource_only"),
@@ -494,33 +502,55 @@ MAP: dict[str, tuple[str, ...]] = {
             "chatgpt_reads_the_challenge_in_the_result_and_goes_on",
         ),
     ),
+    # Every token holds mcp:tools, whatever else it holds (``scopes.granted``).
     "c9": _in("virtualmcp/test_step_up", "the_wider_token_calls_and_lists_are_the_same_for_both"),
     "c10": _in("oauthserver/test_discovery", "a_resource_describes_itself")
-    + _in("virtualmcp/test_endpoint_gate", "without_a_token_a_client_is_told_where_to_authorize"),
-    "c11": _in(
-        "virtualmcp/test_endpoint_sessions", "a_session_of_another_person_or_server_is_unknown"
+    + _in("virtualmcp/test_endpoint_gate", "without_a_token_a_client_is_told_where_to_authorize")
+    + _in(
+        "virtualmcp/test_step_up",
+        "a_tool_that_may_change_something_is_refused_with_one_complete_challenge",
     ),
-    "c12": _in("virtualmcp/test_endpoint_gate", "a_trailing_slash_is_the_same_server"),
+    "c11": _in(
+        "virtualmcp/test_endpoint_sessions",
+        "a_session_of_another_person_or_server_is_unknown",
+        "ending_a_session_needs_its_owner",
+    )
+    + _in("virtualmcp/test_endpoint_gate", "no_session_stands_in_for_a_token")
+    + _in(_ANSWERS, "a_session_id_is_visible_ascii_and_of_its_session_alone"),
+    "c12": _in("virtualmcp/test_endpoint_gate", "a_trailing_slash_is_the_same_server")
+    + _in("oauthserver/test_discovery", "a_resource_describes_itself")
+    + _in("oauthserver/test_authorize", "a_trailing_slash_names_the_same_resource"),
     # (d) Authorization server
     "d1": _in("oauthserver/test_client_authentication", "the_whole_flow_with_a_secret")
     + _in("oauthserver/test_authorization_codes", "a_code_becomes_tokens_for_one_resource"),
     "d2": _in("oauthserver/test_discovery", "the_server_describes_itself_the_same_everywhere"),
-    "d3": _in(
+    "d3": _in("oauthserver/test_discovery", "the_server_describes_itself_the_same_everywhere")
+    + _in(
         "oauthserver/test_authorize",
+        "a_client_with_a_secret_needs_pkce_as_well",
         "other_mistakes_go_to_the_client_with_state_and_issuer",
     )
     + _in("oauthserver/test_authorization_codes", "a_wrong_verifier_leaves_the_code_to_its_owner"),
     "d4": _in(
         "oauthserver/test_client_metadata_documents",
         "real_clients_reach_the_page_and_get_a_code",
-    ),
+        "clients_that_offer_none_go_all_the_way_without_a_secret",
+    )
+    + _in("oauthserver/test_discovery", "the_server_describes_itself_the_same_everywhere"),
     "d5": _in(
         "oauthserver/test_client_metadata_documents",
+        "odd_json_is_refused",
+        "only_json_is_read_as_json",
+        "a_removed_redirect_stops_working_after_the_lifetime",
         "the_document_must_name_exactly_its_own_url",
         "a_document_the_gateway_cannot_honour_is_refused_whole",
     ),
+    # Logos are neither fetched nor shown.
     "d6": _in(
         "oauthserver/test_client_metadata_documents",
+        "only_a_plain_answer_holds_a_document",
+        "a_document_is_kept_as_long_as_its_host_says",
+        "a_document_at_an_address_inside_is_not_connected_to",
         "redirects_are_never_followed",
         "only_public_addresses_are_connected_to",
         "lifetimes_have_a_floor_and_a_ceiling",
@@ -533,6 +563,7 @@ MAP: dict[str, tuple[str, ...]] = {
     "d7": _in(
         "consent/test_consent_page",
         "page_says_who_asks_for_what_as_whom_and_where_the_answer_goes",
+        "where_the_answer_goes_is_named_beside_who_asks",
         "client_on_this_computer_is_named_as_such",
     ),
     "d8": _in(
@@ -548,6 +579,16 @@ MAP: dict[str, tuple[str, ...]] = {
     + _in(
         "oauthserver/test_authorization_codes",
         "another_redirect_uri_is_refused_without_using_the_code",
+    )
+    + _in(
+        "oauthserver/test_client_registration",
+        "a_harmful_redirect_uri_is_refused_and_nothing_stored",
+    ),
+    # TLS itself ends at the operator's proxy.
+    "d10": _in("gateway_site/test_configuration_checks", "each_mistake_is_named_with_a_hint")
+    + _in(
+        "oauthserver/test_guesses_and_outages",
+        "1_every_address_in_the_metadata_is_of_the_issuers_own_origin",
     ),
     "d11": _in(
         "oauthserver/test_refresh_tokens",
@@ -559,39 +600,67 @@ MAP: dict[str, tuple[str, ...]] = {
         "oauthserver/test_authorize",
         "allowing_redirects_with_code_state_and_issuer",
         "denying_says_so_with_state_and_issuer",
-    ),
+        "other_mistakes_go_to_the_client_with_state_and_issuer",
+    )
+    + _in("oauthserver/test_discovery", "the_server_describes_itself_the_same_everywhere"),
     "d13": _in(
         "oauthserver/test_authorize",
         "two_resources_are_refused",
         "other_mistakes_go_to_the_client_with_state_and_issuer",
         "without_a_resource_the_person_picks",
+        "without_a_resource_the_only_one_is_taken",
     )
     + _in(
         "oauthserver/test_authorization_codes",
         "the_token_request_cannot_bring_another_resource",
     ),
+    # An upstream is connected from this page, by the person's own press of a button on it.
     "d14": _in(
         "consent/test_consent_page",
+        "page_says_who_asks_for_what_as_whom_and_where_the_answer_goes",
+        "connect_buttons_bring_the_person_back_to_this_very_request",
         "earlier_yes_never_skips_the_page",
         "approval_needs_the_csrf_token",
         "page_is_not_stored_framed_or_told_to_others",
+    )
+    + _in(
+        "upstreams/test_connect_flow",
+        "nothing_begins_for_a_person_who_is_not_signed_in",
+        "the_page_begins_nothing_by_being_looked_at",
+        "a_cross_site_post_is_refused",
     ),
     "d15": _in(
+        "upstreams/test_connect_attacks",
+        "79_an_answer_is_used_once",
+        "79_a_late_answer_is_refused",
+        "a_binding_cookie_of_ones_own_making_is_refused",
+    )
+    + _in("gateway_site/test_people_sessions", "89_cookies_are_bound_to_the_host_over_https")
+    + _in(
         "upstreams/test_connect_flow",
         "89_the_binding_cookie_is_kept_from_scripts_and_other_sites",
     )
     + _in(
         "consent/test_consent_page",
         "ticket_from_another_browser_is_refused",
+        "ticket_for_another_request_is_refused",
+        "ticket_ends_after_ten_minutes",
         "ticket_counts_once",
     ),
-    "d16": _in("oauthserver/test_authorize", "nothing_a_client_sends_skips_the_page"),
+    "d16": _in(
+        "oauthserver/test_authorize",
+        "nothing_a_client_sends_skips_the_page",
+        "nobody_is_led_on_to_a_client_that_only_registered_itself",
+    ),
     "d17": _in(
         "oauthserver/test_authorization_codes",
+        "unknown_scopes_are_dropped_and_never_an_error",
         "a_client_without_the_refresh_grant_gets_no_refresh_token",
     ),
+    # Where the company vouches for a resource, the token holds mcp:tools as every token does.
     "d18": _in(
         "oauthserver/test_direct_grants",
+        "an_assertion_is_never_written_down",
         "the_company_vouches_and_no_page_is_shown",
         "an_assertion_with_anything_wrong_gives_nothing",
         "the_type_is_exact",
@@ -607,8 +676,10 @@ MAP: dict[str, tuple[str, ...]] = {
         "who_is_not_named_exactly_is_not_found",
         "the_gateways_own_name_for_a_person_comes_first",
     ),
+    # Secrets are allowed by the extension; service accounts here have keys only.
     "d19": _in(
         "oauthserver/test_direct_grants",
+        "other_clients_and_other_keys_get_nothing",
         "a_service_account_gets_a_token_for_what_was_chosen",
     ),
     # (e) OAuth client to upstream authorization servers
@@ -948,6 +1019,5 @@ MAP: dict[str, tuple[str, ...]] = {
 }
 
 NO_PROOF: dict[str, str] = {
-    "d10": "TLS ends at the operator's proxy; PUBLIC_URL must be https, which the start checks.",
     "2.6": "What cannot be bridged has no test by its nature; what happens instead is in 2.4.",
 }

@@ -221,6 +221,26 @@ def test_a_token_in_the_query_or_a_cookie_is_none(client, http):
     assert "error=" not in response.headers["www-authenticate"]
 
 
+@pytest.mark.parametrize("method", ["POST", "GET", "DELETE"])
+@pytest.mark.parametrize("how", ["none", "unknown", "of another server"])
+def test_no_session_stands_in_for_a_token(ada, client, http, make_token, method, how):
+    """(c4, c5, c11): and nothing is read before who asks is known."""
+    client.initialize()
+    token = {"none": "", "unknown": "x", "of another server": make_token(ada, "another")}[how]
+    headers = client.headers(
+        **client.session_headers(),
+        accept="application/json, text/event-stream",
+        authorization=token and f"Bearer {token}",
+    )
+    content = {"content": b"{"} if method == "POST" else {}
+    response = http.request(method, client.path, headers=headers, **content)
+    assert response.status_code == 401
+    challenge = response.headers["www-authenticate"]
+    assert f'resource_metadata="{METADATA}board"' in challenge
+    assert ('error="invalid_token"' in challenge) == (how != "none")
+    assert client.legacy("ping").status_code == 200
+
+
 def test_a_token_of_another_server_is_refused_with_this_ones_challenge(
     ada, client, make_token, wire
 ):
