@@ -10,9 +10,8 @@ from allauth.usersessions.models import UserSession
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
-from django.contrib.auth.forms import UserChangeForm
 from django.contrib.auth.models import Group, User
-from django.core.exceptions import ValidationError
+from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html_join
@@ -23,8 +22,9 @@ from oauth2_provider.models import (
     get_refresh_token_model,
 )
 
-from gateway_site import audit_trail, people_actions, people_sessions, rights
+from gateway_site import audit_trail, people_actions, people_forms, people_sessions, rights
 from gateway_site.audit_kinds import words_for
+from gateway_site.identity import roles
 from gateway_site.models import AuditEvent, SiteProfile
 
 # The classes are generic for the type checker only.
@@ -155,29 +155,39 @@ class SiteProfileAdmin(_ProfileAdmin):
         people_actions.update_site(obj, values, actor=request.user)
 
 
-class PersonForm(UserChangeForm):  # type: ignore[type-arg]
-    """An account; two cannot sign in with the same address."""
-
-    def clean_email(self) -> str:
-        """Refuse an address that another account signs in with."""
-        email = str(self.cleaned_data["email"])
-        try:
-            people_actions.check_address(email, self.instance.pk)
-        except people_actions.AddressTaken as failure:
-            raise ValidationError(failure.messages) from failure
-        return email
-
-
 @admin.register(User)
 class PersonAdmin(_UserAdmin):
     """People who may sign in, with what they are connected to."""
 
     list_display = ("username", "email", "is_staff", "is_active", "sign_in_methods", "last_login")
     list_filter = ("is_active", "is_staff", "is_superuser", "groups")
-    form = PersonForm
+    form = people_forms.PersonForm
     actions = ["sign_out_everywhere"]
-    readonly_fields = ("browser_sessions",)
+    readonly_fields = ("browser_sessions", "last_login", "date_joined")
     fieldsets = (*(UserAdmin.fieldsets or ()), ("Sessions", {"fields": ("browser_sessions",)}))
+
+    def get_fieldsets(self, request: HttpRequest, obj: User | None = None) -> Any:
+        """Add what tells whether somebody else changed the account while the page was open."""
+        found = super().get_fieldsets(request, obj)
+        if obj is None or not self.has_change_permission(request, obj):
+            return found
+        *others, (title, sessions) = found
+        fields = (*sessions["fields"], people_forms.AS_SHOWN)
+        return (*others, (title, {**sessions, "fields": fields}))
+
+    def get_object(self, request: HttpRequest, *args: Any, **kwargs: Any) -> User | None:
+        """Read a person; for a change as they are now, and nobody else changes them until the end.
+
+        Saving writes the whole row, so what a provider changes meanwhile has to wait for it.
+        """
+        found = super().get_object(request, *args, **kwargs)
+        if found is None or request.method != "POST":
+            return found
+        try:
+            roles.locked(found)
+        except User.DoesNotExist:
+            return None
+        return super().get_object(request, *args, **kwargs)
 
     @admin.display(description="Signs in with")
     def sign_in_methods(self, user: User) -> str:
@@ -257,6 +267,7 @@ class PersonAdmin(_UserAdmin):
             "person.changed", user=request.user, target=obj.username, details=details
         )
 
+    @transaction.atomic
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> Any:
         """Set or take away a person's password, and audit."""
         row = self.get_object(request, unquote(id))
