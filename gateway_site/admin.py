@@ -14,6 +14,7 @@ from django.contrib.auth.models import Group, User
 from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.utils.formats import localize
 from django.utils.html import format_html_join
 from oauth2_provider.models import (
     get_access_token_model,
@@ -206,7 +207,7 @@ class PersonAdmin(_UserAdmin):
     def browser_sessions(self, user: User) -> str:
         """List the person's browser sessions."""
         listed = people_sessions.sessions_of(user)
-        rows = [(s.browser, s.address, f"{s.last_seen:%Y-%m-%d %H:%M} UTC") for s in listed]
+        rows = [(s.browser, s.address, localize(s.last_seen)) for s in listed]
         return format_html_join("", "<p>{}, {}, last seen {}</p>", rows) or "nowhere"
 
     def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:

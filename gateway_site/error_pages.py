@@ -60,6 +60,14 @@ TOO_MANY_SIGN_INS = Failure(
     "Wait five minutes, then sign in again. If it happens often, ask your administrator to name "
     "your network in GATEWAY_SHARED_EGRESS.",
 )
+TOO_MANY_TRIES = Failure(
+    429,
+    "temporarily_unavailable",
+    "That was too often",
+    "This was sent from your network more often in the last minute than the gateway takes: it "
+    "slows down whoever tries passwords.",
+    "Wait a minute, then go back and try again.",
+)
 STALE_FORM = Failure(
     403,
     "stale_form",
@@ -89,6 +97,13 @@ def too_many_sign_ins(request: HttpRequest, retry_after: int) -> HttpResponse:
     """Answer 429; ``retry_after`` is in seconds."""
     answer = _answer(request, TOO_MANY_SIGN_INS)
     answer["Retry-After"] = str(retry_after)
+    return answer
+
+
+def too_many_tries(request: HttpRequest) -> HttpResponse:
+    """Answer 429 for the limits of sign-in (``settings.ACCOUNT_RATE_LIMITS``)."""
+    answer = _answer(request, TOO_MANY_TRIES)
+    answer["Retry-After"] = "60"
     return answer
 
 

@@ -22,7 +22,7 @@ from gateway_site.identity.presets import PRESETS
 from gateway_site.identity.provider_facts import facts_of
 from gateway_site.identity.provider_trial import Step
 from gateway_site.models import GroupMapping
-from gateway_site.provider_forms import GroupMappingForm, IdentityProviderForm
+from gateway_site.provider_forms import GroupMappingForm, GroupMappingFormSet, IdentityProviderForm
 from gateway_site.sign_in import SocialAccountAdapter
 
 # The classes are generic for the type checker only.
@@ -39,6 +39,7 @@ class GroupMappingInline(_MappingInline):
 
     model = GroupMapping
     form = GroupMappingForm
+    formset = GroupMappingFormSet
     extra = 0
     autocomplete_fields = ["group"]
     verbose_name = "group mapping"

@@ -219,6 +219,18 @@ def _put(settings: dict[str, Any], key: str, value: Any) -> None:
         settings[key] = value
 
 
+class GroupMappingFormSet(forms.BaseInlineFormSet):  # type: ignore[type-arg]
+    """All pairs of one provider, as a table."""
+
+    def add_fields(self, form: Any, index: int | None) -> None:
+        """Give each cell the name of its column, which only eyes find above it."""
+        super().add_fields(form, index)
+        for field in form.fields.values():
+            # What offers to add a related row stands around the widget itself.
+            widget = getattr(field.widget, "widget", field.widget)
+            widget.attrs.setdefault("aria-label", field.label)
+
+
 class GroupMappingForm(forms.ModelForm):  # type: ignore[type-arg]
     """One pair: the provider's name of a group, and the gateway's group."""
 

@@ -49,4 +49,6 @@ urlpatterns = [
 handler400 = "gateway_site.error_pages.bad_request"
 handler403 = "gateway_site.error_pages.permission_denied"
 handler404 = "gateway_site.error_pages.page_not_found"
+# The sign-in library looks for this one.
+handler429 = "gateway_site.error_pages.too_many_tries"
 handler500 = "gateway_site.error_pages.server_error"

@@ -71,11 +71,17 @@ def register_connect_rule(rule: ConnectRule) -> None:
 
 
 def may_connect(user: Any, upstream: Upstream) -> bool:
-    """Return whether a person may connect; the shared account is administrators' (blocking)."""
+    """Return whether a person may connect (blocking).
+
+    The shared account is for administrators only. They also connect an account of their own before
+    anybody is offered the upstream: the test of a connection asks for one.
+    """
     if not getattr(user, "is_active", False):
         return False
+    if user.is_staff and user.has_perm("upstreams.change_upstream"):
+        return True
     if upstream.credential_kind == CredentialKind.SHARED_OAUTH:
-        return bool(user.is_staff and user.has_perm("upstreams.change_upstream"))
+        return False
     return _rule is None or _rule(user, upstream)
 
 

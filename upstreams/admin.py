@@ -24,7 +24,7 @@ from upstreams.admin_traces import traces_link
 from upstreams.client_documents import callback_url
 from upstreams.database_calls import in_thread
 from upstreams.health_words import health_facts, health_line
-from upstreams.models import Upstream, UpstreamAccount, UpstreamClient
+from upstreams.models import CredentialKind, Upstream, UpstreamAccount, UpstreamClient
 
 # The classes are generic for the type checker only.
 if TYPE_CHECKING:
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 else:
     _ModelForm = ModelForm
     _ClientAdmin = admin.ModelAdmin
+
+
+# What the gateway found out about an upstream by itself.
+FOUND = ("condition", "health_lately", "traces", "detected_era", "detected_revision")
 
 
 def _actor(request: HttpRequest) -> User:
@@ -80,14 +84,7 @@ class UpstreamAdmin(OnboardingPages):
     prepopulated_fields = {"key": ["title"]}
     list_filter = ["enabled", "credential_kind", EraFilter]
     search_fields = ["title", "key", "url"]
-    readonly_fields = [
-        "redirect_uri",
-        "condition",
-        "health_lately",
-        "traces",
-        "detected_era",
-        "detected_revision",
-    ]
+    readonly_fields = ["redirect_uri", *FOUND]
     actions = ["switch_on", "switch_off", "disconnect_everybody"]
     fieldsets = [
         (
@@ -187,6 +184,16 @@ class UpstreamAdmin(OnboardingPages):
         ),
     ]
 
+    def get_fieldsets(self, request: HttpRequest, obj: Upstream | None = None) -> Any:
+        """Leave out of a new one what only an existing one has to tell."""
+        sets = super().get_fieldsets(request, obj)
+        if obj is not None:
+            return sets
+        return [
+            (title, {**parts, "fields": [name for name in parts["fields"] if name not in FOUND]})
+            for title, parts in sets
+        ]
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[Upstream]:
         """Read the health and count the accounts in the same query."""
         rows = super().get_queryset(request).select_related("health")
@@ -230,6 +237,13 @@ class UpstreamAdmin(OnboardingPages):
         """Store the row and, if given, its secrets."""
         assert isinstance(form, UpstreamForm)
         form.store(obj, actor=_actor(request), change=change)
+        if obj.credential_kind == CredentialKind.FIXED and not obj.sealed_fixed_credential:
+            self.message_user(
+                request,
+                f"{obj.title} is used with one credential for everybody, and none is stored yet: "
+                "every call fails until you enter it under Shared credential.",
+                messages.WARNING,
+            )
 
     def delete_model(self, request: HttpRequest, obj: Upstream) -> None:
         """Delete through the action."""

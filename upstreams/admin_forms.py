@@ -54,6 +54,9 @@ class UpstreamForm(_Form):
     class Meta:
         model = Upstream
         fields: ClassVar[list[str]] = list(actions.EDITABLE)
+        error_messages: ClassVar[dict[str, dict[str, str]]] = {
+            "key": {"unique": "Another upstream has this key. Choose a different one."}
+        }
         help_texts: ClassVar[dict[str, str]] = {
             "key": "Short name in addresses, and before tool names that two servers share.",
             "url": "The server's MCP endpoint, such as https://mcp.example.com/mcp.",

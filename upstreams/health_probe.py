@@ -79,6 +79,11 @@ class ProbeReport:
         """Whether no step failed."""
         return all(step.ok for step in self.steps)
 
+    @property
+    def complete(self) -> bool:
+        """Whether every step was tried."""
+        return all(step.state != "skipped" for step in self.steps)
+
     def add(self, name: str, title: str, text: str, *, detail: str = "") -> None:
         """Note a step that went well."""
         self.steps.append(ProbeStep(name, title, "ok", text, detail))

@@ -50,6 +50,29 @@ def _actor(request: HttpRequest) -> User:
     return user
 
 
+def _what_is_missing(row: VirtualMcp) -> list[str]:
+    """Say why nobody gets anything of it, or of one of its upstreams."""
+    said = []
+    choices = list(row.choices.select_related("upstream"))
+    if not choices:
+        said.append(
+            f"{row.title} has no upstream, so it offers nothing: clients connect and see no "
+            "tool. Add one under Upstreams."
+        )
+    said += [
+        f"{row.title} offers no tool of {choice.upstream.title}: only the chosen ones are "
+        "offered, and none is chosen. Choose some, or all tools, under Upstreams."
+        for choice in choices
+        if choice.tool_mode == UpstreamChoice.ToolMode.CHOSEN and not choice.chosen_tools
+    ]
+    if row.audience == VirtualMcp.Audience.GROUPS and not row.groups.exists():
+        said.append(
+            f"Nobody may use {row.title} yet: it is for chosen groups, and none is chosen. "
+            "Choose groups, or everyone, under Who may use it."
+        )
+    return said
+
+
 class UpstreamChoiceInline(_ChoiceInline):
     """The upstreams of a Virtual MCP."""
 
@@ -57,7 +80,6 @@ class UpstreamChoiceInline(_ChoiceInline):
     form = UpstreamChoiceForm
     formset = UpstreamChoiceFormSet
     extra = 0
-    autocomplete_fields = ["upstream"]
     fields = [
         ("upstream", "position", "required"),
         "tool_mode",
@@ -68,6 +90,10 @@ class UpstreamChoiceInline(_ChoiceInline):
     ]
     verbose_name = "upstream"
     verbose_name_plural = "Upstreams, in the order in which their tools are listed"
+
+    def get_extra(self, request: HttpRequest, obj: VirtualMcp | None = None, **more: Any) -> int:
+        """Have the first one ready on a new server: without any it offers nothing."""
+        return 1 if obj is None else 0
 
 
 class AccessRuleInline(_RuleInline):
@@ -177,20 +203,8 @@ class VirtualMcpAdmin(_ServerAdmin):
         else:
             row.pk = actions.create_virtual_mcp(data, **parts).pk
             row.refresh_from_db()
-        if not row.choices.exists():
-            self.message_user(
-                request,
-                f"{row.title} has no upstream, so it offers nothing: clients connect and see no "
-                "tool. Add one under Upstreams.",
-                messages.WARNING,
-            )
-        if row.audience == VirtualMcp.Audience.GROUPS and not row.groups.exists():
-            self.message_user(
-                request,
-                f"Nobody may use {row.title} yet: it is for chosen groups, and none is chosen. "
-                "Choose groups, or everyone, under Who may use it.",
-                messages.WARNING,
-            )
+        for words in _what_is_missing(row):
+            self.message_user(request, words, messages.WARNING)
 
     def construct_change_message(
         self, request: HttpRequest, form: Form, formsets: Any, add: bool = False

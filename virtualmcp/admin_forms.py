@@ -30,6 +30,9 @@ class VirtualMcpForm(_ServerForm):
     class Meta:
         model = VirtualMcp
         fields: ClassVar[list[str]] = [*actions.EDITABLE, "groups"]
+        error_messages: ClassVar[dict[str, dict[str, str]]] = {
+            "slug": {"unique": "Another Virtual MCP server has this slug. Choose a different one."}
+        }
         help_texts: ClassVar[dict[str, str]] = {
             "slug": "The end of its address. It cannot be changed later.",
             "instructions": "Told to every client first; hosts read the first 512 characters "
@@ -185,7 +188,15 @@ class AccessRuleForm(_RuleForm):
 
 
 class AccessRuleFormSet(_RuleFormSet):
-    """All rules of one Virtual MCP."""
+    """All rules of one Virtual MCP, as a table."""
+
+    def add_fields(self, form: Any, index: int | None) -> None:
+        """Give each cell the name of its column, which only eyes find above it."""
+        super().add_fields(form, index)
+        for field in form.fields.values():
+            # What offers to add a related row stands around the widget itself.
+            widget = getattr(field.widget, "widget", field.widget)
+            widget.attrs.setdefault("aria-label", field.label)
 
     def clean(self) -> None:
         """Check what the action will check, so that problems are shown on the page."""

@@ -1,35 +1,12 @@
 """Every page passes axe (WCAG 2.2 A and AA), light and dark, wide and narrow, and by keyboard."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
+from tests.browser.looks import LOOKS, problems
 from tests.browser.stage import CHATGPT_ID, CHATGPT_REDIRECT, Stage
-
-AXE = Path(__file__).parent / "node_modules/axe-core/axe.min.js"
-RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-LOOKS: dict[str, dict[str, Any]] = {
-    "light": {},
-    "dark": {"color_scheme": "dark"},
-    "phone": {"viewport": {"width": 360, "height": 740}},
-}
-
-
-def problems(page: Page) -> list[str]:
-    """Return what axe finds, as lines a person can act on."""
-    if not AXE.exists():
-        pytest.skip("no axe-core: run npm ci in tests/browser")
-    page.evaluate(AXE.read_text())
-    found = page.evaluate(
-        "rules => axe.run(document, {runOnly: {type: 'tag', values: rules}})", RULES
-    )
-    return [
-        f"{page.url}: {violation['id']}: {node['html'][:160]} {node['failureSummary'][:300]}"
-        for violation in found["violations"]
-        for node in violation["nodes"]
-    ]
 
 
 @pytest.mark.parametrize("look", LOOKS)

@@ -5,9 +5,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.browser.looks import LOOKS, NOT_OURS, fits, problems
 from tests.browser.stage import Stage
-from tests.browser.test_accessibility import LOOKS, problems
-from tests.browser.test_sign_in_journey import fits
 
 PAGES = (
     "",
@@ -22,8 +21,6 @@ PAGES = (
     "oauthserver/serviceaccount/add/",
     "gateway_site/auditevent/",
 )
-# Django's own widgets: the help of the two lists of groups, and the first column of inline tables.
-NOT_OURS = ("help-tooltip", '<th class="original">')
 
 
 def administration(stage: Stage, chair: Any) -> Page:

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
+from tests.browser.looks import LOOKS, fits, problems
 from tests.browser.stage import PASSWORD, Stage
-from tests.browser.test_accessibility import LOOKS, problems
 from tests.fakes.openid_provider import OpenIdProvider
 from tests.fakes.saml_provider import SamlProvider
 from tests.running_gateway import running_gateway
@@ -49,15 +49,6 @@ def company(stage: Stage) -> Iterator[OpenIdProvider]:
 def set_up(stage: Stage, *providers: tuple[str, str, list[str]]) -> None:
     code = PROVIDERS.format(providers=json.dumps(providers))
     stage.gateway.manage("shell", "-v", "0", "-c", code)
-
-
-def fits(page: Page) -> bool:
-    """Tell whether nothing has to be scrolled sideways."""
-    return bool(
-        page.evaluate(
-            "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
-        )
-    )
 
 
 @pytest.mark.parametrize("look", LOOKS)

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import Permission
 from django.test import Client
 from django.utils import timezone
 from oauth2_provider.models import get_access_token_model
@@ -222,3 +223,15 @@ def test_who_disconnects_learns_whether_the_other_side_is_told():
     connect(maria, ledger)
     told = browser_of(maria).post("/connections/upstreams/ledger/disconnect", follow=True)
     assert "also end the access in the settings of Ledger" in told.content.decode()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_sets_up_an_upstream_connects_it_before_anybody_is_offered_it():
+    upstream("ledger", KEY)
+    keeper = person("keeper", is_staff=True)
+    keeper.user_permissions.add(Permission.objects.get(codename="change_upstream"))
+    answers = [
+        browser_of(who).get("/connect/ledger/").status_code
+        for who in (keeper, person("staff", is_staff=True), person())
+    ]
+    assert answers == [200, 404, 404]

@@ -1,6 +1,9 @@
 """What people and programs see when a request fails (security.md 235, 236)."""
 
+from collections.abc import Iterator
+
 import pytest
+from django.core.cache import cache
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.http import HttpRequest
 from django.test import Client, override_settings
@@ -78,3 +81,22 @@ def test_signed_in_person_keeps_the_navigation_on_error_pages():
     body = browser_of(person()).get("/nowhere").content.decode()
     assert "Connections" in body
     assert "Sign out" in body
+
+
+@pytest.fixture
+def counted_anew() -> Iterator[None]:
+    cache.clear()
+    yield
+    cache.clear()
+
+
+def test_signing_in_too_often_is_answered_by_a_page_like_the_others(counted_anew):
+    browser = Client(headers={"accept": "text/html"})
+    for _ in range(31):
+        page = browser.post("/accounts/login/", {"login": "maria", "password": "wrong"})
+    body = page.content.decode()
+    assert page.status_code == 429
+    assert int(page["Retry-After"]) == 60
+    assert "That was too often" in body
+    assert "Wait a minute" in body
+    assert page["X-Request-Id"] in body

@@ -58,6 +58,24 @@ def test_an_upstream_is_added_with_its_secret_in_one_step(admin) -> None:
     assert "One is stored." in page
 
 
+def test_an_upstream_that_waits_for_its_credential_is_saved_with_a_warning(admin) -> None:
+    words = "every call fails until you enter it under Shared credential"
+    answer = admin.post(f"{BASE}add/", form(credential_kind="fixed"), follow=True)
+    assert words in answer.content.decode()
+    address = f"{BASE}{Upstream.objects.get().pk}/change/"
+    entered = form(credential_kind="fixed", new_fixed_credential="canary-1")
+    assert words not in admin.post(address, entered, follow=True).content.decode()
+
+
+def test_a_new_upstream_has_nothing_to_tell_yet(admin) -> None:
+    page = admin.get(f"{BASE}add/").content.decode()
+    assert "Health:" not in page
+    assert "Redirect URI to register:" in page
+    upstream = upstream_at("https://a.example/")
+    page = admin.get(f"{BASE}{upstream.pk}/change/").content.decode()
+    assert "Health:" in page
+
+
 def test_saving_again_without_a_secret_keeps_it_and_removing_removes_it(admin) -> None:
     admin.post(f"{BASE}add/", form(oauth_client_id="ours", new_oauth_client_secret="canary-2"))
     upstream = Upstream.objects.get()
@@ -214,6 +232,7 @@ def test_each_step_of_an_oauth_upstream_is_shown(admin, server, protected) -> No
     upstream = upstream_at(protected.url)
     page = admin.post(f"{BASE}{upstream.pk}/test/").content.decode()
     assert "registers itself" in page and "Connect your own account" in page
+    assert "Nothing failed so far; not everything could be tried." in page
     assert steps(upstream) == {
         "address": "ok",
         "protected_resource_metadata": "ok",
@@ -225,6 +244,7 @@ def test_each_step_of_an_oauth_upstream_is_shown(admin, server, protected) -> No
     connect(admin, upstream)
     page = admin.post(f"{BASE}{upstream.pk}/test/").content.decode()
     assert steps(upstream).get("tools") == "ok", upstream.last_check
+    assert "Nothing failed." in page
     assert "2026-07-28" in page
     assert upstream.last_check["tools"] == len(protected.mcp.tools)
     assert upstream.detected_era == "modern"

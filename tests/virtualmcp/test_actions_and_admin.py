@@ -159,6 +159,21 @@ def test_the_admin_creates_a_server_with_upstreams_in_one_go(admin_client, heard
     assert [e["kind"] for e in heard].count("virtual_mcp.created") == 1
 
 
+def test_a_new_server_has_a_place_ready_for_its_first_upstream(admin_client):
+    page = admin_client.get("/admin/virtualmcp/virtualmcp/add/").content.decode()
+    assert 'name="choices-0-upstream"' in page
+    data = form_data()
+    # What the browser sends of a place that was left empty.
+    data |= {"choices-TOTAL_FORMS": 1, "choices-0-position": 0, "choices-0-required": "on"}
+    data |= {"choices-0-tool_mode": "all", "choices-0-upstream": ""}
+    answer = admin_client.post("/admin/virtualmcp/virtualmcp/add/", data)
+    assert answer.status_code == 302, answer.content.decode()
+    server = VirtualMcp.objects.get()
+    assert not server.choices.exists()
+    page = admin_client.get(f"/admin/virtualmcp/virtualmcp/{server.pk}/change/").content.decode()
+    assert 'name="choices-0-upstream"' not in page
+
+
 def test_a_server_that_is_saved_without_an_upstream_gets_a_warning(admin_client):
     add = reverse("admin:virtualmcp_virtualmcp_add")
     page = admin_client.post(add, form_data(), follow=True).content.decode()
@@ -166,6 +181,25 @@ def test_a_server_that_is_saved_without_an_upstream_gets_a_warning(admin_client)
     one = {"upstream": routed.upstream(None, "one").pk, "position": 1, "tool_mode": "all"}
     page = admin_client.post(add, form_data(one, title="B", slug="b"), follow=True)
     assert "has no upstream" not in page.content.decode()
+
+
+def test_a_server_that_offers_only_chosen_tools_of_which_none_is_chosen_gets_a_warning(
+    admin_client,
+):
+    add = reverse("admin:virtualmcp_virtualmcp_add")
+    one = {"upstream": routed.upstream(None, "one").pk, "position": 1, "tool_mode": "chosen"}
+    page = admin_client.post(add, form_data(one), follow=True).content.decode()
+    assert "Team offers no tool of" in page
+    named = one | {"other_tools": "search"}
+    page = admin_client.post(add, form_data(named, title="B", slug="b"), follow=True)
+    assert "offers no tool of" not in page.content.decode()
+
+
+def test_a_slug_that_is_taken_is_said_to_be(admin_client):
+    made()
+    slug = VirtualMcp.objects.get().slug
+    page = admin_client.post(reverse("admin:virtualmcp_virtualmcp_add"), form_data(slug=slug))
+    assert "Another Virtual MCP server has this slug." in page.content.decode()
 
 
 def test_a_server_for_chosen_groups_of_which_none_is_chosen_gets_a_warning(admin_client):
