@@ -12,6 +12,7 @@ import pytest
 from allauth.socialaccount.models import SocialAccount
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
+from django.db import OperationalError, connection
 from django.test import Client
 from django.utils import timezone
 from jwcrypto import jwk, jws
@@ -194,6 +195,22 @@ def test_an_assertion_works_once(company: Company) -> None:
     assertion = signed(company.claims(), IDP, typ=TYPE)
     assert company.ask(assertion).status_code == 200
     assert company.ask(assertion).json()["error"] == "invalid_grant"
+
+
+def test_an_assertion_that_cannot_be_noted_as_used_gives_nothing(company: Company) -> None:
+    """(2.5 S16)"""
+
+    def down(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        if "usedassertion" in sql:
+            raise OperationalError("connection lost")
+        return execute(sql, params, many, context)
+
+    assertion = signed(company.claims(), IDP, typ=TYPE)
+    with connection.execute_wrapper(down):
+        answer = company.ask(assertion)
+    assert (answer.status_code, answer.json()["error"]) == (503, "temporarily_unavailable")
+    assert not AccessToken.objects.exists()
+    assert company.ask(assertion).status_code == 200
 
 
 def test_an_assertion_is_never_written_down(

@@ -13,6 +13,7 @@ def _in(file: str, *tests: str) -> tuple[str, ...]:
 
 _CELLS = "journeys/test_cells"
 _ANSWERS = "virtualmcp/test_endpoint_answers"
+_OVER_NODES = "journeys/test_questions_over_nodes"
 _SUITE = _in(
     "conformance/test_official_suite",
     "through_the_gateway_everything_passes_but_what_the_baseline_names",
@@ -917,11 +918,82 @@ MAP: dict[str, tuple[str, ...]] = {
         "a_stateful_client_that_comes_back_gets_its_result_or_hears_what_became_of_its_call",
         "a_stream_whose_process_was_killed_ends_with_an_error_and_is_not_made_again",
     ),
+    # Row by row of the table: what the gateway keeps, and what becomes of it when a node dies.
+    # S1: a client's facts, sealed in the id of its session.
     "2.5": _in(
         "virtualmcp/test_sealed_state",
+        "a_seal_is_short_visible_ascii_and_never_the_same_twice",
         "another_owner_or_purpose_can_not_open_it",
+        "no_changed_character_is_accepted",
         "a_rotated_key_opens_what_it_sealed_until_it_is_taken_away",
         "it_opens_until_its_time_is_over",
+    )
+    + _in(_ANSWERS, "a_session_outlives_the_rotation_of_its_key_and_ends_with_the_key")
+    + _in(
+        "virtualmcp/test_era_in",
+        "a_session_id_holds_what_the_client_said",
+        "any_node_opens_what_another_one_sealed",
+        "a_session_of_another_server_person_or_client_is_unknown",
+        "an_ended_session_is_unknown_here_at_once_and_elsewhere_by_the_database",
+        "storage_holds_no_session_id",
+        # S2, in the database: Redis is not asked for it.
+        "the_log_level_is_shared_by_the_nodes",
+    )
+    + _in(
+        _OVER_NODES,
+        "a_session_expires_on_every_process_and_is_its_persons_alone_on_each",
+        "a_session_outlives_its_process_and_ends_everywhere_once_it_is_deleted",
+        # S4 and S5, S7 and S9: who holds a call, its stream and its questions.
+        "when_the_process_that_holds_calls_is_killed_each_ends_as_promised",
+        "wherever_a_holder_dies_no_tool_runs_twice_and_none_is_lost_without_a_word",
+        "questions_and_cancellation_work_whichever_node_each_request_meets",
+        # S6.
+        "a_call_that_was_cut_off_is_resumed_on_the_other_process",
+        # S11.
+        "one_process_listens_to_a_stateless_upstream_for_all_until_it_dies",
+    )
+    # S3: each process has sessions of its own with an upstream, in memory; none is shared.
+    + _in(
+        "upstreams/test_mcp_client_legacy",
+        "a_session_is_not_shared_between_people_credentials_or_abilities",
+        "a_lost_session_is_opened_anew_and_the_call_made_once_more",
+    )
+    # S8.
+    + _in(_ANSWERS, "what_was_asked_is_answered_for_its_own_request_alone")
+    # S10.
+    + _in(
+        "virtualmcp/test_lists",
+        "lists_are_equal_after_a_restart",
+        "the_last_good_list_stands_in_for_a_failing_upstream",
+        # S17.
+        "bad_foreign_and_outdated_cursors_are_refused",
+    )
+    + _in(
+        "virtualmcp/test_shared_listening",
+        "without_the_database_each_process_listens_for_itself",
+    )
+    # S12.
+    + _in("virtualmcp/test_endpoint_messages", "progress_only_rises_and_only_under_a_living_token")
+    # S13.
+    + _in("virtualmcp/test_tasks", "a_task_is_its_makers_alone")
+    # S14.
+    + _in(
+        "upstreams/test_connect_attacks", "79_an_answer_is_used_once", "79_a_late_answer_is_refused"
+    )
+    # S15.
+    + _in("upstreams/test_token_vault", "old_keys_open_and_the_first_key_seals")
+    + _in(
+        "upstreams/test_refresh_races",
+        "147_fifty_calls_over_two_processes_make_one_refresh_each_round",
+        "r36_a_kill_during_a_refresh_loses_only_what_had_not_arrived",
+    )
+    # S16: where the cache is away, security.md 110 has tokens and registrations come again later.
+    + _in(
+        "oauthserver/test_direct_grants", "an_assertion_that_cannot_be_noted_as_used_gives_nothing"
+    )
+    + _in(
+        "oauthserver/test_guesses_and_outages",
+        "110_a_cache_that_is_down_makes_nobody_throw_a_token_away",
     ),
     # Aggregation
     "3.1": _in("virtualmcp/test_lists", "a_second_upstream_renames_nothing_that_exists") + _PLAIN,

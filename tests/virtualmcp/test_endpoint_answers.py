@@ -3,6 +3,7 @@
 What every answer to a stateless client keeps to besides is asserted by ``WireClient`` itself.
 """
 
+import base64
 import json
 import time
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from tests.virtualmcp.answering_client import form
 from tests.virtualmcp.stream_reader import get_stream
 from tests.virtualmcp.wire_client import META, MODERN, messages, modern_meta
 from upstreams.revisions import SUPPORTED
+from virtualmcp.eras import era_in
 from virtualmcp.models import UpstreamChoice
 from virtualmcp.routing import sealed_state
 from virtualmcp.routing.relay_bindings import LIFETIME
@@ -201,6 +203,20 @@ def test_a_session_id_is_visible_ascii_and_of_its_session_alone(board):
     board.initialize()
     assert all(0x21 <= ord(character) <= 0x7E for character in first + board.session)
     assert first != board.session
+
+
+def test_a_session_outlives_the_rotation_of_its_key_and_ends_with_the_key(board, settings):
+    """(2.5)"""
+    first, second = (base64.urlsafe_b64encode(bytes(range(n, n + 32))).decode() for n in (0, 1))
+    statuses = []
+    settings.GATEWAY_ENCRYPTION_KEYS = [first]
+    board.initialize()
+    for keys in ([second, first], [second]):
+        settings.GATEWAY_ENCRYPTION_KEYS = keys
+        era_in.forget()
+        statuses.append(board.legacy("tools/list").status_code)
+    assert statuses == [200, 404]
+    assert board.initialize().status_code == 200
 
 
 def test_a_calls_answer_comes_on_its_own_stream_only(board):
