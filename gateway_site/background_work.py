@@ -12,6 +12,7 @@ from upstreams import change_streams, mcp_client, token_refresh, token_upkeep
 from upstreams.health_watch import watch_health
 from virtualmcp.call_log import call_log
 from virtualmcp.routing import parked_calls, shared_listening
+from virtualmcp.transport import draining
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,8 @@ class BackgroundWork:
 
     async def stop(self) -> None:
         """End the jobs, the sessions and connections to upstreams, and write the call log."""
+        # Mail and notices of other processes are heard meanwhile.
+        await parked_calls.wait_for_all(draining.seconds_left())
         self.started = False
         tasks, self._tasks, self._loop = self._tasks, [], None
         for task in tasks:

@@ -119,7 +119,7 @@ class DrainingServer(Server):  # type: ignore[misc]
         from virtualmcp.transport import draining
 
         stop_being_ready()
-        draining.begin()
+        draining.begin(self._drain_seconds)
         for port in self._ports:
             port.stopListening()
         for channel in list(self.channels):

@@ -50,7 +50,7 @@ class DrainingServer(Server):  # type: ignore[misc]
 
         stop_being_ready()
         ClientConnection.stopping = True
-        draining.begin()
+        draining.begin(self._linger + float(self.config.timeout_graceful_shutdown or 0))
         await asyncio.sleep(self._linger)
         await super().shutdown(sockets)
 

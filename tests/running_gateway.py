@@ -265,21 +265,24 @@ def production_gateway(*, workers: int = 2) -> Iterator[RunningGateway]:
 
 
 @contextmanager
-def another_node(gateway: RunningGateway, *, server: str = "uvicorn") -> Iterator[RunningGateway]:
+def another_node(
+    gateway: RunningGateway, *, server: str = "uvicorn", drain: int | None = None
+) -> Iterator[RunningGateway]:
     """Run one more process of the same gateway, as behind a load balancer, until the block ends.
 
-    It has the same public address; requests to ``listening`` must carry its host.
+    It has the same public address; requests to ``listening`` must carry its host. ``drain``: how
+    many seconds it takes at most to stop.
     """
     node = replace(gateway, process=None, log_file=gateway.folder / "another.log")
     node.listening = f"http://127.0.0.1:{free_port()}"
     try:
-        start(node, server=server)
+        start(node, server=server, drain=drain)
         yield node
     finally:
         node.stop()
 
 
-def start(gateway: RunningGateway, *, server: str = "uvicorn") -> None:
+def start(gateway: RunningGateway, *, server: str = "uvicorn", drain: int | None = None) -> None:
     """Start the process of ``gateway`` and wait until it is ready."""
     gateway.listening = gateway.listening or gateway.url
     plan = ServingPlan(
@@ -291,7 +294,10 @@ def start(gateway: RunningGateway, *, server: str = "uvicorn") -> None:
         workers=1,
         demo=False,
     )
-    _run(gateway, plan.server_command())
+    command = plan.server_command()
+    if drain is not None:
+        command[command.index("--drain") + 1] = str(drain)
+    _run(gateway, command)
 
 
 def _run(gateway: RunningGateway, command: list[str]) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from tests.fakes.resumable_streams import StreamLogs
-from tests.journeys.two_nodes import Nodes, answers_to, calls_left, given
+from tests.journeys.two_nodes import Nodes, answers_to, calls_left, given, last_id, slow
 from tests.running_gateway import RunningGateway, another_node
 from tests.virtualmcp.answering_client import REPLIES, form
-from tests.virtualmcp.stream_reader import StreamReader, get_stream, post_stream, until
+from tests.virtualmcp.stream_reader import get_stream, post_stream, until
 
 # Leases of dead processes have to run out.
 pytestmark = pytest.mark.timeout(300)
@@ -88,18 +88,6 @@ def test_an_answer_that_was_under_way_when_its_process_died_arrives_and_counts_o
     # busy machine made it late.
     assert 2 * len(ended) - 2 <= len(answers) <= 2 * len(ended)
     assert len({str(one) for one in answers}) == len(ended)
-
-
-def slow(nodes: Nodes, base: str, steps: int, pause: float, **meta: Any) -> tuple[Any, Any]:
-    """Begin a stateful client's call that asks nothing; returns the client and its stream."""
-    client = nodes.client("legacy", "resumable", base).client
-    arguments = {"steps": steps, "pause": pause}
-    params = {"name": "slow", "arguments": arguments, "_meta": meta}
-    return client, post_stream(client, "tools/call", params, id="cut")
-
-
-def last_id(stream: StreamReader) -> str:
-    return stream.events[-1][0] if stream.events else stream.primed[-1][0]
 
 
 def test_a_call_that_asked_nothing_goes_on_elsewhere_when_its_process_dies(nodes: Nodes) -> None:

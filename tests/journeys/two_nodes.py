@@ -19,6 +19,7 @@ from tests.journeys.round_robin import RoundRobin
 from tests.journeys.world import PASSWORD, STOPS, Person
 from tests.running_gateway import RunningGateway, another_node, running_gateway
 from tests.virtualmcp.answering_client import Answering
+from tests.virtualmcp.stream_reader import StreamReader, post_stream
 from tests.virtualmcp.wire_client import WireClient
 
 NAME = "ada"
@@ -109,3 +110,16 @@ def calls_left(nodes: Nodes) -> int:
     with contextlib.closing(sqlite3.connect(nodes.first.folder / "gateway.sqlite3")) as database:
         query = "SELECT COUNT(*) FROM virtualmcp_sharednote WHERE key LIKE 'stream-call:%'"
         return int(database.execute(query).fetchone()[0])
+
+
+def slow(nodes: Nodes, base: str, steps: int, pause: float, **meta: Any) -> tuple[Any, Any]:
+    """Begin a stateful client's call that asks nothing; returns the client and its stream."""
+    client = nodes.client("legacy", "resumable", base).client
+    arguments = {"steps": steps, "pause": pause}
+    params = {"name": "slow", "arguments": arguments, "_meta": meta}
+    return client, post_stream(client, "tools/call", params, id="cut")
+
+
+def last_id(stream: StreamReader) -> str:
+    """Return the id from which a client resumes a stream."""
+    return stream.events[-1][0] if stream.events else stream.primed[-1][0]

@@ -21,7 +21,7 @@ from tests.virtualmcp.stream_reader import StreamReader, get_stream, post_stream
 from upstreams import token_vault
 from virtualmcp import rate_limits
 from virtualmcp.models import SharedNote
-from virtualmcp.transport import event_log, held_calls, resumption
+from virtualmcp.transport import call_notes, event_log, held_calls, resumption
 from virtualmcp.transport.calls_in_flight import calls_in_flight
 
 
@@ -159,11 +159,11 @@ def test_a_process_that_was_taken_for_dead_leaves_the_call_to_who_has_it(
 
 @pytest.mark.parametrize("asked", ["legacy"], indirect=True)
 def test_nobody_answers_a_call_any_more_that_was_given_up(asked: Asked) -> None:
-    note = held_calls._note.decode(
+    note = call_notes.read(
         token_vault.open_sealed(notes().get().value, f"note:{notes().get().key}")
     )
     name = notes().get().key.partition(":")[2]
-    open_now = [asyncio.run(held_calls.open_questions(name, note)) for _ in range(2)]
+    open_now = [asyncio.run(call_notes.open_questions(name, note)) for _ in range(2)]
     assert [len(found) for found in open_now] == [1, 0]
     # What the holder hears now it may not act on, although its lease is its own.
     assert asked.answer() == 202

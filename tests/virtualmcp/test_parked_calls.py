@@ -16,9 +16,9 @@ from upstreams.canonical_call import Outcome, QuestionOrigin
 from virtualmcp.models import SharedNote
 from virtualmcp.routing import (
     node_mail,
-    parked_calls,
     parked_mail,
     parked_retries,
+    parking,
     shared_notes,
 )
 from virtualmcp.routing.client_request import Answer
@@ -98,8 +98,8 @@ def end_of(mail: bytes) -> bytes:
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
     yield
-    assert parked_calls.parked_here() == 0
-    assert not parked_calls._per_person
+    assert parking.count() == 0
+    assert not parking._per_person
 
 
 async def test_a_takeover_that_fails_leaves_no_call_behind(monkeypatch: Any) -> None:
@@ -110,7 +110,7 @@ async def test_a_takeover_that_fails_leaves_no_call_behind(monkeypatch: Any) -> 
     interview = Interview()
     with pytest.raises(OperationalError):
         await interview.call.taken_over(interview.work, HELD, Answers("retry", {}))
-    assert parked_calls.parked_here() == 0
+    assert parking.count() == 0
 
 
 async def test_a_takeover_whose_client_hangs_up_at_once_ends_the_call(monkeypatch: Any) -> None:
@@ -131,7 +131,7 @@ async def test_a_takeover_whose_client_hangs_up_at_once_ends_the_call(monkeypatc
     with pytest.raises(asyncio.CancelledError):
         await taking
     assert interview.cancelled
-    await until(lambda: not parked_calls.parked_here())
+    await until(lambda: not parking.count())
 
 
 async def test_answers_that_were_sent_to_the_dead_holder_too_are_taken_once(
@@ -165,7 +165,7 @@ async def test_answers_that_were_sent_to_the_dead_holder_too_are_taken_once(
         await interview.call.taken_over(interview.work, HELD, answers)
         assert end_of(await box.receive(10)) == b'{"done":true}'
     assert interview.heard == [Outcome(result=ACCEPT)]
-    await until(lambda: not parked_calls.parked_here())
+    await until(lambda: not parking.count())
 
 
 async def test_a_lost_connection_does_not_end_a_call_that_a_newer_retry_waits_for() -> None:
@@ -179,7 +179,7 @@ async def test_a_lost_connection_does_not_end_a_call_that_a_newer_retry_waits_fo
         await until(lambda: interview.call._waiting == ["new"])
         interview.may_end.set()
         assert end_of(await box.receive(10)) == b'{"done":true}'
-    await until(lambda: not parked_calls.parked_here())
+    await until(lambda: not parking.count())
     assert not interview.cancelled
 
 
@@ -190,7 +190,7 @@ async def test_when_the_last_retry_hangs_up_the_call_is_cancelled() -> None:
     await interview.send(Answers("new", {}))
     await interview.send(Left("old"))
     await interview.send(Left("new"))
-    await until(lambda: not parked_calls.parked_here())
+    await until(lambda: not parking.count())
     assert interview.cancelled
 
 
@@ -212,7 +212,7 @@ async def test_a_call_outlives_a_moment_without_database(monkeypatch: Any) -> No
         assert end_of(await box.receive(10)) == b'{"done":true}'
     assert not failures
     assert interview.heard == [Outcome(result=ACCEPT)]
-    await until(lambda: not parked_calls.parked_here())
+    await until(lambda: not parking.count())
 
 
 async def test_a_question_taken_back_while_its_answer_is_noted_loses_nothing(
@@ -231,7 +231,7 @@ async def test_a_question_taken_back_while_its_answer_is_noted_loses_nothing(
         await interview.send(interview.answers("retry"))
         interview.may_end.set()
         assert end_of(await box.receive(10)) == b'{"done":true}'
-    await until(lambda: not parked_calls.parked_here())
+    await until(lambda: not parking.count())
 
 
 async def test_a_call_whose_lease_lapsed_is_not_taken_from_its_own_process() -> None:
@@ -248,4 +248,4 @@ async def test_a_call_whose_lease_lapsed_is_not_taken_from_its_own_process() -> 
     answer = await parked_retries.go_on(retry, {interview.asked[0]: ACCEPT}, Quiet())
     assert answer == Answer(result=b'{"done":true}')
     assert interview.made == 1
-    await until(lambda: not parked_calls.parked_here())
+    await until(lambda: not parking.count())

@@ -25,7 +25,7 @@ from tests.virtualmcp.answering_client import (
 )
 from tests.virtualmcp.wire_client import META
 from virtualmcp.models import NodeMail, UpstreamChoice
-from virtualmcp.routing import parked_calls, parked_mail
+from virtualmcp.routing import parked_mail, parking
 from virtualmcp.transport import client_questions
 
 PAGE = question(
@@ -113,7 +113,7 @@ def test_round_follows_round_and_the_tool_runs_once(cell):
     assert upstream.events.count("started:interview") == 1
     assert upstream.events.count("finished:interview") == 1
     assert not NodeMail.objects.exists()
-    assert _soon(lambda: parked_calls.parked_here() == 0)
+    assert _soon(lambda: parking.count() == 0)
 
 
 @pytest.mark.parametrize(
@@ -407,7 +407,7 @@ def test_a_call_nobody_comes_back_to_is_taken_back_at_the_upstream(answering, mo
         posted = [seen.message for seen in upstream.requests if "method" not in seen.message]
         assert {"action": "cancel"} in [one.get("result") for one in posted]
         assert -32603 in [one["error"]["code"] for one in posted if "error" in one]
-        assert _soon(lambda: parked_calls.parked_here() == 0)
+        assert _soon(lambda: parking.count() == 0)
 
 
 def test_hanging_up_while_a_retry_waits_cancels_the_call(answering, gateway):
@@ -425,11 +425,11 @@ def test_hanging_up_while_a_retry_waits_cancels_the_call(answering, gateway):
             client.send(retry, impatient)
         assert upstream.wait(lambda up: "cancelled:hang" in up.events)
         assert "cancelled" in client.send(retry)["error"]["message"]
-        assert _soon(lambda: parked_calls.parked_here() == 0)
+        assert _soon(lambda: parking.count() == 0)
 
 
 def test_only_so_many_calls_are_parked_for_one_person(answering, monkeypatch):
-    monkeypatch.setattr(parked_calls, "MOST_PARKED_PER_PERSON", 1)
+    monkeypatch.setattr(parking, "MOST_PARKED_PER_PERSON", 1)
     with FakeUpstream(era="legacy").serve() as upstream:
         client = answering("modern", upstream)
         params = {"name": "interview", "arguments": {"rounds": [[form("Name?")]]}}

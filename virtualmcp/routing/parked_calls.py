@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
@@ -32,13 +31,13 @@ from upstreams.revisions import Era
 from upstreams.token_vault import VaultError
 from upstreams.upstream_facts import UpstreamFacts
 from virtualmcp.eras import question_fields
-from virtualmcp.errors import INTERNAL_ERROR
 from virtualmcp.raw_members import NotAnObject
-from virtualmcp.routing import node_mail, parked_mail, shared_notes
+from virtualmcp.routing import node_mail, parked_mail, parking, shared_notes
 from virtualmcp.routing.client_abilities import QUESTION_METHODS
-from virtualmcp.routing.client_request import Answer, ClientRequest, WireError
+from virtualmcp.routing.client_request import Answer, ClientRequest
 from virtualmcp.routing.lease_keeper import keeper
 from virtualmcp.routing.parked_mail import Answers, Ended, Held, Left, Notice, Question
+from virtualmcp.transport import draining
 
 logger = logging.getLogger(__name__)
 
@@ -46,14 +45,9 @@ logger = logging.getLogger(__name__)
 GATHER_SECONDS: Final = 0.03
 # After the last answer was taken back, the call may still come to an end by itself for so long.
 END_SECONDS: Final = 5.0
-MOST_PARKED: Final = 500
-MOST_PARKED_PER_PERSON: Final = 16
 
 Asked = Callable[[str, dict[str, Question]], bytes]
 Work = Callable[[CallSink], Coroutine[Any, Any, Answer]]
-
-_parked: dict[str, "ParkedCall"] = {}
-_per_person: Counter[int] = Counter()
 
 
 def may_be_asked(request: ClientRequest, facts: UpstreamFacts) -> bool:
@@ -85,7 +79,9 @@ class ParkedCall:
         # The notes of answers that the upstream may not have yet, by its ids of the questions.
         self._under_way: dict[bytes, str] = {}
         self._origin: QuestionOrigin | None = None
-        self._hand_over = HandOver()
+        self._hand_over: HandOver | None = None
+        self._handed_over = self._noted = False
+        self._undrained: Callable[[], None] | None = None
         self._news = asyncio.Event()
         self._sink: CallSink | None = None
         self._waiting: list[str] = []
@@ -115,7 +111,7 @@ class ParkedCall:
         finally:
             self._sink = None
             if self._care is None:
-                _leave(self, self._user_id)
+                parking.leave(self.id, self._user_id)
 
     async def notify(self, method: str, params: bytes) -> None:
         """Pass an interim message to whoever waits now; between rounds nobody does (2.3.4)."""
@@ -136,8 +132,8 @@ class ParkedCall:
         expected = self._expected.get(origin.question_id)
         if expected is not None:
             return await expected
-        if self.id not in _parked:
-            _enter(self, self._user_id)
+        if not parking.holds(self.id):
+            parking.enter(self.id, self, self._user_id)
         try:
             params = question_fields.for_stateless(method, params)
         except NotAnObject as error:
@@ -227,6 +223,29 @@ class ParkedCall:
         )
         note = parked_mail.encode(held)
         await shared_notes.put(parked_mail.held_key(self.id), note, parked_mail.PARK_SECONDS)
+        self._may_be_handed_over()
+
+    def _may_be_handed_over(self) -> None:
+        if not self._noted:
+            self._noted = True
+            self._undrained = draining.register(self.hand_over)
+
+    def hand_over(self) -> None:
+        """The process is about to stop: let the node of the next retry go on, if the upstream's
+        stream can be resumed there. A retry that waits here waits for as long as it can."""
+        if not any(node_mail.waits_here(reply) for reply in self._waiting):
+            self._leave_to_others()
+
+    def _leave_to_others(self) -> bool:
+        """End the call here without a word; False if nobody else could go on with it."""
+        origin, hand_over, task = self._origin, self._hand_over, self._task
+        if origin is None or hand_over is None or task is None or task.done():
+            return False
+        if origin.last_event_id is None or not self._noted:
+            return False
+        self._handed_over = hand_over.done = True
+        task.cancel()
+        return True
 
     async def taken_over(self, work: Work, held: Held, answers: Answers) -> None:
         """Go on with a call of a process that died, whose lease is ours already."""
@@ -238,12 +257,13 @@ class ParkedCall:
             held.last_event_id,
             task_id=held.task_id,
         )
-        _enter(self, self._user_id)
+        parking.enter(self.id, self, self._user_id)
         self._task = asyncio.get_running_loop().create_task(work(self))
         # Before mail is read: what other retries sent to the dead holder must not end this one.
         self._waiting.append(answers.reply)
         try:
             await self._park()
+            self._may_be_handed_over()
             await self._take_answers(answers)
         except BaseException:
             await self._stop()
@@ -266,8 +286,10 @@ class ParkedCall:
                 self._mail.cancel()
             if not self._task.done():
                 self._task.cancel()
+            if self._undrained is not None:
+                self._undrained()
             keeper().drop(parked_mail.lease_key(self.id))
-            _leave(self, self._user_id)
+            parking.leave(self.id, self._user_id)
 
     async def _serve(self, box: node_mail.Mailbox) -> None:
         """Deal with whatever comes next: a retry, questions, the end, or the end of patience."""
@@ -317,7 +339,7 @@ class ParkedCall:
                 self._waiting.remove(message.reply)
                 assert self._task is not None
                 # A client may have come again before its first connection was seen to be gone.
-                if not self._waiting:
+                if not self._waiting and not (draining.begun() and self._leave_to_others()):
                     self._task.cancel()
             return
         await self._take_answers(message)
@@ -372,7 +394,11 @@ class ParkedCall:
     async def _finish(self) -> None:
         """Keep the outcome for a retry that comes again, then tell those that wait."""
         assert self._task is not None
-        answer = _interrupted() if self._task.cancelled() else self._task.result()
+        if self._handed_over and self._task.cancelled():
+            keeper().drop(parked_mail.lease_key(self.id))
+            await shared_notes.end_lease(parked_mail.lease_key(self.id), shared_notes.PROCESS)
+            return
+        answer = parked_mail.INTERRUPTED if self._task.cancelled() else self._task.result()
         message = parked_mail.ended(answer)
         note = parked_mail.encode(message)
         await shared_notes.put(parked_mail.outcome_key(self.id), note, parked_mail.PARK_SECONDS)
@@ -387,53 +413,37 @@ class ParkedCall:
             self._task.cancel()
             await asyncio.wait((self._task,))
         if self._care is None:
-            _leave(self, self._user_id)
+            parking.leave(self.id, self._user_id)
 
     async def close(self) -> None:
-        """End the call because the process ends; retries are told so."""
-        if self._task is not None:
+        """End the call because the process ends; retries are told so, unless another process can
+        go on with it."""
+        if not self._leave_to_others() and self._task is not None:
             self._task.cancel()
         if self._care is not None:
             await asyncio.wait((self._care,))
 
 
-def _interrupted() -> Answer:
-    text = (
-        "The call was cancelled before it came to a result. Make the request anew if you still "
-        "want it."
-    )
-    return Answer(error=WireError(INTERNAL_ERROR, text))
+def _ours() -> list[ParkedCall]:
+    calls, loop = parking.held(), asyncio.get_running_loop()
+    return [
+        call
+        for call in calls
+        if isinstance(call, ParkedCall) and call._task and call._task.get_loop() is loop
+    ]
 
 
-def _enter(call: ParkedCall, user_id: int) -> None:
-    if len(_parked) >= MOST_PARKED or _per_person[user_id] >= MOST_PARKED_PER_PERSON:
-        raise QuestionNotPossible("too many calls are waiting for answers already")
-    _parked[call.id] = call
-    _per_person[user_id] += 1
-
-
-def _leave(call: ParkedCall, user_id: int) -> None:
-    if _parked.pop(call.id, None) is None:
-        return
-    _per_person[user_id] -= 1
-    if _per_person[user_id] <= 0:
-        del _per_person[user_id]
-
-
-def holds(call_id: str) -> bool:
-    """Tell whether this process has a call, whatever has become of its lease."""
-    return call_id in _parked
-
-
-def parked_here() -> int:
-    """Return how many calls this process holds."""
-    return len(_parked)
+async def wait_for_all(seconds: float) -> None:
+    """Wait so long for the parked calls of the running loop to end."""
+    cares = [call._care for call in _ours() if call._care is not None]
+    if cares and seconds > 0:
+        await asyncio.wait(cares, timeout=seconds)
 
 
 async def close_all() -> None:
-    """End every parked call of the running loop; call it before sessions are closed."""
-    loop = asyncio.get_running_loop()
-    ours = [call for call in _parked.values() if call._task and call._task.get_loop() is loop]
+    """End every parked call of the running loop, or leave it to another process; call it before
+    sessions are closed."""
+    ours = _ours()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(END_SECONDS):
             await asyncio.gather(*(call.close() for call in ours), return_exceptions=True)

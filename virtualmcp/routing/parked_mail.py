@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from virtualmcp.errors import INTERNAL_ERROR
 from virtualmcp.routing.client_request import Answer, WireError
 
 # How long an unanswered call is kept, and its outcome afterwards, in seconds.
@@ -17,6 +18,16 @@ PARK_SECONDS: Final = 600.0
 # The holder renews its lease this often; a dead one is noticed when the lease has run out.
 LEASE_SECONDS: Final = 6.0
 RENEW_SECONDS: Final = 1.5
+
+
+# The answer to a call that ended because its process did, or because its client hung up.
+INTERRUPTED: Final = Answer(
+    error=WireError(
+        INTERNAL_ERROR,
+        "The call was cancelled before it came to a result. Make the request anew if you still "
+        "want it.",
+    )
+)
 
 
 class Question(msgspec.Struct, frozen=True):

@@ -25,8 +25,8 @@ from virtualmcp.errors import ParamsInvalid
 from virtualmcp.raw_members import NotAnObject
 from virtualmcp.routing import (
     node_mail,
-    parked_calls,
     parked_mail,
+    parking,
     shared_notes,
     upstream_failures,
 )
@@ -149,7 +149,7 @@ async def _without_holder(
     retry: Retry, bringing: Answers, box: node_mail.Mailbox, sink: CallSink
 ) -> Answer | None:
     """Take the call over, or end it honestly; None when somebody else was quicker."""
-    if parked_calls.holds(retry.call_id):
+    if parking.holds(retry.call_id):
         # Its lease only lapsed, while the database could not be reached.
         return await _from_holder(retry, bringing, box, sink)
     lease = parked_mail.lease_key(retry.call_id)
@@ -193,7 +193,7 @@ async def _take_over(retry: Retry, held: Held, bringing: Answers) -> bool:
         user_id, facts = retry.request.holder.user_id, retry.target.choice.upstream
         return await authorized_call.take_over_as(user_id, facts, retry.call, sink, wanted)
 
-    if parked_calls.holds(retry.call_id):
+    if parking.holds(retry.call_id):
         return False
     await parked.taken_over(lambda sink: retry.made(sink, resume), held, bringing)
     return True

@@ -12,7 +12,10 @@ class End(Enum):
     STALLED = "client_stalled"
     UNAUTHORIZED = "access_ended"
     TAKEN_OVER = "taken_over"
+    HANDED_OVER = "handed_over"
 
 
+# Another process goes on with the call.
+ELSEWHERE: Final = frozenset({End.TAKEN_OVER, End.HANDED_OVER})
 # Ends of which nothing is said: nobody reads, or somebody else speaks.
-UNSAID: Final = frozenset({End.GONE, End.STALLED, End.TAKEN_OVER})
+UNSAID: Final = frozenset({End.GONE, End.STALLED}) | ELSEWHERE

@@ -19,11 +19,12 @@ from upstreams.legacy_takeover import HeldQuestion
 from virtualmcp import rate_limits
 from virtualmcp.eras.era_in import Session
 from virtualmcp.routing.orphaned_calls import Orphan
-from virtualmcp.transport import event_log, held_calls, relayed_calls
+from virtualmcp.transport import call_notes, event_log, held_calls, relayed_calls
+from virtualmcp.transport.call_notes import Note, Unposted
 from virtualmcp.transport.event_ids import Position
 from virtualmcp.transport.event_log import EventLog
 from virtualmcp.transport.exchange import Exchange
-from virtualmcp.transport.held_calls import HeldCall, Note, Unposted
+from virtualmcp.transport.held_calls import HeldCall
 from virtualmcp.transport.http_answers import Accepts
 from virtualmcp.transport.response_stream import AnswerStream
 from virtualmcp.transport.wire_messages import MalformedMessage, read_message
@@ -42,7 +43,7 @@ async def take_over(exchange: Exchange, session: Session, position: Position) ->
         django.db.Error, VaultError: that can't be found out.
     """
     name = event_log.name_of(position.token)
-    if not await held_calls.may_be_left(name) or not rate_limits.enter(exchange.holder.user_id):
+    if not await call_notes.may_be_left(name) or not rate_limits.enter(exchange.holder.user_id):
         return None
     task = None
     try:
@@ -67,9 +68,9 @@ async def _begin(exchange: Exchange, session: Session, position: Position) -> _B
     try:
         call = _call(position, note)
         if call is None:
-            await held_calls.forget(name)
+            await call_notes.forget(name)
             return None, None
-        unposted = await held_calls.open_questions(name, note)
+        unposted = await call_notes.open_questions(name, note)
         # What a stateful upstream says again has the numbers that it had. A stateless one says
         # nothing again.
         number = max(note.number, position.number) if note.round else note.number
@@ -78,10 +79,9 @@ async def _begin(exchange: Exchange, session: Session, position: Position) -> _B
     finally:
         if log is None:
             await held_calls.give_back(name)
-    held = HeldCall(log, note, lambda: stream.last_progress, lambda: stream.lost(), unposted)
     inner = _without_connection(exchange)
     stream = AnswerStream(inner, call, session)
-    stream.take_over(log, held)
+    stream.take_over(log, HeldCall(log, note, stream, unposted))
     orphan = _orphan(note, unposted)
     task = asyncio.create_task(relayed_calls.go_on(inner, call, session, stream, orphan))
     _running.add(task)

@@ -1,16 +1,19 @@
-"""Whether this process is about to end, for what would otherwise stay open: streams.
+"""Whether this process is about to end, for what would otherwise stay open: streams, and calls that
+another process can go on with.
 
 The server begins it (at SIGTERM) before it waits for running calls. Who keeps a stream open
 without an end of its own registers how to end it as its revision says.
 """
 
 import logging
+import time
 from collections.abc import Callable
 
 logger = logging.getLogger(__name__)
 
 _enders: dict[object, Callable[[], None]] = {}
 _begun = False
+_until = 0.0
 
 
 def begun() -> bool:
@@ -35,10 +38,16 @@ def register(end: Callable[[], None]) -> Callable[[], None]:
     return unregister
 
 
-def begin() -> int:
-    """Tell every open stream to finish; returns how many there were. Call it on the loop."""
-    global _begun
-    _begun = True
+def seconds_left() -> float:
+    """Return how long what runs may still take; 0 where draining has not begun."""
+    return max(0.0, _until - time.monotonic()) if _begun else 0.0
+
+
+def begin(seconds: float = 0.0) -> int:
+    """Tell every open stream to finish; returns how many there were. What can't may take so many
+    seconds more. Call it on the loop."""
+    global _begun, _until
+    _begun, _until = True, time.monotonic() + seconds
     enders = list(_enders.values())
     for end in enders:
         _call(end)

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 # How long a call goes on, and what it said is kept, for a client that is away.
 AWAY_SECONDS: Final = 300.0
 RECONNECT_MILLISECONDS: Final = 1_000
+# What a stream ends with that its client is to come back for.
+COME_BACK: Final = b"retry: %d\n\n" % RECONNECT_MILLISECONDS
 MOST_EVENTS: Final = 256
 MOST_BYTES: Final = 1024 * 1024
 MOST_LOGS: Final = 2_000
@@ -45,6 +47,7 @@ class EventLog:
         "away_since",
         "ended_at",
         "floor",
+        "has_ids",
         "news",
         "number",
         "reader",
@@ -60,6 +63,8 @@ class EventLog:
         # The last event that the client had of a process that died.
         self.floor = 0
         self.size = 0
+        # Whether the client was given an id by which it can come back.
+        self.has_ids = False
         self.reader: object | None = None
         self.away_since = self.ended_at = 0.0
         self.news = asyncio.Event()
@@ -74,6 +79,7 @@ class EventLog:
         if not again:
             self.number = max(self.number, self.floor)
         self.number += 1
+        self.has_ids = True
         data = b"id: %b.%d\n" % (self.token.encode(), self.number) + event(message)
         self.keep([(self.number, data)])
         self.tell()
@@ -90,6 +96,7 @@ class EventLog:
         """Return what the stream begins with: an id to resume from (a19)."""
         if revision != LEGACY_LATEST:
             return b""
+        self.has_ids = True
         return b"id: %b.0\nretry: %d\ndata: \n\n" % (self.token.encode(), RECONNECT_MILLISECONDS)
 
     def after(self, number: int) -> Events:
@@ -143,7 +150,7 @@ def begin(session_digest: str, request_id: bytes) -> EventLog:
 def restore(session_digest: str, token: str, number: int, events: Events) -> EventLog:
     """Go on with the log of a process that died, after the event ``number``."""
     log = EventLog(session_digest, token)
-    log.number = number
+    log.number, log.has_ids = number, True
     log.away_since = time.monotonic()
     log.keep(events)
     _logs[name_of(token)] = log

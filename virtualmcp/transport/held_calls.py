@@ -13,15 +13,17 @@ The note of a call that asked nothing is not kept up to date. It says after whic
 client's stream which event of the upstream's comes next: the upstream says the rest again, which
 gets the numbers it had, so that the client is told only what it has not seen.
 
+A process that is told to stop hands its calls over in the same way: it closes the upstream's stream
+without a word, and the lease is given back at once.
+
 A call that asks nothing, and whose upstream gave no event id, has no part in this.
 """
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -34,56 +36,25 @@ from upstreams.canonical_call import (
 )
 from virtualmcp.routing import parked_mail, shared_notes
 from virtualmcp.routing.lease_keeper import keeper
-from virtualmcp.transport import event_log
-from virtualmcp.transport.event_log import EventLog, Events
+from virtualmcp.transport import call_notes, draining, event_log
+from virtualmcp.transport.call_notes import (
+    KEEP_SECONDS,
+    UNDER_WAY,
+    Asking,
+    Note,
+    Unposted,
+    claim_key,
+    key_of,
+    lease_key,
+    note_key,
+)
+from virtualmcp.transport.event_log import EventLog
 from virtualmcp.transport.wanted_notices import NO_PROGRESS
 
 logger = logging.getLogger(__name__)
 
-KEEP_SECONDS: Final = parked_mail.PARK_SECONDS
 # Calls that end sooner leave nothing, unless they ask.
 LEAVE_AFTER_SECONDS: Final = 0.5
-
-
-class Asking(msgspec.Struct, frozen=True):
-    """A question the client was asked; ``id`` is ours, ``origin`` the upstream's own id or key."""
-
-    id: str
-    origin: bytes
-    method: str
-    params: bytes
-
-
-# Questions that have no answer at the upstream, each with whether one may be under way to it.
-Unposted = list[tuple[Asking, bool]]
-
-
-class Note(msgspec.Struct):
-    """What another process needs.
-
-    ``number`` and ``events`` are of the stream's log. Of a stateless upstream there is ``round``,
-    the ``input_required`` result, and how many rounds there were; of a stateful one the session.
-    ``task_id`` is that of the task that asks, if one does.
-    """
-
-    method: str
-    params: bytes
-    progress: float
-    number: int
-    events: Events
-    upstream_id: int
-    asking: list[Asking]
-    round: bytes = b""
-    rounds: int = 0
-    request_id: str = ""
-    session_id: bytes = b""
-    revision: str = ""
-    last_event_id: bytes = b""
-    task_id: str = ""
-
-
-_note = msgspec.msgpack.Decoder(Note)
-_UNDER_WAY: Final = b"under way"
 
 
 class _Holding:
@@ -101,9 +72,19 @@ class _Holding:
 _here: dict[str, _Holding] = {}
 
 
-def begun(method: str, params: bytes) -> Note:
-    """Return the note of a call that has not asked anything yet."""
-    return Note(method, params, float("-inf"), 0, [], 0, [])
+class Owner(Protocol):
+    """The call itself, as its client is answered; ``last_progress`` is how far it was told that
+    the call is."""
+
+    @property
+    def last_progress(self) -> float:
+        """See above."""
+
+    def lost(self) -> None:
+        """Another process has taken the call."""
+
+    def hand_over(self) -> None:
+        """This process is about to stop, and another one could go on with the call."""
 
 
 class HeldCall:
@@ -112,8 +93,7 @@ class HeldCall:
     Args:
         log: that of the call's stream.
         note: what the call is; or, taken over, what the dead process left.
-        progress: returns how far the client was told the call is.
-        lost: called when another process has taken the call.
+        owner: the call.
         taken_over: the questions of a dead process, with whether it may have posted an answer.
     """
 
@@ -121,13 +101,11 @@ class HeldCall:
         self,
         log: EventLog,
         note: Note,
-        progress: Callable[[], float],
-        lost: Callable[[], None],
+        owner: Owner,
         taken_over: Unposted | None = None,
     ) -> None:
         self._log = log
-        self._lost = lost
-        self._progress = progress
+        self._owner = owner
         self._name = event_log.name_of(log.token)
         self._answered: set[bytes] = set()
         self._doubtful = {one.origin for one, doubtful in taken_over or () if doubtful}
@@ -138,12 +116,15 @@ class HeldCall:
         self._over = asyncio.Event()
         self._hand_over = HandOver()
         self.note = note
+        self._handed_over = False
+        self._undrained: Callable[[], None] | None = None
         if self._name in _here:
-            _here[self._name].tell = lost
+            _here[self._name].tell = owner.lost
+            self._undrained = draining.register(owner.hand_over)
 
     def known(self, origin: Origin) -> str:
         """Return the id under which the client was asked this already, ``""`` if it was not."""
-        key = _key(origin)
+        key = key_of(origin)
         return next((one.id for one in self.note.asking if one.origin == key), "")
 
     async def asked(self, question: str, origin: Origin, method: str, params: bytes) -> None:
@@ -154,7 +135,7 @@ class HeldCall:
             django.db.Error, VaultError: it can't be written.
         """
         note = self.note
-        note.asking.append(Asking(question, _key(origin), method, params))
+        note.asking.append(Asking(question, key_of(origin), method, params))
         self._take_down(origin)
         await self._write()
 
@@ -175,7 +156,7 @@ class HeldCall:
         if self.note.asking or not self._version:
             return
         try:
-            await shared_notes.remove(_note_key(self._name))
+            await shared_notes.remove(note_key(self._name))
         except Exception:
             logger.exception("what was left of a call could not be withdrawn")
         self._version, self._written, self._over = 0, 0, asyncio.Event()
@@ -187,7 +168,7 @@ class HeldCall:
         try:
             await self._write()
         except CallTakenOver:
-            self._lost()
+            self._owner.lost()
         except Exception:
             logger.exception("a call could not be left for another process")
 
@@ -203,7 +184,7 @@ class HeldCall:
             note.revision, note.last_event_id = origin.revision, origin.last_event_id or b""
         note.number, note.events = log.number, event_log.newest(log)
         # Of a notice that is just about to be the first, the client does not know yet.
-        note.progress = self._progress() if log.number else NO_PROGRESS
+        note.progress = self._owner.last_progress if log.number else NO_PROGRESS
         self._version += 1
 
     async def _write(self) -> None:
@@ -218,15 +199,17 @@ class HeldCall:
             await self._begin_to_hold()
         elif not await self._still_holds():
             raise CallTakenOver
-        await shared_notes.put(_note_key(self._name), content, KEEP_SECONDS)
+        await shared_notes.put(note_key(self._name), content, KEEP_SECONDS)
         self._written = version
+        if self._undrained is None:
+            self._undrained = draining.register(self._owner.hand_over)
 
     async def _begin_to_hold(self) -> None:
         if self._name in _here:
             return
-        lease, seconds = _lease(self._name), parked_mail.LEASE_SECONDS
+        lease, seconds = lease_key(self._name), parked_mail.LEASE_SECONDS
         await shared_notes.take_lease(lease, shared_notes.PROCESS, seconds)
-        _hold(self._name).tell = self._lost
+        _hold(self._name).tell = self._owner.lost
 
     async def _still_holds(self) -> bool:
         """Tell whether the call is this process's; it then stays so for as long as a lease.
@@ -234,7 +217,7 @@ class HeldCall:
         A lease that ran out, and that nobody took, is renewed: one that was taken and given back
         is not, since the call has ended elsewhere.
         """
-        lease, seconds = _lease(self._name), parked_mail.LEASE_SECONDS
+        lease, seconds = lease_key(self._name), parked_mail.LEASE_SECONDS
         if self._name not in _here:
             return False
         if await shared_notes.extend_leases([lease], shared_notes.PROCESS, seconds):
@@ -262,6 +245,19 @@ class HeldCall:
             for task in tasks:
                 task.cancel()
 
+    def hand_over(self) -> bool:
+        """Leave the call to other processes, once it has ended here without a word; False if none
+        could go on with it."""
+        note = self.note
+        if not self._written or self._name not in _here:
+            return False
+        # Of a round, the last answer may have been acted on.
+        if not (note.asking if note.round else note.last_event_id):
+            return False
+        self._handed_over = True
+        self.fall_silent()
+        return True
+
     def fall_silent(self) -> None:
         """Say nothing more to the upstream: the call is another process's."""
         self._hand_over.done = True
@@ -274,30 +270,30 @@ class HeldCall:
         Raises:
             django.db.Error, VaultError: that can't be found out.
         """
-        key = _key(origin)
+        key = key_of(origin)
         if self._written and not await self._still_holds():
             return False
         if not isinstance(origin, RoundOrigin):
             if key in self._doubtful:
                 return True
-            claim = _claim(self._name, key)
-            return await shared_notes.set_once(claim, _UNDER_WAY, 2 * KEEP_SECONDS)
+            claim = claim_key(self._name, key)
+            return await shared_notes.set_once(claim, UNDER_WAY, 2 * KEEP_SECONDS)
         self._answered.add(key)
         if len(self._answered) < origin.questions:
             return True
         self._answered.clear()
-        claim = _claim(self._name, b"round %d" % self.note.rounds)
+        claim = claim_key(self._name, b"round %d" % self.note.rounds)
         if not await shared_notes.set_once(claim, b"", 2 * KEEP_SECONDS):
             return False
         self.note.rounds += 1
         self.note.asking.clear()
-        await shared_notes.remove(_note_key(self._name))
+        await shared_notes.remove(note_key(self._name))
         return True
 
     async def answered(self, question_id: bytes) -> None:
         """A stateful upstream has an answer; best effort."""
         try:
-            await shared_notes.put(_claim(self._name, question_id), b"", 2 * KEEP_SECONDS)
+            await shared_notes.put(claim_key(self._name, question_id), b"", 2 * KEEP_SECONDS)
         except Exception:
             logger.exception("it could not be noted that an upstream has an answer")
 
@@ -311,14 +307,19 @@ class HeldCall:
             return
         self.let_go()
         try:
-            await shared_notes.remove(_note_key(self._name))
-            await shared_notes.end_lease(_lease(self._name), shared_notes.PROCESS)
+            if self._handed_over:
+                await shared_notes.end_lease(lease_key(self._name), shared_notes.PROCESS)
+                return
+            await shared_notes.remove(note_key(self._name))
+            await shared_notes.end_lease(lease_key(self._name), shared_notes.PROCESS)
         except Exception:
             logger.exception("what was left of a call that has ended could not be removed")
 
     def let_go(self) -> None:
         """Hold it no more; the lease ends by itself."""
         self._over.set()
+        if self._undrained is not None:
+            self._undrained()
         _let_go(self._name)
 
 
@@ -329,9 +330,9 @@ async def left_of(name: str) -> Note | None:
     Raises:
         django.db.Error, VaultError: that can't be found out.
     """
-    if name in _here or not await may_be_left(name):
+    if name in _here or not await call_notes.may_be_left(name):
         return None
-    lease = _lease(name)
+    lease = lease_key(name)
     if not await shared_notes.take_lease(lease, shared_notes.PROCESS, parked_mail.LEASE_SECONDS):
         return None
     if name in _here:
@@ -349,16 +350,17 @@ async def left_of(name: str) -> Note | None:
 
 async def _what_is_left(name: str) -> Note | None:
     # Before it died, its holder may have come to the point from which there is no way back.
-    content = await shared_notes.get(_note_key(name))
+    content = await shared_notes.get(note_key(name))
     if content is None:
         return None
     try:
-        note = _note.decode(content)
+        note = call_notes.read(content)
     except msgspec.MsgspecError:
         logger.exception("what another version of the gateway left of a call can't be read")
-        await forget(name)
+        await call_notes.forget(name)
         return None
-    if note.round and await shared_notes.get(_claim(name, b"round %d" % note.rounds)) is not None:
+    acted_on = claim_key(name, b"round %d" % note.rounds)
+    if note.round and await shared_notes.get(acted_on) is not None:
         return None
     return note
 
@@ -370,55 +372,18 @@ async def give_back(name: str) -> None:
         django.db.Error: the database can't be reached; the lease ends by itself then.
     """
     _let_go(name)
-    await shared_notes.end_lease(_lease(name), shared_notes.PROCESS)
-
-
-async def forget(name: str) -> None:
-    """Drop what is left of a call that nobody can go on with.
-
-    Raises:
-        django.db.Error: the database can't be reached.
-    """
-    await shared_notes.remove(_note_key(name))
-
-
-async def may_be_left(name: str) -> bool:
-    """Tell whether a call is held, or was by a process that died.
-
-    Raises:
-        django.db.Error, VaultError: that can't be found out.
-    """
-    return await shared_notes.get(_note_key(name)) is not None
-
-
-async def open_questions(name: str, note: Note) -> Unposted:
-    """Return the questions of a stateful upstream that has no answer to them, for all that is
-    known. Where the call can't be resumed, none will be posted from now on, also not by a holder
-    that was only taken for dead.
-
-    Raises:
-        django.db.Error, VaultError: that can't be found out.
-    """
-    found, resumable = [], bool(note.round or note.last_event_id)
-    for one in note.asking:
-        claim = _claim(name, one.origin)
-        if not resumable:
-            if await shared_notes.set_once(claim, b"", 2 * KEEP_SECONDS):
-                found.append((one, False))
-        elif (claimed := await shared_notes.get(claim)) != b"":
-            found.append((one, claimed is not None))
-    return found
+    await shared_notes.end_lease(lease_key(name), shared_notes.PROCESS)
 
 
 def _hold(name: str) -> _Holding:
     _here[name] = holding = _Holding()
-    keeper().keep(_lease(name), lambda: _lost(name))
+    keeper().keep(lease_key(name), lambda: _lost(name))
     return holding
 
 
 def _lost(name: str) -> None:
     holding = _here.pop(name, None)
-    keeper().drop(_lease(name))
+    keeper().drop(lease_key(name))
     if holding is not None:
         holding.lost.set()
         if holding.tell is not None:
@@ -427,20 +392,4 @@ def _lost(name: str) -> None:
 
 def _let_go(name: str) -> None:
     _here.pop(name, None)
-    keeper().drop(_lease(name))
-
-
-def _key(origin: Origin) -> bytes:
-    return origin.question_id if isinstance(origin, QuestionOrigin) else origin.key.encode()
-
-
-def _note_key(name: str) -> str:
-    return f"stream-call:{name}"
-
-
-def _lease(name: str) -> str:
-    return f"stream-holder:{name}"
-
-
-def _claim(name: str, what: bytes) -> str:
-    return f"stream-claim:{name}:{hashlib.sha256(what).hexdigest()[:32]}"
+    keeper().drop(lease_key(name))

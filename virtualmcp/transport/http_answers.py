@@ -160,6 +160,11 @@ def event(message: bytes) -> bytes:
     return b"event: message\ndata: " + message + b"\n\n"
 
 
+def start_of_stream(extra: Iterable[Header]) -> dict[str, Any]:
+    """Return the ASGI message that begins an event stream."""
+    return {"type": "http.response.start", "status": 200, "headers": [*SSE_HEADERS, *extra]}
+
+
 async def send_one_answer(
     send: Send, accepts: Accepts, body: bytes, extra: tuple[Header, ...]
 ) -> None:
@@ -167,6 +172,5 @@ async def send_one_answer(
     if accepts.json:
         await send_json(send, 200, body, extra)
         return
-    headers = [*SSE_HEADERS, *extra]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send(start_of_stream(extra))
     await send_body(send, event(body))

@@ -30,20 +30,20 @@ from virtualmcp.eras import era_in
 from virtualmcp.eras.era_in import Session
 from virtualmcp.errors import INTERNAL_ERROR
 from virtualmcp.routing.client_request import Answer
-from virtualmcp.transport import event_log, held_calls
-from virtualmcp.transport.call_ends import UNSAID, End
+from virtualmcp.transport import call_notes, event_log
+from virtualmcp.transport.call_ends import ELSEWHERE, UNSAID, End
 from virtualmcp.transport.client_questions import ClientQuestions
 from virtualmcp.transport.event_log import EventLog
 from virtualmcp.transport.exchange import Exchange
 from virtualmcp.transport.held_calls import HeldCall
 from virtualmcp.transport.http_answers import (
     PIECE_BYTES,
-    SSE_HEADERS,
     Header,
     error_body,
     event,
     result_body,
     send_json,
+    start_of_stream,
 )
 from virtualmcp.transport.overdue import Deadlines
 from virtualmcp.transport.token_challenges import wider_scope
@@ -193,8 +193,8 @@ class AnswerStream:
     def _held_call(self) -> HeldCall | None:
         if self._held is None and self._log is not None:
             message = self._call.message
-            note = held_calls.begun(message.method, message.params)
-            self._held = HeldCall(self._log, note, lambda: self.last_progress, self.lost)
+            note = call_notes.begun(message.method, message.params)
+            self._held = HeldCall(self._log, note, self)
         return self._held
 
     async def resumable(self, origin: QuestionOrigin | None) -> None:
@@ -215,6 +215,14 @@ class AnswerStream:
         if self._held is not None:
             self._held.fall_silent()
         self._end(End.TAKEN_OVER)
+
+    def hand_over(self) -> None:
+        """The process is about to stop: let another one go on, if the client can go there too."""
+        log, held = self._log, self._held
+        if log is None or held is None or self._last_begun or self._ended:
+            return
+        if log.has_ids and held.hand_over():
+            self._end(End.HANDED_OVER)
 
     @property
     def last_progress(self) -> float:
@@ -260,7 +268,7 @@ class AnswerStream:
                 self._open = True
                 data = self._begin_log() + data
                 if not self._away:
-                    await self._send(self._start_of_stream())
+                    await self._send(start_of_stream(self._exchange.extra))
             if message:
                 log = self._log
                 data += event(message) if log is None else log.add(message, again=again)
@@ -272,10 +280,6 @@ class AnswerStream:
                 await self._send({"type": "http.response.body", "body": piece, "more_body": True})
             self._last_write = time.monotonic()
             self._sending_since = 0.0
-
-    def _start_of_stream(self) -> dict[str, Any]:
-        headers = [*SSE_HEADERS, *self._exchange.extra]
-        return {"type": "http.response.start", "status": 200, "headers": headers}
 
     # Clients that come back ------------------------------------------------------------------
     def _begin_log(self) -> bytes:
@@ -347,11 +351,11 @@ class AnswerStream:
         if ended in UNSAID or self._last_begun:
             if self._questions is not None:
                 self._questions.drop_all()
-            if ended is End.TAKEN_OVER and self._log is not None:
+            if ended in ELSEWHERE and self._log is not None:
                 # The client comes back, and then hears of it by the process that has it.
                 event_log.drop(self._log)
                 if self._open and not self._away:
-                    await self._send({"type": "http.response.body", "body": b""})
+                    await self._send({"type": "http.response.body", "body": event_log.COME_BACK})
             return
         if self._questions is not None:
             await self._questions.withdraw_all()

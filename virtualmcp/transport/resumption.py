@@ -22,11 +22,11 @@ from virtualmcp.eras.era_in import Session
 from virtualmcp.errors import INTERNAL_ERROR
 from virtualmcp.routing import node_mail
 from virtualmcp.signals import changed
-from virtualmcp.transport import call_takeover, event_log, held_calls
+from virtualmcp.transport import call_notes, call_takeover, event_log
 from virtualmcp.transport.event_ids import Position
 from virtualmcp.transport.event_log import EventLog, Events
 from virtualmcp.transport.exchange import Exchange
-from virtualmcp.transport.http_answers import SSE_HEADERS, error_body, event
+from virtualmcp.transport.http_answers import error_body, event, start_of_stream
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,6 @@ OWNER_SECONDS: Final = 4.0
 SIGN_SECONDS: Final = 2.0
 SILENT_SECONDS: Final = 10.0
 LAST_WORDS_SECONDS: Final = 2.0
-_COME_BACK: Final = b"retry: %d\n\n" % event_log.RECONNECT_MILLISECONDS
 _LOST: Final = (
     "The connection to this call was lost, and the process that ran it has ended or no longer "
     "keeps its answer. Whether it was carried out is not known: look before you repeat it."
@@ -87,7 +86,7 @@ class ResumedStream:
                 raise
             # The client comes back by the last event it has.
             logger.warning("a resumed stream ends early: %s", type(failure).__name__)
-            self._last_words = _COME_BACK
+            self._last_words = event_log.COME_BACK
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORDS_SECONDS):
                 await self._say_last()
@@ -129,7 +128,7 @@ class ResumedStream:
             if await self._fetch():
                 return
             # A process that died may seem to live for as long as its lease.
-            if not await held_calls.may_be_left(name):
+            if not await call_notes.may_be_left(name):
                 # Somebody may have seen it to its end meanwhile.
                 known = await self._known()
                 await (self._say_lost() if known is None else self._replay(known))
@@ -205,10 +204,7 @@ class ResumedStream:
 
     async def _start(self) -> None:
         self._started = True
-        headers = [*SSE_HEADERS, *self._exchange.extra]
-        await self._exchange.send(
-            {"type": "http.response.start", "status": 200, "headers": headers}
-        )
+        await self._exchange.send(start_of_stream(self._exchange.extra))
 
     async def _send(self, data: bytes) -> None:
         self.writing_since = time.monotonic()
@@ -247,7 +243,7 @@ class ResumedStream:
 
     def drain(self) -> None:
         """End in an orderly way: this process is about to stop."""
-        self._end(_COME_BACK)
+        self._end(event_log.COME_BACK)
 
     def end_session(self) -> None:
         """End because the session it belongs to has ended."""
