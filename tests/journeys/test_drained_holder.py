@@ -16,7 +16,7 @@ from tests.virtualmcp.stream_reader import get_stream, post_stream, until
 
 pytestmark = pytest.mark.timeout(300)
 
-ASKS = {"name": "interview", "arguments": {"rounds": [[form("Name?")]]}}
+ASKS: dict[str, Any] = {"name": "interview", "arguments": {"rounds": [[form("Name?")]]}}
 WORKS_ON = {"name": "interview", "arguments": {"rounds": [[form("Name?")]], "pause": 8}}
 ANSWER = [REPLIES["elicitation/create"]]
 
@@ -38,8 +38,9 @@ def stream_of(client: Answering, params: dict[str, Any]) -> Any:
     return post_stream(client.client, "tools/call", params, id="cut")
 
 
+@pytest.mark.parametrize("server", ["uvicorn", "daphne"])
 def test_a_process_that_is_told_to_stop_hands_over_what_another_one_can_go_on_with(
-    nodes: Nodes,
+    nodes: Nodes, server: str
 ) -> None:
     """It ends at once, its upstreams hear nothing of it, and its clients' next requests find what
     they came for."""
@@ -52,7 +53,7 @@ def test_a_process_that_is_told_to_stop_hands_over_what_another_one_can_go_on_wi
     late: list[Any] = []
     with contextlib.ExitStack() as stack:
         # It would wait a minute for what it can't hand over.
-        leaving = stack.enter_context(another_node(nodes.first, drain=60))
+        leaving = stack.enter_context(another_node(nodes.first, server=server, drain=60))
         base = leaving.listening
         running, steps = slow(nodes, base, 40, 0.3, progressToken=1)
         stack.enter_context(steps)
@@ -141,3 +142,36 @@ def listens(nodes: Nodes, base: str) -> bool:
     except httpx.TransportError:
         return False
     return True
+
+
+def test_a_retry_that_waits_in_a_process_until_it_stops_finds_its_call_elsewhere(
+    nodes: Nodes,
+) -> None:
+    """Nobody else waits for it, so the call stays for as long as the process may; that its client
+    is cut off then does not cancel it."""
+    up, first = nodes.upstreams["resumable"], nodes.http(nodes.first.listening)
+    began, posted = len(up.events), len(answers_to(up))
+    told = len(up.calls("notifications/cancelled"))
+    cut: list[Any] = []
+    with another_node(nodes.first, drain=4) as leaving:
+        client = nodes.client("modern", "resumable", leaving.listening)
+        params = {**ASKS, "arguments": {**ASKS["arguments"], "pause": 20}}
+        retry = client.retry_of(params, client.send(params)["result"])
+
+        def wait_here() -> None:
+            with contextlib.suppress(httpx.TransportError, ValueError):
+                cut.append(client.send(retry, nodes.http(leaving.listening)))
+
+        thread = threading.Thread(target=wait_here)
+        thread.start()
+        assert up.wait(lambda u: len(answers_to(u)) > posted)
+        stop(leaving)
+        assert leaving.process is not None
+        leaving.process.wait(60)
+        thread.join(60)
+        assert given(client.send(retry, first)) == ANSWER
+    assert not [one for one in cut if "result" in one]
+    events = up.events[began:]
+    assert events.count("started:interview") == events.count("finished:interview") == 1
+    assert len(answers_to(up)) == posted + 1
+    assert len(up.calls("notifications/cancelled")) == told

@@ -524,8 +524,9 @@ def test_when_the_process_that_holds_calls_is_killed_each_ends_as_promised(nodes
 
 @pytest.mark.races
 @pytest.mark.timeout(300 + 30 * ROUNDS)
+@pytest.mark.parametrize("end", ["killed", "told to stop"])
 def test_wherever_a_holder_dies_no_tool_runs_twice_and_none_is_lost_without_a_word(
-    nodes: Nodes,
+    nodes: Nodes, end: str
 ) -> None:
     """Rounds: ``RACE_ROUNDS``. The moment of death is drawn anew in each of them.
 
@@ -537,7 +538,7 @@ def test_wherever_a_holder_dies_no_tool_runs_twice_and_none_is_lost_without_a_wo
     for number in range(ROUNDS):
         moment = random.Random(number).uniform(0, 0.8)
         with another_node(nodes.first) as doomed:
-            outcomes = _retried_while_it_dies(nodes, first, doomed, moment)
+            outcomes = _retried_while_it_dies(nodes, first, doomed, moment, end)
         for key, (up, seen, answers) in outcomes.items():
             assert seen.count("started:interview") == len(answers), (number, moment, key)
             results = [one for one in answers if "result" in one]
@@ -556,9 +557,9 @@ def test_wherever_a_holder_dies_no_tool_runs_twice_and_none_is_lost_without_a_wo
 
 
 def _retried_while_it_dies(
-    nodes: Nodes, first: str, doomed: RunningGateway, moment: float
+    nodes: Nodes, first: str, doomed: RunningGateway, moment: float, end: str
 ) -> dict[str, tuple[FakeUpstream, list[str], list[Any]]]:
-    """Have a process hold calls, send the retries to another, and kill it meanwhile."""
+    """Have a process hold calls, send the retries to another, and end it meanwhile."""
     params = {"name": "interview", "arguments": {"rounds": [[form("Name?")]], "pause": 0.3}}
     began = {key: len(nodes.upstreams[key].events) for key in ("legacy", "resumable")}
     waiting = []
@@ -580,8 +581,11 @@ def _retried_while_it_dies(
         thread.start()
     threading.Event().wait(moment)
     assert doomed.process is not None
-    doomed.process.kill()
-    doomed.process.wait(10)
+    if end == "killed":
+        doomed.process.kill()
+    else:
+        doomed.process.terminate()
+    doomed.process.wait(30)
     for thread in threads:
         thread.join(60)
     return {

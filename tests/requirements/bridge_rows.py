@@ -245,6 +245,11 @@ MAP: dict[str, tuple[str, ...]] = {
         _LEGACY,
         "a_stream_the_upstream_ends_early_is_resumed_from_its_last_event",
         "resuming_has_an_end",
+    )
+    + _in(
+        "journeys/test_death_of_a_holder",
+        "a_call_that_asked_nothing_goes_on_elsewhere_when_its_process_dies",
+        "a_call_whose_stream_the_upstream_no_longer_has_ends_with_what_is_known",
     ),
     "2.3.7 DELETE": _in(_SESSIONS, "an_ended_session_is_gone", "ending_a_session_needs_its_owner")
     + _in(_RESUMED, "delete_ends_the_calls_of_a_session_that_nobody_reads")

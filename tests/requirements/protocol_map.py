@@ -910,6 +910,16 @@ MAP: dict[str, tuple[str, ...]] = {
     + _in(
         "journeys/test_questions_over_nodes",
         "when_the_process_that_holds_calls_is_killed_each_ends_as_promised",
+    )
+    + _in(
+        "journeys/test_death_of_a_holder",
+        "an_answer_that_was_under_way_when_its_process_died_arrives_and_counts_once",
+    )
+    + _in(
+        "journeys/test_drained_holder",
+        "a_process_that_is_told_to_stop_hands_over_what_another_one_can_go_on_with",
+        "what_cannot_be_handed_over_is_waited_for_and_then_ends_honestly",
+        "a_retry_that_waits_in_a_process_until_it_stops_finds_its_call_elsewhere",
     ),
     "2.4.4": _in(
         "journeys/test_questions_over_nodes",
@@ -917,6 +927,10 @@ MAP: dict[str, tuple[str, ...]] = {
         "when_the_process_that_holds_calls_is_killed_each_ends_as_promised",
         "a_stateful_client_that_comes_back_gets_its_result_or_hears_what_became_of_its_call",
         "a_stream_whose_process_was_killed_ends_with_an_error_and_is_not_made_again",
+    )
+    + _in(
+        "journeys/test_death_of_a_holder",
+        "a_call_that_asked_nothing_goes_on_elsewhere_when_its_process_dies",
     ),
     # Row by row of the table: what the gateway keeps, and what becomes of it when a node dies.
     # S1: a client's facts, sealed in the id of its session.
