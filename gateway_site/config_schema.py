@@ -165,7 +165,8 @@ class ChoiceEntry(Entry):
     """One upstream of a Virtual MCP; no ``tools`` means all of them.
 
     ``sampling`` and ``roots`` let it ask clients for these also beside other upstreams.
-    ``read_tools`` and ``write_tools`` say for step-up what upstreams do not, or say wrongly.
+    ``read_tools`` and ``write_tools`` say for step-up what upstreams do not, or say wrongly;
+    ``rerun_tools`` may be run again when a call of theirs is lost.
     """
 
     upstream: str
@@ -175,6 +176,7 @@ class ChoiceEntry(Entry):
     roots: bool = False
     read_tools: list[str] = []
     write_tools: list[str] = []
+    rerun_tools: list[str] = []
 
 
 class AccessEntry(Entry):

@@ -245,6 +245,7 @@ def _present_choices(server: VirtualMcp) -> list[Choice]:
             roots=row.may_list_roots,
             read_tools=row.read_tools,
             write_tools=row.write_tools,
+            rerun_tools=row.rerun_tools,
         )
         for row in server.choices.select_related("upstream").order_by("position", "pk")
     ]
@@ -291,6 +292,7 @@ def _choices(entries: list[ChoiceEntry | str], path: str) -> list[Choice]:
                 roots=entry.roots,
                 read_tools=entry.read_tools,
                 write_tools=entry.write_tools,
+                rerun_tools=entry.rerun_tools,
             )
         )
     return found

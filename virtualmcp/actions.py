@@ -46,7 +46,8 @@ MOST_CHOSEN_TOOLS: Final = 1_000
 class Choice:
     """One upstream to offer. ``tools`` are names as the upstream gives them, ``None`` for all.
 
-    ``read_tools`` and ``write_tools``: what the administrator says of tools for step-up.
+    ``read_tools`` and ``write_tools``: what the administrator says of tools for step-up;
+    ``rerun_tools``: which may be run again when a call is lost.
     ``sampling`` and ``roots``: it may ask clients for these also beside other upstreams.
     """
 
@@ -57,6 +58,7 @@ class Choice:
     roots: bool = False
     read_tools: Sequence[str] = ()
     write_tools: Sequence[str] = ()
+    rerun_tools: Sequence[str] = ()
 
 
 @transaction.atomic
@@ -170,6 +172,7 @@ def _described(row: VirtualMcp) -> list[dict[str, Any]]:
             "roots": choice.may_list_roots,
             "read_tools": choice.read_tools,
             "write_tools": choice.write_tools,
+            "rerun_tools": choice.rerun_tools,
         }
         for choice in row.choices.select_related("upstream")
     ]
@@ -193,6 +196,7 @@ def _write_choices(row: VirtualMcp, choices: list[Choice]) -> None:
                 "may_list_roots": choice.roots,
                 "read_tools": list(choice.read_tools),
                 "write_tools": list(choice.write_tools),
+                "rerun_tools": list(choice.rerun_tools),
             },
         )
 
@@ -210,7 +214,8 @@ def check_choices(choices: Sequence[Choice]) -> None:
     if len(choices) > MOST_CHOICES:
         raise ValidationError({"choices": f"Choose at most {MOST_CHOICES} upstreams."})
     for choice in choices:
-        tools = [*(choice.tools or ()), *choice.read_tools, *choice.write_tools]
+        apart = (*choice.read_tools, *choice.write_tools, *choice.rerun_tools)
+        tools = [*(choice.tools or ()), *apart]
         good = all(isinstance(name, str) and 0 < len(name) <= LONGEST_UPSTREAM for name in tools)
         if not good or len(tools) > MOST_CHOSEN_TOOLS:
             message = f"The chosen tools of {choice.upstream.key} must be a list of tool names."

@@ -86,6 +86,7 @@ class UpstreamChoiceInline(_ChoiceInline):
         "picked_tools",
         "other_tools",
         ("read_only_tools", "changing_tools"),
+        "repeatable_tools",
         ("may_sample", "may_list_roots"),
     ]
     verbose_name = "upstream"

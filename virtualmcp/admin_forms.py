@@ -1,12 +1,12 @@
 """The forms of a Virtual MCP in the admin; what they hold goes through ``actions``."""
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from django import forms
 from django.contrib.auth.models import Group
 from django.core.exceptions import ValidationError
 
-from virtualmcp import actions
+from virtualmcp import actions, tool_groups
 from virtualmcp.access_rules import Rule, check_rules
 from virtualmcp.actions import Choice
 from virtualmcp.models import AccessRule, PublicName, UpstreamChoice, VirtualMcp
@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 else:
     _ServerForm = _ChoiceForm = _RuleForm = forms.ModelForm
     _ChoiceFormSet = _RuleFormSet = forms.BaseInlineFormSet
+
+
+_RUN_AGAIN: Final = (
+    "One a line; only tools that do no harm when they run twice. Where a server stands still over "
+    "a question and the process that held the call dies, the call is made anew and what was "
+    "answered is answered again; calls of other tools end with an error."
+)
 
 
 class VirtualMcpForm(_ServerForm):
@@ -92,6 +99,12 @@ class UpstreamChoiceForm(_ChoiceForm):
         widget=forms.Textarea(attrs={"rows": 2, "cols": 30}),
         help_text="One a line; goes before the other list.",
     )
+    repeatable_tools = forms.CharField(
+        label="Tools that may be run again",
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 2, "cols": 30}),
+        help_text=_RUN_AGAIN,
+    )
 
     class Meta:
         model = UpstreamChoice
@@ -113,6 +126,12 @@ class UpstreamChoiceForm(_ChoiceForm):
         picked.initial = self.instance.chosen_tools
         self.fields["read_only_tools"].initial = "\n".join(self.instance.read_tools)
         self.fields["changing_tools"].initial = "\n".join(self.instance.write_tools)
+        again = self.fields["repeatable_tools"]
+        again.initial = "\n".join(self.instance.rerun_tools)
+        suggested = tool_groups.repeatable(self.instance)
+        if suggested:
+            named = ", ".join(suggested)
+            again.help_text = f"{_RUN_AGAIN} The upstream says so of: {named}."
 
     def choice(self) -> Choice:
         """Return what the action takes."""
@@ -128,6 +147,7 @@ class UpstreamChoiceForm(_ChoiceForm):
             roots=data["may_list_roots"],
             read_tools=_lines(data["read_only_tools"]),
             write_tools=_lines(data["changing_tools"]),
+            rerun_tools=_lines(data["repeatable_tools"]),
         )
 
 

@@ -126,6 +126,8 @@ class UpstreamChoice(models.Model):
     # The administrator's word where ``step_up`` is on, against what the upstream says of them.
     read_tools = models.JSONField(default=list, blank=True)
     write_tools = models.JSONField(default=list, blank=True)
+    # Tools of which the administrator says that running them twice does no harm.
+    rerun_tools = models.JSONField(default=list, blank=True)
     # Only with several upstreams behind the URL; a single one may ask whatever the client offers.
     may_sample = models.BooleanField("may use the client's model", default=False)
     may_list_roots = models.BooleanField("may see the client's folders", default=False)

@@ -60,6 +60,8 @@ class ChoiceFacts:
     reading: frozenset[str] | None = None
     # Tools of which the administrator says that they change something.
     changing: frozenset[str] = frozenset()
+    # Tools whose calls may be made anew when the process that held one has died.
+    rerun: frozenset[str] = frozenset()
 
     def shows(self, tool: str) -> bool:
         """Tell whether the administrator offers this tool."""
@@ -372,6 +374,7 @@ def _choice(row: UpstreamChoice, reading: dict[int, frozenset[str]] | None) -> C
         may_list_roots=row.may_list_roots,
         reading=None if reading is None else reading.get(row.upstream_id, frozenset()),
         changing=frozenset(name for name in row.write_tools if isinstance(name, str)),
+        rerun=frozenset(name for name in row.rerun_tools if isinstance(name, str)),
     )
 
 

@@ -6,6 +6,8 @@ is the upstream's own claim (b18), so the administrator's choice goes first, and
 nobody says anything counts as one that changes something.
 """
 
+import json
+
 from virtualmcp.models import ToolDefinition, UpstreamChoice, VirtualMcp
 
 
@@ -55,6 +57,31 @@ def groups_of(server: VirtualMcp) -> tuple[list[str], list[str]]:
     reads = {name for owner, name in tools if name in reading.get(owner, frozenset())}
     writes = {name for owner, name in tools if name not in reading.get(owner, frozenset())}
     return sorted(reads), sorted(writes)
+
+
+def repeatable(choice: UpstreamChoice) -> list[str]:
+    """Return the tools of which the upstream says, in every wording, that they only read or that a
+    repetition changes nothing (``readOnlyHint``, ``idempotentHint``)."""
+    if choice.virtual_mcp_id is None or choice.upstream_id is None:
+        return []
+    said: dict[str, bool] = {}
+    rows = ToolDefinition.objects.filter(
+        virtual_mcp=choice.virtual_mcp_id,
+        upstream=choice.upstream_id,
+        subject=ToolDefinition.Subject.TOOL,
+    ).exclude(state=ToolDefinition.State.REJECTED)
+    for name, read_only, content in rows.values_list("name", "read_only", "content"):
+        said[name] = said.get(name, True) and (read_only or _idempotent(content))
+    return sorted(name for name, repeats in said.items() if repeats)
+
+
+def _idempotent(content: str) -> bool:
+    try:
+        told = json.loads(content) if content else {}
+    except ValueError:
+        return False
+    hints = told.get("annotations") if isinstance(told, dict) else None
+    return isinstance(hints, dict) and hints.get("idempotentHint") is True
 
 
 def _of(choice: UpstreamChoice) -> int:

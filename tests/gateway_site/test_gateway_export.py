@@ -80,7 +80,7 @@ virtual_mcps:
     upstreams:
       - signed
       - {upstream: full, required: false, tools: [b, a], sampling: true, roots: true,
-         read_tools: [a], write_tools: [b]}
+         read_tools: [a], write_tools: [b], rerun_tools: [a]}
     access:
       - {upstream: full, tools: [a], groups: [ops]}
       - {upstream: signed, groups: []}

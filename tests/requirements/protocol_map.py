@@ -908,6 +908,12 @@ MAP: dict[str, tuple[str, ...]] = {
         "only_so_many_calls_are_parked_for_one_person",
     )
     + _in(
+        "virtualmcp/test_rerun_calls",
+        "a_marked_tool_runs_again_and_its_person_is_asked_nothing_twice",
+        "no_other_tool_is_run_again",
+        "what_is_asked_in_other_words_is_asked_anew",
+    )
+    + _in(
         "journeys/test_questions_over_nodes",
         "when_the_process_that_holds_calls_is_killed_each_ends_as_promised",
     )

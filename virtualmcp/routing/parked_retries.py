@@ -4,7 +4,8 @@ outcome known?            return it: the client retries what it did not hear the
 holder alive?             send it the answers, pass on what it says
 holder dead, resumable?   become the holder: resume the upstream's stream, only then answer
 holder dead, not so?      cancel at the upstream and say so: an answer posted now would run the
-                          tool and nobody could collect its result
+                          tool and nobody could collect its result; or make the call anew, where
+                          an administrator said that the tool can stand it (``rerun_calls``)
 """
 
 import asyncio
@@ -27,6 +28,7 @@ from virtualmcp.routing import (
     node_mail,
     parked_mail,
     parking,
+    rerun_calls,
     shared_notes,
     upstream_failures,
 )
@@ -161,10 +163,13 @@ async def _without_holder(
         return None
     note = await shared_notes.get(parked_mail.held_key(retry.call_id))
     held = None if note is None else parked_mail.held(note)
+    go_on = _take_over
     if held is None or held.last_event_id is None:
-        return await _end(retry, held)
+        if held is None or not _may_be_made_again(retry, held):
+            return await _end(retry, held)
+        go_on = _make_again
     try:
-        if not await _take_over(retry, held, bringing):
+        if not await go_on(retry, held, bringing):
             return None
     except QuestionNotPossible as impossible:
         await shared_notes.end_lease(lease, shared_notes.PROCESS)
@@ -199,14 +204,46 @@ async def _take_over(retry: Retry, held: Held, bringing: Answers) -> bool:
     return True
 
 
+def _may_be_made_again(retry: Retry, held: Held) -> bool:
+    target = retry.target
+    allowed = rerun_calls.may_be_made_again(target.choice, retry.request.method, target.name)
+    return allowed and not held.task_id
+
+
+async def _make_again(retry: Retry, held: Held, bringing: Answers) -> bool:
+    """Make a call anew whose stream is lost, and answer in it what was answered before; False if
+    this process was made its holder by another retry meanwhile."""
+    user_id, facts = retry.request.holder.user_id, retry.target.choice.upstream
+    logger.info("a call to %s is made anew", facts.key)
+    await _give_up(retry, held)
+    parked = ParkedCall(retry.request, retry.asked, retry.call_id)
+    answering = await rerun_calls.again(retry.call_id, held, bringing, parked)
+    call = rerun_calls.made_anew(retry.call)
+
+    async def send(sink: CallSink) -> Outcome:
+        return await authorized_call.call_as(user_id, facts, call, sink)
+
+    if parking.holds(retry.call_id):
+        return False
+    waiting = Answers(bringing.reply, {})
+    await parked.taken_over(lambda _: retry.made(answering, send), held, waiting)
+    return True
+
+
+async def _give_up(retry: Retry, held: Held) -> None:
+    """See that the upstream waits no longer."""
+    user_id, facts = retry.request.holder.user_id, retry.target.choice.upstream
+    try:
+        await authorized_call.give_up_as(user_id, facts, _held_call(held, ()))
+    except UpstreamError as error:
+        logger.info("a lost call to %s could not be cancelled: %s", facts.key, error.detail)
+
+
 async def _end(retry: Retry, held: Held | None) -> Answer:
     """Say that the call is lost, after making sure that the upstream waits no longer."""
-    user_id, facts = retry.request.holder.user_id, retry.target.choice.upstream
+    facts = retry.target.choice.upstream
     if held is not None:
-        try:
-            await authorized_call.give_up_as(user_id, facts, _held_call(held, ()))
-        except UpstreamError as error:
-            logger.info("a lost call to %s could not be cancelled: %s", facts.key, error.detail)
+        await _give_up(retry, held)
     passed_on = held is not None and await _any_answered(retry.call_id, held)
     answer = upstream_failures.holder_lost(facts, passed_on=passed_on)
     note = parked_mail.encode(parked_mail.ended(answer))

@@ -33,6 +33,7 @@ from virtualmcp.routing import (
     parked_retries,
     question_policy,
     questions,
+    rerun_calls,
     resource_routes,
     task_results,
     upstream_failures,
@@ -128,8 +129,9 @@ async def _asking(
         return await _orphaned(request, sink, target, headers, call)
     if parked_calls.may_be_asked(request, target.choice.upstream):
         parked = ParkedCall(request, functools.partial(questions.held, request, call))
+        keeping = rerun_calls.keeping(request, target, parked.id, parked)
         return await parked.first_round(
-            lambda held: _made(request, held, target, params, headers, call, declined=declined),
+            lambda _: _made(request, keeping, target, params, headers, call, declined=declined),
             sink,
         )
     return await _made(request, sink, target, params, headers, call, declined=declined)
