@@ -168,7 +168,14 @@ class AwaitedAnswer:
         cut = cut_out(body, self.request_id)
         if cut is not None:
             return Outcome(cut[0], b"", self._modern, cut[1])
-        return self._final(json_rpc.read(body))
+        for message in self._messages(body):
+            # In an array there may be others, which are of no call that is waited for here.
+            if message.method is None and message.id == self.request_id:
+                return self._final(message)
+        raise NotJsonRpc("the answer has another id than the request")
+
+    def _messages(self, data: bytes) -> list[Message]:
+        return [json_rpc.read(data)] if self._modern else json_rpc.read_some(data)
 
     def _most(self) -> int:
         most = self._facts.max_answer_bytes
@@ -236,7 +243,9 @@ class AwaitedAnswer:
                     if event.retry is not None:
                         self.retry_ms = event.retry
                     if event.data and event.event in (b"message", b""):
-                        outcome = await self._message(answer, json_rpc.read(event.data))
+                        outcome = None
+                        for message in self._messages(event.data):
+                            outcome = await self._message(answer, message) or outcome
                         if outcome is not None:
                             answer.finish()
                             return outcome

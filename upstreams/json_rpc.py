@@ -16,6 +16,7 @@ import msgspec
 
 # The standard library would hold up the loop for longer texts (security.md R49).
 _MOST_READ_AGAIN: Final = 1024 * 1024
+MOST_IN_AN_ARRAY: Final = 1_000
 _NOTHING: Final = msgspec.Raw()
 Raw = msgspec.Raw
 Members = dict[str, msgspec.Raw]
@@ -50,6 +51,7 @@ class WireError(msgspec.Struct, gc=False):
 
 
 _decode_message = msgspec.json.Decoder(Message).decode
+_decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_members = msgspec.json.Decoder(Members).decode
 _decode_error = msgspec.json.Decoder(WireError).decode
 encode: Final = msgspec.json.encode
@@ -122,6 +124,23 @@ def read(data: bytes) -> Message:
     if message.jsonrpc != "2.0":
         raise NotJsonRpc("not a JSON-RPC 2.0 message")
     return message
+
+
+def read_some(data: bytes) -> list[Message]:
+    """Read one message or, as stateful servers of 2025-03-26 may send them, an array of some.
+
+    Raises:
+        NotJsonRpc: as ``read``, of any of them; or an array of nothing.
+    """
+    if data.lstrip()[:1] != b"[":
+        return [read(data)]
+    try:
+        items = _decode_items(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise NotJsonRpc(str(error)[:200] or type(error).__name__) from error
+    if not 0 < len(items) <= MOST_IN_AN_ARRAY:
+        raise NotJsonRpc(f"an array of {len(items)} messages")
+    return [read(bytes(item)) for item in items]
 
 
 def _read_again(data: bytes) -> Message:

@@ -196,7 +196,8 @@ class SessionStream:
                     if event.retry is not None:
                         self._retry = event.retry / 1000
                     if event.data and event.event in (b"message", b""):
-                        self._message(json_rpc.read(event.data))
+                        for message in json_rpc.read_some(event.data):
+                            self._message(message)
         except (NotJsonRpc, EventTooLarge) as error:
             raise UpstreamAnswerInvalid(
                 f"{self._session.facts.title} gave an answer that is not MCP.",

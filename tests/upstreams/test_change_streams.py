@@ -20,6 +20,7 @@ from upstreams.shared_interest import Subscription
 ERAS = ("modern", "legacy")
 NOTE, OTHER = "file:///notes/1", "file:///notes/2"
 TOOLS = "notifications/tools/list_changed"
+PROMPTS = "notifications/prompts/list_changed"
 ALL_LISTS = Interest(frozenset(("tools", "prompts", "resources")))
 CLIENT = ClientFacts(fingerprint="f")
 KNOWN_LEGACY = {"detected_era": "legacy", "detected_revision": "2025-11-25"}
@@ -282,6 +283,17 @@ async def test_pings_are_answered_and_questions_refused_outside_of_calls() -> No
         assert await upstream.seen(lambda up: set(answers(up)) == {"p", "q"})
         assert answers(upstream)["p"]["result"] == {}
         assert answers(upstream)["q"]["error"]["code"] == -32603
+        ear.close()
+
+
+async def test_several_notices_may_come_in_one_array() -> None:
+    with FakeUpstream(era="legacy", revision="2025-03-26").serve() as upstream:
+        ear = Ear(Interest(frozenset({"tools", "prompts"})))
+        await ear.open(upstream)
+        await until(lambda: upstream.listening == 1)
+        notices: Any = [{"jsonrpc": "2.0", "method": m} for m in (TOOLS, PROMPTS)]
+        upstream.announce_raw(notices)
+        await until(lambda: {method for method, _ in ear.heard} == {TOOLS, PROMPTS})
         ear.close()
 
 

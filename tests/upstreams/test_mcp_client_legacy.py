@@ -8,7 +8,7 @@ import pytest
 
 from tests.fakes.mcp_catalogue import EXACT
 from tests.fakes.mcp_upstream import Canned, FakeUpstream
-from tests.fakes.raw_upstream import RawUpstream, answer
+from tests.fakes.raw_upstream import RawUpstream, answer, stream
 from tests.patience import PATIENCE, once_below
 from tests.upstreams.relaying import (
     NO_CREDENTIAL,
@@ -266,6 +266,38 @@ async def test_a_notice_on_the_stream_of_a_call_is_passed_on():
     with resumable([changed], final=True) as upstream:
         await call(upstream, tool_call("x"), sink)
         assert sink.notified == [("notifications/tools/list_changed", {})]
+
+
+OLDEST = {"protocolVersion": "2025-03-26", "capabilities": {}, "serverInfo": {"name": "x"}}
+
+
+@pytest.mark.parametrize("form", ["document", "events"])
+async def test_servers_of_2025_03_26_may_answer_with_arrays(form):
+    """They may put several messages into one, and a client of that revision understands (a27)."""
+
+    def script(request):
+        message = json.loads(request.partition(b"\r\n\r\n")[2])
+        if message["method"] != "tools/call":
+            result = {"jsonrpc": "2.0", "id": message.get("id"), "result": OLDEST}
+            known = message["method"] == "initialize"
+            return answer(json.dumps(result).encode()) if known else answer(status="202 Accepted")
+        token = message["params"]["_meta"]["progressToken"]
+        step = {"progressToken": token, "progress": 1}
+        result = {"content": [{"type": "text", "text": "together"}]}
+        several = [
+            {"jsonrpc": "2.0", "id": "of another call", "result": {}},
+            {"jsonrpc": "2.0", "id": message["id"], "result": result},
+            {"jsonrpc": "2.0", "method": "notifications/progress", "params": step},
+        ]
+        data = json.dumps(several).encode()
+        return answer(data) if form == "document" else stream(b"data: " + data + b"\n\n")
+
+    sink = RecordingSink()
+    with RawUpstream(script) as upstream:
+        assert (
+            text_of(await call(upstream, tool_call("x", progress_token=b"1"), sink)) == "together"
+        )
+    assert [one["progress"] for _, one in sink.notified] == ([1] if form == "events" else [])
 
 
 # Ends ---------------------------------------------------------------------------------------
