@@ -22,6 +22,7 @@ from upstreams.errors import UpstreamAnswerInvalid, UpstreamError
 from upstreams.json_rpc import Message
 from upstreams.legacy_exchange import SIDE_SECONDS, LegacyCall
 from upstreams.legacy_sessions import LegacySession, SessionKey
+from upstreams.models import SessionScope
 from upstreams.upstream_facts import UpstreamFacts
 
 if TYPE_CHECKING:
@@ -65,7 +66,9 @@ class _TakenOver(LegacyCall):
         sink: CallSink,
         held: HeldCall,
     ) -> None:
-        super().__init__(session, credential, call, sink)
+        # A session for this call alone ends with it, wherever that is.
+        alone = session.facts.session_scope == SessionScope.CALL
+        super().__init__(session, credential, call, sink, alone=alone)
         self._held = held
         self._awaited.request_id = held.request_id
         self._awaited.token = held.request_id if call.progress_token else ""

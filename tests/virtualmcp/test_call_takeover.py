@@ -19,9 +19,10 @@ from tests.fakes.task_tools import TASK_TOOLS
 from tests.virtualmcp.answering_client import REPLIES, Answering, form
 from tests.virtualmcp.stream_reader import StreamReader, get_stream, post_stream, until
 from upstreams import token_vault
+from upstreams.models import Upstream
 from virtualmcp import rate_limits
 from virtualmcp.models import SharedNote
-from virtualmcp.transport import call_notes, event_log, held_calls, resumption
+from virtualmcp.transport import call_notes, draining, event_log, held_calls, resumption
 from virtualmcp.transport.calls_in_flight import calls_in_flight
 
 
@@ -71,9 +72,12 @@ def asked(
     monkeypatch.setattr(resumption, "OWNER_SECONDS", 0.2)
     event_log._logs.clear()
     era, _, way = request.param.partition(" ")
-    with FakeUpstream(era=era, asks_apart=way == "apart").serve() as upstream:
+    fake = FakeUpstream(era=era, asks_apart=way == "apart", resumable=way == "alone")
+    with fake.serve() as upstream:
         upstream.tools += TASK_TOOLS
         make_virtual_mcp("board", {"fake": upstream.url})
+        if way == "alone":
+            Upstream.objects.update(session_scope="call")
         client = Answering(wire("board", make_token(ada, "board")), "legacy")
         client.client.initialize(capabilities=client.capabilities)
         params = {"name": "interview", "arguments": {"rounds": [[form("Name?")]]}}
@@ -169,3 +173,26 @@ def test_nobody_answers_a_call_any_more_that_was_given_up(asked: Asked) -> None:
     assert asked.answer() == 202
     assert asked.stream.wait(lambda reader: reader.ended)
     assert len(asked.stream.messages) == 1
+
+
+@pytest.mark.parametrize("asked", ["legacy alone"], indirect=True)
+def test_a_session_for_one_call_outlives_the_process_that_handed_it_over_and_ends_with_the_call(
+    asked: Asked,
+) -> None:
+    loop = event_log.loop()
+    assert loop is not None
+    try:
+        loop.call_soon_threadsafe(draining.begin)
+        assert asked.stream.wait(lambda reader: reader.ended)
+        assert until(lambda: not calls_in_flight and not leases().exists())
+    finally:
+        draining.reset()
+    assert asked.stream.retries and notes().exists()
+    session = asked.upstream.last_headers("tools/call")["mcp-session-id"]
+    assert session not in asked.upstream.deleted
+    with asked.comes_back() as back:
+        assert asked.answer() == 202
+        assert result_of(back) == [REPLIES["elicitation/create"]]
+    assert asked.upstream.wait(lambda up: up.deleted.count(session) == 1)
+    assert not asked.upstream.calls("notifications/cancelled")
+    assert until(lambda: not notes().exists() and not leases().exists())
