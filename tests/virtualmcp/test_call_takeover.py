@@ -72,7 +72,7 @@ def asked(
     monkeypatch.setattr(resumption, "OWNER_SECONDS", 0.2)
     event_log._logs.clear()
     era, _, way = request.param.partition(" ")
-    fake = FakeUpstream(era=era, asks_apart=way == "apart", resumable=way == "alone")
+    fake = FakeUpstream(era=era, asks_apart=way == "apart", resumable=way in ("alone", "quiet"))
     with fake.serve() as upstream:
         upstream.tools += TASK_TOOLS
         make_virtual_mcp("board", {"fake": upstream.url})
@@ -84,6 +84,9 @@ def asked(
         if way == "task":
             arguments = {"looks": 1, "question": "Name?", "insists": True}
             params = {"name": "batch", "arguments": arguments}
+        if way == "quiet":
+            arguments = {"steps": 1000, "pause": 0.05}
+            params = {"name": "slow", "arguments": arguments, "_meta": {"progressToken": 1}}
         with post_stream(client.client, "tools/call", params, id="cut") as stream:
             assert stream.wait(lambda reader: bool(reader.events))
             assert until(lambda: notes().exists())
@@ -159,6 +162,19 @@ def test_a_process_that_was_taken_for_dead_leaves_the_call_to_who_has_it(
     assert len(asked.upstream.requests) == posted
     assert not asked.upstream.calls("notifications/cancelled")
     assert not asked.upstream.calls("tasks/cancel")
+
+
+@pytest.mark.parametrize("asked", ["legacy quiet"], indirect=True)
+def test_a_process_that_was_taken_for_dead_leaves_a_call_that_asked_nothing_too(
+    asked: Asked,
+) -> None:
+    assert leases().update(value="another process") == 1
+    assert asked.stream.wait(lambda reader: reader.ended)
+    assert all("method" in one for one in asked.stream.messages)
+    assert until(lambda: not calls_in_flight)
+    assert not event_log._logs and not held_calls._here
+    assert notes().exists() and leases().get().value == "another process"
+    assert not asked.upstream.calls("notifications/cancelled")
 
 
 @pytest.mark.parametrize("asked", ["legacy"], indirect=True)
