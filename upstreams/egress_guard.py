@@ -263,7 +263,7 @@ def _check_form(url: str) -> SplitResult:
     except ValueError as error:
         raise _refuse("the address cannot be read") from error
     if parts.scheme not in ("https", "http") or not parts.netloc:
-        raise _refuse(f"the scheme must be https, not {parts.scheme!r}")
+        raise _refuse("the address must begin with https:// and the server's name")
     if "@" in parts.netloc or parts.fragment or "#" in url:
         raise _refuse("the address must not hold a user name or a fragment")
     if port == 0 or parts.netloc.endswith(":"):

@@ -28,7 +28,7 @@ rule = AccessRule.objects.create(
 )
 rule.groups.add(group)
 app = SocialApp(provider_id="walked", name="Walked")
-values = {"client_id": "gw", "settings": {"server_url": "https://idp.walked.example"}}
+values = {"client_id": "gw", "settings": {"server_url": "https://127.0.0.1:9"}}
 people_actions.save_identity_provider(app, values, secret="sso-s3cret", actor=None)
 GroupMapping.objects.create(provider=app, claim_value="harbour-staff", group=group)
 ScimToken.objects.create(name="Directory", digest="0" * 64, last_used_at=now)

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from django.contrib import admin
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import Seat
 from tests.browser.looks import look_at
@@ -23,6 +23,17 @@ FURTHER = (
     "upstreams/upstream/import/",
     "upstreams/",
 )
+
+
+# Kinds whose secret is shown once, when one is added, and what has to be filled in.
+SHOWN_ONCE: dict[str, dict[str, str | bool]] = {
+    "oauthserver/oauthclient/": {
+        "Name:": "Desk",
+        "Redirect URIs:": "https://desk.example/callback",
+        "Give it a secret": True,
+    },
+    "gateway_site/scimtoken/": {"Name:": "Second directory"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +105,26 @@ def test_every_page_of_the_administration_is_accessible_and_fits(furnished: Stag
     page.locator("#result_list tbody th a").first.click()
     page.get_by_role("button", name="Test connection").click()
     look("", "upstream-test")
+    page.goto(f"{furnished.url}/admin/oauthserver/oauthclient/")
+    page.get_by_role("link", name="Waits for a decision").click()
+    expect(page.get_by_role("button", name="Approve")).to_be_visible()
+    look("", "client-to-approve")
+    for place, fields in SHOWN_ONCE.items():
+        page.goto(f"{furnished.url}/admin/{place}add/")
+        for label, value in fields.items():
+            field = page.get_by_label(label, exact=True)
+            field.check() if value is True else field.fill(str(value))
+        page.get_by_role("button", name="Save", exact=True).click()
+        expect(page.get_by_text("cannot show it again")).to_be_visible()
+        look("", f"shown-once-{place.split('/')[1]}")
+    page.goto(f"{furnished.url}/admin/socialaccount/socialapp/")
+    page.get_by_role("link", name="Walked").click()
+    page.get_by_role("button", name="Check", exact=True).click()
+    look("", "provider-check")
+    # Somebody whom the company let in, and who also administers.
+    page.goto(f"{furnished.url}/connections/")
+    expect(page.get_by_role("heading", name="Let in by your company")).to_be_visible()
+    look("", "let-in-by-the-company")
     assert not found, "\n".join(found)
     kinds = {model._meta.label_lower for model in admin.site._registry}
     assert shown == kinds

@@ -111,6 +111,12 @@ def test_a_mistake_stands_at_its_field(admin, settings, members, field: str) -> 
     assert not Upstream.objects.exists()
 
 
+@pytest.mark.parametrize("url", ["mcp.example.com/mcp", "ftp://mcp.example.com/", "https:///mcp"])
+def test_an_address_that_is_not_whole_is_told_how_it_begins(admin, url: str) -> None:
+    page = admin.post(f"{BASE}add/", form(url=url)).content.decode()
+    assert "The address must begin with https:// and the server&#x27;s name." in page
+
+
 def test_the_address_changed_in_the_admin_ends_the_accounts(admin, server, protected) -> None:
     upstream = upstream_at(protected.url)
     connect(browser_of(person()), upstream)
