@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable
 from gateway_site.change_feed import follow_changes
 from gateway_site.housekeeping import keep_house
 from gateway_site.identity_recheck import keep_asking
-from upstreams import change_streams, mcp_client, token_refresh, token_upkeep
+from upstreams import change_streams, mcp_client, session_sharing, token_refresh, token_upkeep
 from upstreams.health_watch import watch_health
 from virtualmcp.call_log import call_log
-from virtualmcp.routing import parked_calls, shared_listening
+from virtualmcp.routing import parked_calls, shared_listening, shared_notes
 from virtualmcp.transport import draining
 
 logger = logging.getLogger(__name__)
@@ -53,6 +53,7 @@ class BackgroundWork:
         call_log.start()
         # The change feed, which the processes need for it, runs now.
         change_streams.share_with(shared_listening.SharedStream)
+        session_sharing.share_by(shared_notes)
         self._tasks = [loop.create_task(self._keep_running(job)) for job in self._jobs]
 
     async def stop(self) -> None:
@@ -73,6 +74,7 @@ class BackgroundWork:
             await asyncio.wait_for(mcp_client.close_all(), timeout=5)
         except Exception:
             logger.exception("connections to upstreams were not closed properly")
+        session_sharing.share_by(None)
         await asyncio.to_thread(call_log.stop)
 
     @staticmethod

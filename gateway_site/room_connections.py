@@ -51,10 +51,10 @@ def connect() -> None:
 def connect_caches() -> None:
     """Have every cache of every room forget what a change says is no longer true."""
     from oauthserver import bearer_tokens
-    from upstreams import call_gate, credentials, mcp_client
+    from upstreams import call_gate, credentials, legacy_sessions, mcp_client
     from virtualmcp import change_hearing, icon_fetching, notice_feed, published_lists
     from virtualmcp.eras import era_in, log_levels
-    from virtualmcp.routing import shared_listening
+    from virtualmcp.routing import shared_listening, shared_questions
     from virtualmcp.transport import (
         calls_in_flight,
         event_log,
@@ -93,10 +93,12 @@ def connect_caches() -> None:
     change_feed.on_change("subscription", session_notices.hear)
     change_feed.on_change("notice", notice_feed.hear)
     change_feed.on_change(shared_listening.KIND, shared_listening.hear)
+    change_feed.on_change(shared_questions.KIND, shared_questions.hear)
     change_feed.on_change(resumption.ASKED, resumption.hear)
     change_feed.on_change(roots_notices.KIND, roots_notices.hear)
     change_feed.on_change(session_questions.KIND, session_questions.hear)
     change_feed.on_change("session", event_log.forget_session)
+    change_feed.on_change("session", legacy_sessions.client_left_anywhere)
 
 
 def _whatever_the_key(forget: Callable[[], None]) -> Callable[[str], None]:

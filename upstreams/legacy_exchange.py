@@ -9,7 +9,13 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
-from upstreams import json_rpc, legacy_sessions, relay_client, session_stream
+from upstreams import (
+    json_rpc,
+    legacy_sessions,
+    relay_client,
+    session_sharing,
+    session_stream,
+)
 from upstreams.call_answer import LEVELS, AwaitedAnswer, SessionGone, seconds_for, token_for
 from upstreams.call_gate import gate_for
 from upstreams.canonical_call import (
@@ -23,7 +29,6 @@ from upstreams.canonical_call import (
 )
 from upstreams.errors import UpstreamAnswerInvalid, UpstreamError, UpstreamTimeout
 from upstreams.json_rpc import Message
-from upstreams.legacy_sessions import LegacySession
 from upstreams.models import SessionScope
 from upstreams.modern_exchange import REPEATABLE
 from upstreams.relay_client import RelayExchange
@@ -33,6 +38,7 @@ from upstreams.revisions import (
     META_LOG_LEVEL,
     META_VERSION,
 )
+from upstreams.session_opening import LegacySession
 from upstreams.unrelated_questions import PERSON_SECONDS, questions_of
 from upstreams.upstream_facts import UpstreamFacts
 
@@ -103,6 +109,13 @@ async def exchange(
         session = await pool.take(facts, credential, call.facts, call.principal, call.owner)
     try:
         return await LegacyCall(session, credential, call, sink, may_be_gone=True, sent=sent).run()
+    except SessionGone:
+        pool.drop(session)
+    session = await pool.take(facts, credential, call.facts, call.principal, call.owner)
+    try:
+        # Also another process's may be gone by now.
+        adopted = session.adopted
+        return await LegacyCall(session, credential, call, sink, may_be_gone=adopted).run()
     except SessionGone:
         pool.drop(session)
     session = await pool.take(facts, credential, call.facts, call.principal, call.owner)
@@ -353,8 +366,25 @@ class LegacyCall:
         Raises:
             UpstreamError: the upstream could not be asked.
         """
-        wanted = self._session.log_level = self._call.log_level
-        params = json_rpc.object_of({"level": wanted})
+        session, wanted = self._session, self._call.log_level
+        while True:
+            found = await session_sharing.level_of(session)
+            if found in LEVELS and LEVELS[found] <= LEVELS[wanted]:
+                # Another process has asked for that, or for more.
+                session.log_level = found
+                return
+            if await session_sharing.ask_for_level(session, found, wanted):
+                break
+        session.log_level = wanted
+        await self._ask_for_level(wanted)
+        found = await session_sharing.level_of(session)
+        if found in LEVELS and LEVELS[found] < LEVELS[wanted]:
+            # What was asked for meanwhile may have come first.
+            session.log_level = found
+            await self._ask_for_level(found)
+
+    async def _ask_for_level(self, level: str) -> None:
+        params = json_rpc.object_of({"level": level})
         await self._post(json_rpc.request(json_rpc.new_id(), "logging/setLevel", params))
 
     async def _leave(self, answered: bool) -> None:

@@ -7,13 +7,19 @@ calls. What it asks there is ``unrelated_questions``'s.
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from upstreams import change_interest, json_rpc, legacy_sessions, session_stream
+from upstreams import (
+    change_interest,
+    json_rpc,
+    legacy_sessions,
+    session_sharing,
+    session_stream,
+)
 from upstreams.call_answer import SessionGone
 from upstreams.canonical_call import CanonicalCall, ClientFacts, SilentSink
 from upstreams.change_interest import Interest
 from upstreams.errors import UpstreamError
 from upstreams.legacy_exchange import LegacyCall
-from upstreams.legacy_sessions import LegacySession
+from upstreams.session_opening import LegacySession
 from upstreams.session_stream import Listener
 from upstreams.shared_interest import Heard, SharedInterest
 from upstreams.upstream_facts import UpstreamFacts
@@ -62,8 +68,14 @@ async def _unsubscribe(session: LegacySession, uri: str) -> None:
         SessionGone: the upstream no longer knows the session.
     """
     async with session.subscribing:
-        if not any(uri in wanted for wanted in session.wanted.values()):
-            await subscribe(session, uri, wanted=False)
+        if any(uri in wanted for wanted in session.wanted.values()):
+            return
+        if await session_sharing.wanted_elsewhere(session, uri):
+            return
+        await subscribe(session, uri, wanted=False)
+        if await session_sharing.wanted_elsewhere(session, uri):
+            # Another process wanted it at that moment.
+            await subscribe(session, uri)
 
 
 async def follow(
@@ -119,6 +131,8 @@ async def _subscribed(
     """
     new = sorted(wanted - before)
     async with session.subscribing:
+        for uri in new:
+            await session_sharing.want(session, uri)
         agreed = await asyncio.gather(*(subscribe(session, uri) for uri in new))
     for uri in before - wanted:
         await _unsubscribe(session, uri)

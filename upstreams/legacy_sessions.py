@@ -2,9 +2,9 @@
 
 A session belongs to one upstream, one credential, one person and one set of declared
 capabilities, so that nothing one client may do is lent to another; by the administrator's choice
-(``SessionScope``) also to one client session, or to one call. Sessions live in the
-process; those not used for a while are ended with DELETE, as are the least recently used
-ones when there are too many.
+(``SessionScope``) also to one client session, or to one call. All processes share them
+(``session_sharing``); those that no process used for a while are ended with DELETE, as are the
+least recently used ones when there are too many.
 """
 
 import asyncio
@@ -12,25 +12,21 @@ import contextlib
 import logging
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from upstreams import json_rpc, relay_client
-from upstreams.call_answer import AwaitedAnswer
-from upstreams.canonical_call import CanonicalCall, ClientFacts, SilentSink
-from upstreams.client_capabilities import any_asked, capabilities_for
-from upstreams.errors import UpstreamAnswerInvalid, UpstreamError, UpstreamIncompatible
-from upstreams.json_rpc import NotJsonRpc
+from upstreams import json_rpc, relay_client, session_sharing
+from upstreams.canonical_call import ClientFacts
+from upstreams.client_capabilities import capabilities_for
+from upstreams.errors import UpstreamError
 from upstreams.models import SessionScope
-from upstreams.modern_exchange import JSON_HEADERS
-from upstreams.revisions import LEGACY_ACCEPTED, LEGACY_LATEST, MODERN, OWN_CLIENT_INFO
+from upstreams.revisions import LEGACY_LATEST, MODERN
 from upstreams.running_loop import running_loop
+from upstreams.session_opening import LegacySession, SessionKey, initialize
 from upstreams.upstream_facts import UpstreamFacts
 
 if TYPE_CHECKING:
     from upstreams.credentials import Credential
-    from upstreams.session_stream import SessionStream
-    from upstreams.unrelated_questions import UnrelatedQuestions
 
 log = logging.getLogger(__name__)
 
@@ -39,77 +35,7 @@ IDLE_SECONDS: Final = 600.0
 CLIENT_IDLE_SECONDS: Final = 3600.0
 SWEEP_SECONDS: Final = 30.0
 MOST_SESSIONS: Final = 5000
-OPEN_SECONDS: Final = 30.0
 CLOSE_SECONDS: Final = 2.0
-_LONGEST_ID: Final = 1024
-# Before 2025-06-18 the version travelled at ``initialize`` only.
-_WITHOUT_VERSION_HEADER: Final = ("2025-03-26", "2024-11-05")
-
-Headers = tuple[tuple[bytes, bytes], ...]
-
-
-class InitializeRefused(UpstreamAnswerInvalid):
-    """The upstream answered ``initialize`` with a JSON-RPC error; ``code`` and ``data`` are its."""
-
-    def __init__(self, title: str, error: bytes) -> None:
-        found = json_rpc.error_of(error)
-        super().__init__(
-            f"{title} refused to open a session.", detail=f"initialize: error {found.code}"
-        )
-        self.error_code = found.code
-        self.error = error
-
-
-@dataclass(frozen=True, slots=True)
-class SessionKey:
-    """Whose session it is, with what; ``client`` is empty where a person's clients share it."""
-
-    upstream_id: int
-    url: str
-    credential_id: str
-    principal: str
-    capabilities: bytes
-    client: str = ""
-
-
-@dataclass(slots=True, eq=False)
-class LegacySession:
-    """An open session.
-
-    ``opened`` is the raw ``initialize`` result and ``opened_at`` when it came
-    (``time.monotonic``); ``headers`` go on every request; ``id`` is
-    empty for upstreams without session ids. ``credential`` is the newest one of the grant.
-    ``wanted`` holds, for each who listens in it, the URIs subscribed to; ``subscribing`` keeps
-    what is said about them in order. ``stream`` is the session's GET stream where one was opened,
-    ``questions`` what the upstream asked there, ``askable`` whether it may ask anything at all.
-    ``handed_over``: another process goes on with a call in it, so that it is not ended here.
-    """
-
-    key: SessionKey
-    facts: UpstreamFacts
-    credential: "Credential" = field(repr=False)
-    id: bytes = field(repr=False)
-    revision: str
-    opened: bytes
-    headers: Headers = field(repr=False)
-    can_log: bool = False
-    askable: bool = False
-    handed_over: bool = False
-    log_level: str = ""
-    opened_at: float = field(default_factory=time.monotonic)
-    last_used: float = 0.0
-    in_use: int = 0
-    wanted: dict[object, frozenset[str]] = field(default_factory=dict)
-    subscribing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    stream: "SessionStream | None" = None
-    questions: "UnrelatedQuestions | None" = None
-
-    def close(self) -> None:
-        """Hear no more of it."""
-        if self.stream is not None:
-            self.stream.stop()
-        if self.questions is not None:
-            self.questions.close()
 
 
 class LegacySessions:
@@ -121,6 +47,8 @@ class LegacySessions:
         self._opening: dict[SessionKey, asyncio.Task[LegacySession]] = {}
         self._background: set[asyncio.Task[Any]] = set()
         self._sweep: asyncio.TimerHandle | None = None
+        # The ids of sessions that an upstream no longer knows, until there are others.
+        self._gone: dict[SessionKey, bytes] = {}
 
     async def take(
         self,
@@ -177,23 +105,32 @@ class LegacySessions:
         """Forget a session that the upstream no longer knows."""
         if self._open.get(session.key) is session:
             del self._open[session.key]
+            if session.shared:
+                self._gone[session.key] = session.id
         session.close()
 
-    def roots_changed(self, owner: str) -> None:
-        """Tell the upstreams whose sessions a client uses that its roots are other ones now."""
+    def roots_changed(self, owner: str, notice: str) -> None:
+        """Tell the upstreams whose sessions a client uses that its roots are other ones now.
+
+        ``notice`` names the client's notice in all processes.
+        """
         for session in self._open.values():
             questions = session.questions
             if questions is None or not questions.used_by(owner):
                 continue
             if _tells_of_roots(session.key.capabilities):
                 questions.roots_changed(owner)
-                self.run(_tell_of_roots(session))
+                self.run(_tell_of_roots(session, notice))
 
     def client_left(self, owner: str) -> None:
         """End the sessions that a client had for itself: its own was deleted (2.3.7)."""
         for session in [s for s in self._open.values() if s.key.client == owner]:
             del self._open[session.key]
-            self.run(end(session))
+            self.run(_end_for_all(session))
+
+    def sharing(self, shared: str) -> LegacySession | None:
+        """Return the session that the processes call so."""
+        return next((one for one in self._open.values() if one.shared == shared), None)
 
     def run(self, work: Any) -> None:
         """Run a coroutine apart from the call it belongs to; its upstream errors are dropped."""
@@ -206,10 +143,12 @@ class LegacySessions:
     async def _begin(
         self, key: SessionKey, facts: UpstreamFacts, credential: "Credential", client: ClientFacts
     ) -> LegacySession:
-        session = await initialize(key, facts, credential, client)
+        gone = self._gone.get(key, b"")
+        session = await session_sharing.opened(key, facts, credential, client, gone)
+        self._gone.pop(key, None)
         self._open[key] = session
         while len(self._open) > MOST_SESSIONS:
-            self.run(end(self._open.popitem(last=False)[1]))
+            self.run(_leave(self._open.popitem(last=False)[1]))
         if self._sweep is None:
             self._sweep = self._loop.call_later(SWEEP_SECONDS, self._end_idle)
         return session
@@ -217,24 +156,34 @@ class LegacySessions:
     def _end_idle(self) -> None:
         self._sweep = None
         now = time.monotonic()
+        if not self._opening:
+            self._gone.clear()
         for session in list(self._open.values()):
             kept = CLIENT_IDLE_SECONDS if session.key.client else IDLE_SECONDS
             if session.in_use or now - session.last_used <= kept:
                 continue
             del self._open[session.key]
-            self.run(end(session))
+            self.run(_leave(session))
         if self._open:
+            self.run(self._keep_shared(list(self._open.values())))
             self._sweep = self._loop.call_later(SWEEP_SECONDS, self._end_idle)
 
+    async def _keep_shared(self, sessions: list[LegacySession]) -> None:
+        for session in await session_sharing.keep(sessions):
+            # Others have shared one meanwhile; the next call takes that.
+            if self._open.get(session.key) is session and not session.in_use:
+                del self._open[session.key]
+                self.run(end(session))
+
     async def close(self) -> None:
-        """End every session, best effort and within two seconds."""
+        """End every session that no other process uses, best effort and within two seconds."""
         if self._sweep is not None:
             self._sweep.cancel()
         sessions = list(self._open.values())
         self._open.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
-                await asyncio.gather(*(quietly(end(session)) for session in sessions))
+                await asyncio.gather(*(quietly(_leave(session)) for session in sessions))
 
 
 async def alone(
@@ -282,112 +231,14 @@ async def quietly(work: Any) -> None:
         log.debug("background request to an upstream failed: %s", error.detail)
 
 
-async def initialize(
-    key: SessionKey, facts: UpstreamFacts, credential: "Credential", client: ClientFacts
-) -> LegacySession:
-    """Open a session: ``initialize``, then ``notifications/initialized``.
-
-    Raises:
-        UpstreamError: no session; ``UpstreamIncompatible`` for an unknown revision.
-    """
-    call = CanonicalCall(method="initialize", timeout=OPEN_SECONDS)
-    awaited = AwaitedAnswer(facts, call, SilentSink(), modern=False)
-    params = json_rpc.object_of(
-        {
-            "protocolVersion": LEGACY_LATEST,
-            "capabilities": json_rpc.Raw(key.capabilities),
-            "clientInfo": client_info(client),
-        }
-    )
-    body = json_rpc.request(awaited.request_id, "initialize", params)
-    async with relay_client.post(
-        facts, credential, JSON_HEADERS, body, timeout=OPEN_SECONDS, resend=True
-    ) as answer:
-        outcome = await awaited.outcome(answer)
-        session_id = answer.headers.get(b"mcp-session-id", b"")
-    if outcome.error:
-        raise InitializeRefused(facts.title, outcome.error)
-    session = session_of(key, facts, credential, outcome.result, session_id)
-    body = json_rpc.notification("notifications/initialized", b"")
-    async with relay_client.post(
-        facts, credential, session.headers, body, timeout=OPEN_SECONDS, resend=True
-    ) as answer:
-        if answer.status in (401, 403):
-            await awaited.outcome(answer)
-        await answer.read(64 * 1024)
-    return session
-
-
-def session_of(
-    key: SessionKey,
-    facts: UpstreamFacts,
-    credential: "Credential",
-    opened: bytes,
-    session_id: bytes,
-) -> LegacySession:
-    """Return the session that an ``initialize`` result begins.
-
-    Raises:
-        UpstreamIncompatible: it names a revision the gateway does not speak.
-        UpstreamAnswerInvalid: the result or the session id (a26) is malformed.
-    """
-    title = facts.title
-    try:
-        members = json_rpc.members_of(opened)
-        revision = json_rpc.plain(members.get("protocolVersion", json_rpc.Raw(b"null")))
-        capabilities = json_rpc.plain(members.get("capabilities", json_rpc.Raw(b"{}")))
-    except NotJsonRpc as error:
-        message = f"{title} gave an answer that is not MCP."
-        raise UpstreamAnswerInvalid(message, detail=f"initialize: {error}") from error
-    if revision not in LEGACY_ACCEPTED:
-        raise UpstreamIncompatible(
-            f"{title} speaks a protocol revision that the gateway does not know.",
-            detail=f"initialize answered protocolVersion {str(revision)[:40]!r}",
-        )
-    if len(session_id) > _LONGEST_ID or not all(0x21 <= octet <= 0x7E for octet in session_id):
-        message = f"{title} gave an answer that is not MCP."
-        raise UpstreamAnswerInvalid(message, detail="the session id is not visible ASCII")
-    headers = headers_for(session_id, revision)
-    can_log = isinstance(capabilities, dict) and "logging" in capabilities
-    return LegacySession(
-        key,
-        facts,
-        credential,
-        session_id,
-        revision,
-        opened,
-        headers,
-        can_log=can_log,
-        askable=any_asked(key.capabilities),
-    )
-
-
-def headers_for(session_id: bytes, revision: str) -> Headers:
-    """Return what goes on every request of a session."""
-    headers: Headers = JSON_HEADERS
-    if session_id:
-        headers += ((b"Mcp-Session-Id", session_id),)
-    if revision not in _WITHOUT_VERSION_HEADER:
-        headers += ((b"MCP-Protocol-Version", revision.encode()),)
-    return headers
-
-
-def client_info(client: ClientFacts) -> dict[str, Any]:
-    """Return how the gateway names itself, with the client's name for display (2.3.1)."""
-    info = dict(OWN_CLIENT_INFO)
-    with contextlib.suppress(NotJsonRpc):
-        found = json_rpc.plain(client.client_info or b"{}")
-        if isinstance(found, dict) and isinstance(found.get("name"), str):
-            info["title"] = found["name"][:100]
-    return info
-
-
 def _tells_of_roots(capabilities: bytes) -> bool:
     declared = json_rpc.plain(capabilities).get("roots")
     return isinstance(declared, dict) and declared.get("listChanged") is True
 
 
-async def _tell_of_roots(session: LegacySession) -> None:
+async def _tell_of_roots(session: LegacySession, notice: str) -> None:
+    if not await session_sharing.first_to_tell(session, notice):
+        return
     body = json_rpc.notification("notifications/roots/list_changed", b"")
     async with relay_client.post(
         session.facts, session.credential, session.headers, body, timeout=CLOSE_SECONDS
@@ -395,18 +246,55 @@ async def _tell_of_roots(session: LegacySession) -> None:
         await answer.read(64 * 1024)
 
 
-def roots_changed_anywhere(owner: str) -> None:
+def roots_changed_anywhere(owner: str, notice: str) -> None:
     """Do as ``LegacySessions.roots_changed`` on every event loop; from any thread."""
     for loop, found in list(_sessions.items()):
         with contextlib.suppress(RuntimeError):  # the loop has ended, and its sessions with it
-            loop.call_soon_threadsafe(found.roots_changed, owner)
+            loop.call_soon_threadsafe(found.roots_changed, owner, notice)
+
+
+def with_shared_anywhere(shared: str, call: Callable[[LegacySession], None]) -> None:
+    """Make ``call`` with a shared session wherever this process uses it; from any thread."""
+
+    def look(found: LegacySessions) -> None:
+        session = found.sharing(shared)
+        if session is not None:
+            call(session)
+
+    for loop, found in list(_sessions.items()):
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and its sessions with it
+            loop.call_soon_threadsafe(look, found)
 
 
 def client_left_anywhere(owner: str) -> None:
     """Do as ``LegacySessions.client_left`` on every event loop; from any thread."""
+    if not owner:
+        return
     for loop, found in list(_sessions.items()):
         with contextlib.suppress(RuntimeError):  # the loop has ended, and its sessions with it
             loop.call_soon_threadsafe(found.client_left, owner)
+
+
+async def _leave(session: LegacySession) -> None:
+    """Use a session no more; it ends where no other process uses it.
+
+    Raises:
+        UpstreamError: the upstream could not be told.
+    """
+    if await session_sharing.left(session):
+        await end(session)
+    session.close()
+
+
+async def _end_for_all(session: LegacySession) -> None:
+    """End a session in all processes; the upstream is told once.
+
+    Raises:
+        UpstreamError: it could not be told.
+    """
+    session.close()
+    if await session_sharing.over(session):
+        await end(session)
 
 
 async def end(session: LegacySession) -> None:

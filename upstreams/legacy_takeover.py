@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from upstreams import json_rpc, legacy_sessions, relay_client
+from upstreams import json_rpc, legacy_sessions, relay_client, session_opening
 from upstreams.canonical_call import CallSink, CanonicalCall, Outcome
 from upstreams.errors import UpstreamAnswerInvalid, UpstreamError
 from upstreams.json_rpc import Message
 from upstreams.legacy_exchange import SIDE_SECONDS, LegacyCall
-from upstreams.legacy_sessions import LegacySession, SessionKey
 from upstreams.models import SessionScope
+from upstreams.session_opening import LegacySession, SessionKey
 from upstreams.upstream_facts import UpstreamFacts
 
 if TYPE_CHECKING:
@@ -152,5 +152,5 @@ def _session(
 ) -> LegacySession:
     """Return the dead process's session; it stays out of the pool."""
     key = SessionKey(facts.id, facts.url, credential.id, principal, b"")
-    headers = legacy_sessions.headers_for(held.session_id, held.revision)
+    headers = session_opening.headers_for(held.session_id, held.revision)
     return LegacySession(key, facts, credential, held.session_id, held.revision, b"", headers)

@@ -17,6 +17,7 @@ from upstreams import (
     legacy_sessions,
     modern_exchange,
     relay_client,
+    stream_turns,
     upstream_era,
 )
 from upstreams.call_answer import NoMessage
@@ -241,4 +242,5 @@ def forget(upstream_id: int | None = None) -> None:
 async def close_all() -> None:
     """End sessions and connections of the running loop; call it when the process ends."""
     await legacy_sessions.close_all()
+    await stream_turns.close()
     await relay_client.close_all()

@@ -27,11 +27,11 @@ from upstreams.call_gate import CallGate, gate_for
 from upstreams.canonical_call import CanonicalCall, Outcome
 from upstreams.errors import UpstreamError
 from upstreams.json_rpc import NotJsonRpc
-from upstreams.legacy_sessions import LegacySession
 from upstreams.models import SessionScope
 from upstreams.relay_client import RelayExchange
 from upstreams.result_heads import cut_out
 from upstreams.revisions import Era
+from upstreams.session_opening import LegacySession
 from upstreams.upstream_facts import UpstreamFacts
 
 if TYPE_CHECKING:

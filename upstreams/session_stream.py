@@ -3,7 +3,8 @@
 It is open while somebody listens to changes, and in sessions whose client can be asked something:
 widely used servers put the questions of a running call there. It is resumed by ``Last-Event-ID``
 where the upstream gives event ids (protocol.md b8), and opened again when the upstream ends it.
-An upstream without such a stream (405) is left alone.
+An upstream without such a stream (405) is left alone. Of the processes that share a session one
+holds its stream at a time (``stream_turns``); the others hear by it.
 """
 
 import asyncio
@@ -18,10 +19,11 @@ from upstreams.change_interest import LIST_METHODS, UPDATED
 from upstreams.errors import UpstreamAnswerInvalid, UpstreamError
 from upstreams.event_stream import EventStream, EventTooLarge
 from upstreams.json_rpc import Message, NotJsonRpc
-from upstreams.legacy_sessions import LegacySession
 from upstreams.modern_listening import LONGEST_SECONDS, MOST_EVENT_BYTES
 from upstreams.relay_client import RelayExchange
+from upstreams.session_opening import LegacySession
 from upstreams.shared_interest import Heard, Pace
+from upstreams.stream_turns import StreamTurn
 from upstreams.unrelated_questions import COMPLETE, questions_of
 
 if TYPE_CHECKING:
@@ -76,6 +78,7 @@ class SessionStream:
         self.offered = True
         self.began_at = time.monotonic()
         self.ended_at = 0.0
+        self._turn = StreamTurn(session, self.stop)
         self.task = asyncio.get_running_loop().create_task(self._run())
         self.task.add_done_callback(self._ended)
 
@@ -87,6 +90,8 @@ class SessionStream:
             UpstreamError: it broke off, and cannot be resumed.
         """
         try:
+            # Who waits for its turn hears by the process that has it.
+            self._gap = await self._turn.comes(self.opened.set)
             while await self._once():
                 self._gap = not self._last_event_id and self._retry > 2 * SHORT_PAUSE
                 await asyncio.sleep(min(self._retry, LONGEST_PAUSE))
@@ -95,6 +100,8 @@ class SessionStream:
         except asyncio.CancelledError:
             if not self._ending:
                 raise
+        finally:
+            self._turn.end()
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self.ended_at = time.monotonic()
@@ -154,12 +161,24 @@ class SessionStream:
             if answer.status == 200 and kind.startswith(b"text/event-stream"):
                 self.opened.set()
                 if self._gap:
-                    for listener in list(self.listeners):
-                        listener.missed()
+                    self._missed()
                 await self._read(answer)
                 return True
             body = await self._refusal(answer) if answer.status == 400 else b""
             return self._refused(answer.status, answer.headers, body)
+
+    def _missed(self) -> None:
+        for listener in list(self.listeners):
+            listener.missed()
+        if not self.listeners:
+            for method in LIST_METHODS:
+                self._tell_others(method, b"{}")
+
+    def _tell_others(self, method: str, params: bytes) -> None:
+        """Have a notice heard in the processes that hear by this one; a listener here does so."""
+        session = self._session
+        for tell in _when_heard_for_others if session.shared else ():
+            tell(session.facts.id, session.credential.id, method, params)
 
     @staticmethod
     async def _refusal(answer: RelayExchange) -> bytes:
@@ -212,12 +231,24 @@ class SessionStream:
         elif message.method in (UPDATED, *LIST_METHODS):
             for listener in list(self.listeners):
                 listener.heard(message.method, bytes(message.params))
+            if not self.listeners:
+                self._tell_others(message.method, bytes(message.params))
         elif message.method == "notifications/cancelled":
             found = json_rpc.members_of(message.params or b"{}").get("requestId")
             if found is not None:
                 questions_of(self._session).withdrawn(json_rpc.plain(found))
         elif message.method == COMPLETE:
             questions_of(self._session).page_done(bytes(message.params))
+
+
+_when_heard_for_others: list[Callable[[int, str, str, bytes], None]] = []
+
+
+def when_heard_for_others(call: Callable[[int, str, str, bytes], None]) -> None:
+    """Have ``call(upstream id, credential id, method, params)`` made for each notice that nobody
+    here listens for, but perhaps a client of another process that shares the session."""
+    if call not in _when_heard_for_others:
+        _when_heard_for_others.append(call)
 
 
 def listen(session: LegacySession, listener: Listener) -> SessionStream:

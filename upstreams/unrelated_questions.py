@@ -6,6 +6,9 @@ the one client that used the session of late, on a stream of its own (``ask_by``
 shared by clients of one person, so with several of them nobody is asked, but that ``roots/list``
 after a client's notice of changed roots is that client's. Whatever happens the upstream gets an
 answer: the client's, or an error that says why there is none.
+
+The session may be shared with other processes too, of which one holds its stream. That one asks the
+others whose calls run there, and hands the question to the process that runs the newest.
 """
 
 import asyncio
@@ -15,11 +18,13 @@ from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol
 
+import msgspec
+
 from upstreams import json_rpc, legacy_sessions, relay_client
 from upstreams.canonical_call import CallSink, CallTakenOver, Outcome, QuestionNotPossible
 from upstreams.errors import UpstreamError
 from upstreams.json_rpc import Message, NotJsonRpc
-from upstreams.legacy_sessions import LegacySession
+from upstreams.session_opening import LegacySession
 
 log = logging.getLogger(__name__)
 
@@ -67,16 +72,63 @@ Ask = Callable[[Sequence[str], int, str, bytes], Awaitable[Outcome]]
 # Tells an owner's client something: of which upstream, method and params.
 Tell = Callable[[str, int, str, bytes], Awaitable[None]]
 
+
+class Standing(msgspec.Struct, array_like=True):
+    """What another process that shares a session knows of its clients.
+
+    ``calls`` and ``owners``: whose calls run, and who used it, with the seconds since;
+    ``listeners``: whose clients listen; ``roots``: who last told of changed roots, and the seconds
+    since.
+    """
+
+    process: str
+    calls: list[tuple[str, float]]
+    owners: list[tuple[str, float]]
+    listeners: list[str]
+    roots: tuple[str, float]
+
+
+class Others(Protocol):
+    """The other processes that share a session; ``virtualmcp.routing.shared_questions``."""
+
+    async def standings(self, session: LegacySession, /) -> list[Standing]:
+        """Return what each of them says."""
+
+    async def hand_over(self, session: LegacySession, process: str, message: Message, /) -> None:
+        """Leave a question to one of them.
+
+        Raises:
+            QuestionNotPossible: it did not take it.
+        """
+
+    def withdraw(self, session: LegacySession, request_id: object, /) -> None:
+        """Tell them that the upstream takes a question back."""
+
+    def page_done(self, session: LegacySession, params: bytes, /) -> None:
+        """Tell them that a page is done."""
+
+
+class _HandedOver(Exception):
+    """Another process sees to the question."""
+
+
 # How the questions of each upstream ended in this process.
 ended: Counter[tuple[str, str]] = Counter()
 _ask: Ask | None = None
 _tell: Tell | None = None
+_others: Others | None = None
 
 
 def ask_by(ask: Ask | None, tell: Tell | None) -> None:
     """Have clients asked in this way that run no call."""
     global _ask, _tell
     _ask, _tell = ask, tell
+
+
+def share_by(others: Others | None) -> None:
+    """Have the processes that share sessions see to their questions together."""
+    global _others
+    _others = others
 
 
 class UnrelatedQuestions:
@@ -88,13 +140,13 @@ class UnrelatedQuestions:
         self._owners: OrderedDict[str, float] = OrderedDict()
         self._roots: tuple[str, float] = ("", 0.0)
         self._pages: OrderedDict[str, str] = OrderedDict()
-        # In the order in which they began.
-        self.calls: dict[RunningCall, None] = {}
+        # In the order in which they began, with when that was.
+        self.calls: dict[RunningCall, float] = {}
 
     # Whose they can be --------------------------------------------------------------------------
     def begin(self, call: RunningCall) -> None:
         """A client's call begins in this session."""
-        self.calls[call] = None
+        self.calls[call] = time.monotonic()
         self._owners[call.owner] = time.monotonic()
         self._owners.move_to_end(call.owner)
         if len(self._owners) > MOST_OWNERS:
@@ -130,13 +182,24 @@ class UnrelatedQuestions:
             raise QuestionNotPossible("calls of several clients run, and no one is named")
         return next(reversed(self.calls), None)
 
-    def _candidates(self, method: str) -> list[str]:
+    def standing(self, process: str) -> Standing:
+        """Return what this process knows of the session's clients."""
         now = time.monotonic()
-        owner, told_at = self._roots
-        if method == ROOTS and owner and now - told_at < ROOTS_SECONDS:
-            return [owner]
-        found = {one: None for one, at in self._owners.items() if now - at < OWNER_SECONDS}
-        found.update(dict.fromkeys(self._listeners()))
+        return Standing(
+            process,
+            [(call.owner, now - at) for call, at in self.calls.items()],
+            [(owner, now - at) for owner, at in self._owners.items() if now - at < OWNER_SECONDS],
+            list(self._listeners()),
+            (self._roots[0], now - self._roots[1]),
+        )
+
+    def _candidates(self, method: str, elsewhere: list[Standing]) -> list[str]:
+        standings = [self.standing(""), *elsewhere]
+        told = min((one.roots for one in standings if one.roots[0]), key=_age, default=("", 0.0))
+        if method == ROOTS and told[0] and told[1] < ROOTS_SECONDS:
+            return [told[0]]
+        found = {owner: None for one in standings for owner, _ in one.owners}
+        found.update({owner: None for one in standings for owner in one.listeners})
         return list(found)
 
     def _listeners(self) -> set[str]:
@@ -144,9 +207,32 @@ class UnrelatedQuestions:
         listeners = stream.listeners if stream is not None else ()
         return {owner for listener in listeners for owner in listener.owners()}
 
+    async def _elsewhere(self, message: Message) -> list[Standing]:
+        """Return what the other processes know, unless the question belongs to one of them.
+
+        Raises:
+            _HandedOver: it does, and was handed over.
+            QuestionNotPossible: there are calls of several clients.
+        """
+        if _others is None or not self._session.shared:
+            return []
+        elsewhere = await _others.standings(self._session)
+        running = {call.owner for call in self.calls}
+        running.update(owner for one in elsewhere for owner, _ in one.calls)
+        if len(running) > 1:
+            raise QuestionNotPossible("calls of several clients run, and no one is named")
+        begun = ((seconds, one.process) for one in elsewhere for _, seconds in one.calls)
+        newest, process = min(begun, default=(float("inf"), ""))
+        own = min((time.monotonic() - at for at in self.calls.values()), default=float("inf"))
+        if not process or own <= newest:
+            return elsewhere
+        await _others.hand_over(self._session, process, message)
+        raise _HandedOver
+
     # Their course -------------------------------------------------------------------------------
-    def asked(self, message: Message) -> None:
-        """Answer a request of the upstream, whoever can."""
+    def asked(self, message: Message, *, handed: bool = False) -> None:
+        """Answer a request of the upstream, whoever can; or one that another process ``handed``
+        over."""
         key = str(message.id)
         if message.method == "ping":
             self._run(self._post(json_rpc.response(message.id)))
@@ -155,23 +241,28 @@ class UnrelatedQuestions:
         elif len(self._open) >= MOST_OPEN:
             self._run(self._post(json_rpc.refusal(message.id, "too many questions at once")))
         else:
-            task = asyncio.get_running_loop().create_task(self._answer(message))
+            task = asyncio.get_running_loop().create_task(self._answer(message, handed))
             self._open[key] = task
             task.add_done_callback(lambda _: self._open.pop(key, None))
 
-    def withdrawn(self, request_id: object) -> None:
-        """The upstream takes a question back, also one that it asked on a call's stream."""
+    def withdrawn(self, request_id: object, *, told: bool = False) -> None:
+        """The upstream takes a question back, also one that it asked on a call's stream; or
+        another process ``told`` so."""
+        if _others is not None and self._session.shared and not told:
+            _others.withdraw(self._session, request_id)
         task = self._open.get(str(request_id))
         if task is not None:
             task.cancel()
         for call in list(self.calls):
             call.withdrawn(request_id)
 
-    def page_done(self, params: bytes) -> None:
-        """A page is done that a client was asked to open."""
+    def page_done(self, params: bytes, *, told: bool = False) -> None:
+        """A page is done that a client was asked to open; or another process ``told`` so."""
         page = _page_of(params)
         owner = self._pages.pop(page, "")
         if not owner:
+            if _others is not None and self._session.shared and not told:
+                _others.page_done(self._session, params)
             return
         calls = [call for call in self.calls if call.owner == owner]
         if calls:
@@ -184,10 +275,10 @@ class UnrelatedQuestions:
         for task in list(self._open.values()):
             task.cancel()
 
-    async def _answer(self, message: Message) -> None:
+    async def _answer(self, message: Message, handed: bool) -> None:
         key, how, call = self._session.facts.key, "refused", None
         try:
-            outcome, call = await self._outcome(message)
+            outcome, call = await self._outcome(message, handed)
             answer = json_rpc.response(message.id, result=outcome.result, error=outcome.error)
             how = "answered"
         except QuestionNotPossible as impossible:
@@ -195,6 +286,8 @@ class UnrelatedQuestions:
             answer = json_rpc.refusal(message.id, why)
         except TimeoutError:
             answer, how = json_rpc.refusal(message.id, "nobody answered in time"), "timed_out"
+        except _HandedOver:
+            return
         except CallTakenOver:
             ended[key, "taken_over"] += 1
             return
@@ -214,22 +307,24 @@ class UnrelatedQuestions:
         if call is not None and status < 300:
             await call.sink.answered(json_rpc.encode(message.id))
 
-    async def _outcome(self, message: Message) -> tuple[Outcome, RunningCall | None]:
+    async def _outcome(self, message: Message, handed: bool) -> tuple[Outcome, RunningCall | None]:
         """Ask on a call's stream for as long as calls run, else on one of the client's own;
         returns the answer and that call.
 
         Raises:
             QuestionNotPossible, TimeoutError: as ``RunningCall.ask_beside``.
+            _HandedOver: another process does that.
         """
         session, method = self._session, str(message.method)
         params = bytes(message.params) or b"{}"
         async with asyncio.timeout(PERSON_SECONDS):
+            elsewhere = [] if handed else await self._elsewhere(message)
             while (call := self._call()) is not None:
                 self.opens_page(params, call.owner)
                 outcome = await self._beside(call, message)
                 if outcome is not None:
                     return outcome, call
-            owners = self._candidates(method)
+            owners = self._candidates(method, elsewhere)
             if not owners or _ask is None:
                 raise QuestionNotPossible("no client can be asked outside of a call")
             if len(owners) == 1:
@@ -277,6 +372,10 @@ def questions_of(session: LegacySession) -> UnrelatedQuestions:
     if session.questions is None:
         session.questions = UnrelatedQuestions(session)
     return session.questions
+
+
+def _age(told: tuple[str, float]) -> float:
+    return told[1]
 
 
 def _page_of(params: bytes) -> str:

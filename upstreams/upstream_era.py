@@ -23,9 +23,9 @@ from upstreams.errors import (
     UpstreamIncompatible,
 )
 from upstreams.json_rpc import NotJsonRpc
-from upstreams.legacy_sessions import InitializeRefused
 from upstreams.models import EraChoice, Upstream
 from upstreams.revisions import LEGACY_ACCEPTED, LEGACY_LATEST, MODERN, Era
+from upstreams.session_opening import InitializeRefused
 from upstreams.upstream_facts import UpstreamFacts
 
 if TYPE_CHECKING:

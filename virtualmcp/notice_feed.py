@@ -1,7 +1,7 @@
 """Notices of upstreams, passed on to every process.
 
-Each process has sessions of its own with a stateful upstream, which may tell only that session of
-a change whose call made it; to a stateless one, one process listens for all (``shared_listening``).
+One process hears what an upstream tells for all: it listens to a stateless one
+(``shared_listening``), or holds the stream of a session with a stateful one (``stream_turns``).
 Who wants to hear may be connected to another process. So a notice travels with the change feed as
 well:
 

@@ -2,6 +2,7 @@
 
 Tools and their arguments:
 
+    count()                    how often it was called in its session; list it with ``COUNT``
     echo(text)                 the text, also as structuredContent
     headers()                  the request's HTTP headers, as JSON text
     exact()                    a result with unknown members, null values, an integer beyond 2^64
@@ -105,6 +106,10 @@ def tools() -> list[dict[str, Any]]:
         tool("show_board", "Show a board", {}, _meta={**app, "openai/outputTemplate": BOARD}),
         tool("regional", "Query a region", {"region": region, "query": text}),
     ]
+
+
+# For ``tools`` of a stateful server that keeps something in its sessions.
+COUNT = tool("count", "Count the calls of this session", {})
 
 
 def prompts() -> list[dict[str, Any]]:
@@ -235,6 +240,12 @@ async def echo(call: ToolCall) -> Any:
     """Say it back."""
     text = call.arguments.get("text", "")
     return said(text, structuredContent={"text": text})
+
+
+async def count(call: ToolCall) -> Any:
+    """Say how often this was called in the session, which is all that remembers it."""
+    call.session.counted += 1
+    return said(str(call.session.counted))
 
 
 async def show_headers(call: ToolCall) -> Any:
@@ -435,6 +446,7 @@ METHODS = {
 }
 TOOLS = {
     "echo": echo,
+    "count": count,
     "headers": show_headers,
     "exact": exact,
     "slow": slow,

@@ -46,6 +46,8 @@ class Session:
     running: dict[Any, asyncio.Task[Any]] = field(default_factory=dict)
     vanishing: dict[str, str] = field(default_factory=dict)
     log_level: str = ""
+    counted: int = 0
+    listening: int = 0
 
 
 def event(message: dict[str, Any] | bytes, number: int | None = None) -> bytes:
@@ -359,7 +361,15 @@ class Exchange:
         if last is not None:
             await self.resume(last)
             return
-        await self.pump(f"get:{uuid.uuid4().hex}", None)
+        assert self.session is not None
+        if self.upstream.one_stream and self.session.listening:
+            self.upstream.note("second stream")
+            raise Refused(409, {"code": -32600, "message": "Only one stream per session"})
+        self.session.listening += 1
+        try:
+            await self.pump(f"get:{uuid.uuid4().hex}", None)
+        finally:
+            self.session.listening -= 1
 
     async def resume(self, last: str) -> None:
         """Go on with a stream after one of its events."""

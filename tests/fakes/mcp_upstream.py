@@ -20,6 +20,7 @@ Knobs (set before or while it runs):
     tools, prompts, resources, templates   lists of dicts as they go out
     refused_uris  URIs that cannot be subscribed to, in either era
     get_stream    legacy: serve GET streams (default True), else 405
+    one_stream    legacy: a second GET stream of a session gets 409, as from the SDKs' servers
     name, instructions, capabilities       what discover / initialize say
 
 What it saw:
@@ -99,6 +100,7 @@ class FakeUpstream:
     capabilities: dict[str, Any] = field(default_factory=mcp_catalogue.capabilities)
     refused_uris: set[str] = field(default_factory=set)
     get_stream: bool = True
+    one_stream: bool = False
     asks_apart: bool = False
     vanishing: dict[str, str] = field(default_factory=dict)
     subscribed: list[str] = field(default_factory=list)

@@ -4,9 +4,9 @@ import contextlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import httpx
@@ -26,9 +26,18 @@ NAME = "ada"
 UPSTREAMS = ("legacy", "resumable", "modern")
 
 
+class Served(Protocol):
+    """An upstream at its address."""
+
+    era: str
+
+    @property
+    def url(self) -> str: ...
+
+
 @dataclass
 class Nodes:
-    """One gateway of two processes, its upstreams, and a person's tokens for each."""
+    """One gateway of two processes, its fake upstreams, and a person's tokens for each."""
 
     first: RunningGateway
     second: RunningGateway
@@ -53,7 +62,7 @@ class Nodes:
 
 @contextlib.contextmanager
 def two_nodes() -> Iterator[Nodes]:
-    """Run it all; SQLite is all that the processes share, and Redis where a leg of CI has one."""
+    """Run it all, over an upstream of each kind."""
     with contextlib.ExitStack() as stack:
         ups = {
             key: stack.enter_context(
@@ -67,9 +76,22 @@ def two_nodes() -> Iterator[Nodes]:
         }
         for up in ups.values():
             up.tools += TASK_TOOLS
+        yield stack.enter_context(two_nodes_over(ups))
+
+
+@contextlib.contextmanager
+def two_nodes_over(
+    ups: Mapping[str, Served], further: dict[str, dict[str, Any]] | None = None
+) -> Iterator[Nodes]:
+    """Run them; SQLite is all that the processes share, and Redis where a leg of CI has one.
+
+    ``further`` is what else the configuration says of an upstream.
+    """
+    with contextlib.ExitStack() as stack:
         configuration: dict[str, Any] = {
             "upstreams": [
                 {"key": key, "title": key.title(), "url": up.url, "era": up.era}
+                | (further or {}).get(key, {})
                 for key, up in ups.items()
             ],
             "virtual_mcps": [
@@ -91,7 +113,8 @@ def two_nodes() -> Iterator[Nodes]:
             tokens[key] = issued.access_token
         balancer = RoundRobin([first.listening, second.listening])
         proxy = stack.enter_context(serve(balancer))
-        yield Nodes(first, second, proxy, balancer, ups, tokens)
+        fakes = {key: up for key, up in ups.items() if isinstance(up, FakeUpstream)}
+        yield Nodes(first, second, proxy, balancer, fakes, tokens)
 
 
 def given(message: dict[str, Any]) -> Any:

@@ -12,6 +12,7 @@ def _in(file: str, *tests: str) -> tuple[str, ...]:
 
 _CELLS = "journeys/test_cells"
 _NODES = "journeys/test_questions_over_nodes"
+_SHARED = "journeys/test_sessions_over_nodes"
 _ACROSS = "virtualmcp/test_questions_across_eras"
 _CALLS = "virtualmcp/test_calls"
 _LISTS = "virtualmcp/test_lists"
@@ -234,6 +235,13 @@ MAP: dict[str, tuple[str, ...]] = {
         _LEGACY,
         "idle_sessions_and_all_sessions_at_the_end_are_deleted",
         "the_least_recently_used_session_makes_room",
+    )
+    + _in(
+        _SHARED,
+        "what_an_upstream_keeps_in_its_session_is_there_whichever_process_is_met",
+        "processes_that_begin_at_the_same_moment_open_one_session",
+        "a_session_outlives_the_process_that_opened_it",
+        "a_process_that_stops_leaves_a_session_to_those_who_use_it",
     ),
     "2.3.7 client resumes": _in(
         _RESUMED,
@@ -253,7 +261,8 @@ MAP: dict[str, tuple[str, ...]] = {
     ),
     "2.3.7 DELETE": _in(_SESSIONS, "an_ended_session_is_gone", "ending_a_session_needs_its_owner")
     + _in(_RESUMED, "delete_ends_the_calls_of_a_session_that_nobody_reads")
-    + _in("virtualmcp/test_session_scope", "what_an_upstream_remembers_is_one_client_sessions_own"),
+    + _in("virtualmcp/test_session_scope", "what_an_upstream_remembers_is_one_client_sessions_own")
+    + _in(_SHARED, "the_upstream_is_told_once_that_a_clients_session_is_over"),
     # Tasks
     "2.3.8 stateful upstream": _in(
         _TASKS,

@@ -360,6 +360,10 @@ MAP: dict[str, tuple[str, ...]] = {
         "fifty_calls_at_once_open_one_session",
         "a_lost_session_is_opened_anew_and_the_call_made_once_more",
         "idle_sessions_and_all_sessions_at_the_end_are_deleted",
+    )
+    + _in(
+        "journeys/test_sessions_over_nodes",
+        "a_session_that_the_upstream_forgot_is_opened_anew_once_for_all",
     ),
     "b8": _in(
         "upstreams/test_mcp_client_legacy",
@@ -367,9 +371,12 @@ MAP: dict[str, tuple[str, ...]] = {
         "the_pause_an_upstream_asks_for_is_kept_before_resuming",
     )
     + _AS_CLIENT,
-    # Each process has sessions of its own; its ids are random all the same.
     "b9": _in("upstreams/test_mcp_client_modern", "every_request_has_an_id_of_its_own")
-    + _in("upstreams/test_mcp_client_legacy", "fifty_calls_at_once_open_one_session"),
+    + _in("upstreams/test_mcp_client_legacy", "fifty_calls_at_once_open_one_session")
+    + _in(
+        "journeys/test_sessions_over_nodes",
+        "what_an_upstream_keeps_in_its_session_is_there_whichever_process_is_met",
+    ),
     "b10": _in(
         "upstreams/test_upstream_era",
         "servers_are_taken_for_what_they_are",
@@ -972,7 +979,7 @@ MAP: dict[str, tuple[str, ...]] = {
         # S11.
         "one_process_listens_to_a_stateless_upstream_for_all_until_it_dies",
     )
-    # S3: each process has sessions of its own with an upstream, in memory; none is shared.
+    # S3.
     + _in(
         "upstreams/test_mcp_client_legacy",
         "a_session_is_not_shared_between_people_credentials_or_abilities",
@@ -1014,6 +1021,18 @@ MAP: dict[str, tuple[str, ...]] = {
     + _in(
         "oauthserver/test_guesses_and_outages",
         "110_a_cache_that_is_down_makes_nobody_throw_a_token_away",
+    )
+    # S3 and S11.
+    + _in(
+        "journeys/test_sessions_over_nodes",
+        "what_an_upstream_keeps_in_its_session_is_there_whichever_process_is_met",
+        "a_process_that_dies_while_it_opens_a_session_is_waited_for_only_a_moment",
+        "one_process_holds_the_sessions_stream_and_clients_of_all_hear_by_it",
+        "a_question_beside_a_call_meets_its_client_whichever_process_has_the_stream",
+    )
+    + _in(
+        "upstreams/test_session_sharing",
+        "while_nothing_can_be_shared_each_process_has_its_own_and_later_they_are_one",
     ),
     # Aggregation
     "3.1": _in("virtualmcp/test_lists", "a_second_upstream_renames_nothing_that_exists") + _PLAIN,

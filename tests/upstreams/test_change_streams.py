@@ -15,6 +15,7 @@ from upstreams import change_streams, credentials, legacy_listening, legacy_sess
 from upstreams.canonical_call import ClientFacts
 from upstreams.change_interest import UPDATED, Interest, from_filter, part_of
 from upstreams.credentials import Credential
+from upstreams.session_opening import LegacySession
 from upstreams.shared_interest import Subscription
 
 ERAS = ("modern", "legacy")
@@ -328,7 +329,7 @@ async def test_when_anything_may_have_changed_everybody_hears_of_their_own(
 
 async def test_what_is_cut_off_before_it_begins_leaves_nothing_behind() -> None:
     pool = legacy_sessions.sessions()
-    session = legacy_sessions.LegacySession.__new__(legacy_sessions.LegacySession)
+    session = LegacySession.__new__(LegacySession)
     work = legacy_listening.unsubscribe_all(session, frozenset({NOTE}))
     pool.run(work)
     (task,) = pool._background

@@ -85,6 +85,36 @@ async def swap(key: str, expected: bytes, value: bytes, seconds: float) -> bool:
     return await in_thread(_swap, key, found, sealed, seconds)
 
 
+async def discard(key: str, expected: bytes) -> bool:
+    """Forget ``expected``; False if something else, or nothing, is there.
+
+    Raises:
+        django.db.Error, VaultError: as ``set_once``.
+    """
+    found = await in_thread(_get, key)
+    if found is None or token_vault.open_sealed(found, _owner(key)) != expected:
+        return False
+    return await in_thread(_remove, key, found)
+
+
+async def extend(keys: list[str], seconds: float) -> set[str]:
+    """Have facts stand for so long from now; returns those that still stand.
+
+    Raises:
+        django.db.Error: the database can't be reached.
+    """
+    return await in_thread(_extend, keys, seconds)
+
+
+async def holders(prefix: str) -> set[str]:
+    """Return who holds leases whose key begins so.
+
+    Raises:
+        django.db.Error: the database can't be reached.
+    """
+    return set((await in_thread(_all_of, prefix)).values())
+
+
 async def remove(key: str) -> None:
     """Forget a fact, or end a lease whoever holds it.
 
@@ -179,9 +209,15 @@ def _swap(key: str, expected: str, value: str, seconds: float) -> bool:
     return bool(found.update(value=value, expires_at=_until(seconds)))
 
 
-def _remove(key: str, value: str | None) -> None:
+def _extend(keys: list[str], seconds: float) -> set[str]:
+    standing = SharedNote.objects.filter(key__in=keys, expires_at__gt=timezone.now())
+    standing.update(expires_at=_until(seconds))
+    return set(standing.values_list("key", flat=True))
+
+
+def _remove(key: str, value: str | None) -> bool:
     found = SharedNote.objects.filter(key=key)
-    (found if value is None else found.filter(value=value)).delete()
+    return bool((found if value is None else found.filter(value=value)).delete()[0])
 
 
 def _take_lease(key: str, holder: str, seconds: float) -> bool:

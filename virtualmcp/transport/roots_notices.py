@@ -62,7 +62,7 @@ def hear(key: str) -> None:
     _heard[key] = None
     while len(_heard) > MOST_REMEMBERED:
         _heard.popitem(last=False)
-    legacy_sessions.roots_changed_anywhere(digest)
+    legacy_sessions.roots_changed_anywhere(digest, number)
 
 
 def _announced(capabilities: bytes) -> bool:

@@ -1,0 +1,404 @@
+"""Sessions with stateful upstreams that all processes share (protocol.md 2.5 S3).
+
+What the processes must know of a session is a note that they share: its id and what the upstream
+said when it was opened, sealed. The first process opens it under a lease, the others wait for that
+and adopt it. One that the upstream forgot is replaced once. Each process that uses a session holds
+a lease of its own on it, so that the last one to leave ends it, and nobody else.
+
+Nothing here is on the way of a call in a session that the process knows. While the notes can't be
+reached a process has sessions of its own, and shares them, or changes to the shared ones, later.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import secrets
+from collections.abc import AsyncIterator, Iterable
+from typing import TYPE_CHECKING, Final, Protocol
+
+import msgspec
+
+from upstreams.canonical_call import ClientFacts
+from upstreams.session_opening import LegacySession, SessionKey, initialize, session_of
+from upstreams.upstream_facts import UpstreamFacts
+
+if TYPE_CHECKING:
+    from upstreams.credentials import Credential
+
+log = logging.getLogger(__name__)
+
+# A process renews what it uses every half minute (``legacy_sessions.SWEEP_SECONDS``).
+NOTE_SECONDS: Final = 600.0
+USER_SECONDS: Final = 90.0
+OPENING_SECONDS: Final = 10.0
+RENEW_SECONDS: Final = 3.0
+# Longer than an upstream may take to open one.
+WAIT_SECONDS: Final = 75.0
+LOOK_SECONDS: Final = 0.1
+_AT_ONCE: Final = 500
+
+
+class Notes(Protocol):
+    """Facts that all processes share; ``virtualmcp.routing.shared_notes`` says more."""
+
+    @property
+    def PROCESS(self) -> str:  # noqa: N802 - a constant of a module
+        """Names this process."""
+
+    async def set_once(self, key: str, value: bytes, seconds: float, /) -> bool:
+        """Write a fact that nobody has written yet; False if somebody has."""
+
+    async def get(self, key: str, /) -> bytes | None:
+        """Return a fact."""
+
+    async def swap(self, key: str, expected: bytes, value: bytes, seconds: float, /) -> bool:
+        """Replace ``expected`` by ``value``; False if something else, or nothing, is there."""
+
+    async def discard(self, key: str, expected: bytes, /) -> bool:
+        """Forget ``expected``; False if something else, or nothing, is there."""
+
+    async def extend(self, keys: list[str], seconds: float, /) -> set[str]:
+        """Have facts stand for so long from now; returns those that still stand."""
+
+    async def take_lease(self, key: str, holder: str, seconds: float, /) -> bool:
+        """Become or stay the holder; False while somebody else is."""
+
+    async def extend_leases(self, keys: list[str], holder: str, seconds: float, /) -> set[str]:
+        """Extend leases of one holder; returns those that are still its own."""
+
+    async def holders(self, prefix: str, /) -> set[str]:
+        """Return who holds leases whose key begins so."""
+
+    async def held(self, keys: list[str], /) -> set[str]:
+        """Return those keys that somebody holds a lease on."""
+
+    async def end_lease(self, key: str, holder: str, /) -> None:
+        """Give a lease back."""
+
+
+class _Note(msgspec.Struct, array_like=True):
+    """A shared session; ``opened`` is the raw ``initialize`` result."""
+
+    id: bytes
+    opened: bytes
+
+
+_note = msgspec.msgpack.Decoder(_Note)
+_notes: Notes | None = None
+
+
+def share_by(notes: Notes | None) -> None:
+    """Have sessions that open from now on shared with the other processes, or not."""
+    global _notes
+    _notes = notes
+
+
+def notes() -> Notes | None:
+    """Return where the processes meet that share sessions; None where none do."""
+    return _notes
+
+
+def notes_of(session: LegacySession) -> Notes | None:
+    """Return where the processes that share a session meet; None for one that is not shared."""
+    return _notes if session.shared else None
+
+
+# Opening -----------------------------------------------------------------------------------------
+async def opened(
+    key: SessionKey,
+    facts: UpstreamFacts,
+    credential: "Credential",
+    client: ClientFacts,
+    gone: bytes = b"",
+) -> LegacySession:
+    """Return the session that all processes use for these, opening it if there is none.
+
+    ``gone`` is the id of one that the upstream no longer knows.
+
+    Raises:
+        UpstreamError: as for ``initialize``.
+    """
+    notes, name = _notes, _name(key)
+    lease, holder = f"{name}:opening", secrets.token_hex(8)
+    ends = asyncio.get_running_loop().time() + WAIT_SECONDS
+    try:
+        while notes is not None:
+            content = await notes.get(name)
+            found = _standing(content, gone)
+            if found is not None:
+                session = session_of(key, facts, credential, found.opened, found.id)
+                return await _adopted(notes, session)
+            if await notes.take_lease(lease, holder, OPENING_SECONDS):
+                break
+            if asyncio.get_running_loop().time() > ends:
+                notes = None
+            else:
+                await asyncio.sleep(LOOK_SECONDS)
+    except Exception as failure:
+        _on_our_own(facts, failure)
+        notes = None
+    if notes is None:
+        return await initialize(key, facts, credential, client)
+    async with _renewed(notes, lease, holder):
+        return await _opened_for_all(notes, key, facts, credential, client, gone)
+
+
+async def _opened_for_all(
+    notes: Notes,
+    key: SessionKey,
+    facts: UpstreamFacts,
+    credential: "Credential",
+    client: ClientFacts,
+    gone: bytes,
+) -> LegacySession:
+    """Open the session, unless somebody did between our look and our lease.
+
+    Raises:
+        UpstreamError: as for ``initialize``.
+    """
+    name, content = _name(key), None
+    try:
+        content = await notes.get(name)
+        found = _standing(content, gone)
+        if found is not None:
+            session = session_of(key, facts, credential, found.opened, found.id)
+            return await _adopted(notes, session)
+    except Exception as failure:
+        _on_our_own(facts, failure)
+    session = await initialize(key, facts, credential, client)
+    try:
+        await _publish(notes, session, content)
+    except Exception as failure:
+        _on_our_own(facts, failure)
+    return session
+
+
+def _standing(content: bytes | None, gone: bytes) -> _Note | None:
+    found = None if content is None else _note.decode(content)
+    return None if found is None or found.id == gone else found
+
+
+async def _adopted(notes: Notes, session: LegacySession) -> LegacySession:
+    session.adopted, session.opened_at = True, float("-inf")
+    await _use(notes, session)
+    return session
+
+
+async def _publish(notes: Notes, session: LegacySession, before: bytes | None = None) -> bool:
+    """Have a session be the one that all use, in place of what was written ``before``."""
+    if not session.id:
+        return True
+    name, content = _name(session.key), _content(session)
+    published = before is not None and await notes.swap(name, before, content, NOTE_SECONDS)
+    if not published and not await notes.set_once(name, content, NOTE_SECONDS):
+        return False
+    await _use(notes, session)
+    return True
+
+
+async def _use(notes: Notes, session: LegacySession) -> None:
+    """Be seen to use a session."""
+    shared = hashlib.sha256(_name(session.key).encode() + b" " + session.id).hexdigest()[:40]
+    await notes.take_lease(_user(shared, notes.PROCESS), notes.PROCESS, USER_SECONDS)
+    session.shared = shared
+
+
+@contextlib.asynccontextmanager
+async def _renewed(notes: Notes, lease: str, holder: str) -> AsyncIterator[None]:
+    """Hold a lease for as long as the block takes."""
+
+    async def renew() -> None:
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            with contextlib.suppress(Exception):
+                await notes.take_lease(lease, holder, OPENING_SECONDS)
+
+    renewing = asyncio.get_running_loop().create_task(renew())
+    try:
+        yield
+    finally:
+        renewing.cancel()
+        await asyncio.wait((renewing,))
+        with contextlib.suppress(Exception):
+            await notes.end_lease(lease, holder)
+
+
+def _on_our_own(facts: UpstreamFacts, failure: Exception) -> None:
+    log.warning(
+        "this process has a session of its own with %s: %s", facts.key, type(failure).__name__
+    )
+
+
+# Keeping -----------------------------------------------------------------------------------------
+async def keep(sessions: Iterable[LegacySession]) -> list[LegacySession]:
+    """Be seen to use these, and share those that could not be shared so far.
+
+    Returns those in whose place there is another one by now, which all others use.
+    """
+    notes, known = _notes, [session for session in sessions if session.id]
+    if notes is None:
+        return []
+    shared = [session for session in known if session.shared]
+    lost: list[LegacySession] = []
+    try:
+        for at in range(0, len(shared), _AT_ONCE):
+            lost += await _extend(notes, shared[at : at + _AT_ONCE])
+        own = [session for session in known if not session.shared] + lost
+        return [session for session in own if not await _shared_again(notes, session)]
+    except Exception as failure:
+        log.warning("shared sessions are not renewed: %s", type(failure).__name__)
+        return []
+
+
+async def _extend(notes: Notes, sessions: list[LegacySession]) -> list[LegacySession]:
+    """Extend what stands of these; returns those without a note."""
+    users = {_user(session.shared, notes.PROCESS): session for session in sessions}
+    wants = [want for session in sessions for want in session.want_leases]
+    kept = await notes.extend_leases([*users, *wants], notes.PROCESS, USER_SECONDS)
+    for lease in {*users, *wants} - kept:
+        await notes.take_lease(lease, notes.PROCESS, USER_SECONDS)
+    names = {_name(session.key): session for session in sessions}
+    levels = [_level(session) for session in sessions if session.log_level]
+    standing = await notes.extend([*names, *levels], NOTE_SECONDS)
+    return [session for name, session in names.items() if name not in standing]
+
+
+async def _shared_again(notes: Notes, session: LegacySession) -> bool:
+    """Share a session that is not; False if there is another one."""
+    if await _publish(notes, session):
+        return True
+    return await notes.get(_name(session.key)) == _content(session)
+
+
+# Ending ------------------------------------------------------------------------------------------
+async def left(session: LegacySession) -> bool:
+    """Use a session no more; returns whether nobody does, so that it is ours to end."""
+    notes = notes_of(session)
+    if notes is None:
+        return True
+    try:
+        await notes.end_lease(_user(session.shared, notes.PROCESS), notes.PROCESS)
+        for want in session.want_leases:
+            await notes.end_lease(want, notes.PROCESS)
+        if session.handed_over or await notes.holders(_user(session.shared, "")):
+            return False
+        return await _ours_to_end(notes, session)
+    except Exception as failure:
+        log.warning("a shared session is not ended: %s", type(failure).__name__)
+        return False
+
+
+async def over(session: LegacySession) -> bool:
+    """A session is over for all; returns whether it is ours to end, and not another process's."""
+    notes = notes_of(session)
+    if notes is None:
+        return True
+    try:
+        await notes.end_lease(_user(session.shared, notes.PROCESS), notes.PROCESS)
+        return await _ours_to_end(notes, session)
+    except Exception as failure:
+        log.warning("a shared session is not ended: %s", type(failure).__name__)
+        return False
+
+
+async def _ours_to_end(notes: Notes, session: LegacySession) -> bool:
+    name, own = _name(session.key), _content(session)
+    found = await notes.get(name)
+    # Without a note another process ended it just now; one that was replaced nobody else ends.
+    return await notes.discard(name, own) if found == own else found is not None
+
+
+async def others(session: LegacySession) -> set[str]:
+    """Return the other processes that use a session.
+
+    Raises:
+        Exception: the notes can't be reached.
+    """
+    notes = notes_of(session)
+    if notes is None:
+        return set()
+    return await notes.holders(_user(session.shared, "")) - {notes.PROCESS}
+
+
+async def first_to_tell(session: LegacySession, notice: str) -> bool:
+    """Tell whether of the processes that share a session this one tells its upstream something."""
+    notes = notes_of(session)
+    if notes is None:
+        return True
+    with contextlib.suppress(Exception):
+        return await notes.set_once(f"session-told:{session.shared}:{notice}", b"", NOTE_SECONDS)
+    return True
+
+
+# What is asked of a session ----------------------------------------------------------------------
+async def level_of(session: LegacySession) -> str:
+    """Return the log level that some process asked a shared session for; "" for none."""
+    notes = notes_of(session)
+    if notes is None:
+        return ""
+    with contextlib.suppress(Exception):
+        return (await notes.get(_level(session)) or b"").decode()
+    return ""
+
+
+async def ask_for_level(session: LegacySession, before: str, level: str) -> bool:
+    """Write down what the session is asked for; False if somebody just did that."""
+    notes = notes_of(session)
+    if notes is None:
+        return True
+    key, content = _level(session), level.encode()
+    with contextlib.suppress(Exception):
+        if before:
+            return await notes.swap(key, before.encode(), content, NOTE_SECONDS)
+        return await notes.set_once(key, content, NOTE_SECONDS)
+    return True
+
+
+async def want(session: LegacySession, uri: str) -> None:
+    """Have other processes leave a session's subscription alone."""
+    notes = notes_of(session)
+    if notes is None:
+        return
+    lease = _want(session, uri, notes.PROCESS)
+    session.want_leases.add(lease)
+    with contextlib.suppress(Exception):
+        await notes.take_lease(lease, notes.PROCESS, USER_SECONDS)
+
+
+async def wanted_elsewhere(session: LegacySession, uri: str) -> bool:
+    """Want a subscription no more; returns whether another process does."""
+    notes = notes_of(session)
+    if notes is None:
+        return False
+    lease = _want(session, uri, notes.PROCESS)
+    session.want_leases.discard(lease)
+    with contextlib.suppress(Exception):
+        await notes.end_lease(lease, notes.PROCESS)
+        return bool(await notes.holders(_want(session, uri, "")))
+    return True
+
+
+def _content(session: LegacySession) -> bytes:
+    return msgspec.msgpack.encode(_Note(session.id, session.opened))
+
+
+def _name(key: SessionKey) -> str:
+    """Return how all processes call the session for these."""
+    parts = (key.upstream_id, key.url, key.credential_id, key.principal, key.capabilities)
+    digest = hashlib.sha256(repr((*parts, key.client)).encode()).hexdigest()[:40]
+    return f"upstream-session:{digest}"
+
+
+def _user(shared: str, process: str) -> str:
+    return f"session-user:{shared}:{process}"
+
+
+def _level(session: LegacySession) -> str:
+    return f"session-level:{session.shared}"
+
+
+def _want(session: LegacySession, uri: str, process: str) -> str:
+    return (
+        f"session-want:{session.shared}:{hashlib.sha256(uri.encode()).hexdigest()[:40]}:{process}"
+    )
