@@ -464,6 +464,12 @@ RESOURCE_SERVER: dict[str, tuple[str, ...]] = {
         f"{_CONSENT}connections_page.py::test_nobody_revokes_for_somebody_else",
         "tests/virtualmcp/test_access_rules.py::"
         "test_a_tool_for_a_group_is_neither_listed_nor_callable_for_others",
+        "tests/virtualmcp/test_unknown_and_forbidden.py::"
+        "test_what_a_group_hides_answers_as_what_is_not_there",
+        "tests/virtualmcp/test_unknown_and_forbidden.py::"
+        "test_a_task_of_a_tool_that_was_lost_is_one_that_never_was",
+        f"{_CONSENT}unknown_and_forbidden_pages.py::"
+        "test_a_page_of_what_is_not_for_somebody_is_the_page_of_nothing",
     ),
     "#128": (
         "tests/gateway_site/test_operations_addresses.py::"

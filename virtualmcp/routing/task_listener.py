@@ -51,19 +51,17 @@ class TaskListener:
 
     async def open(self, task_ids: Iterable[str], seconds: float) -> frozenset[str]:
         """Begin to listen; returns the ids that upstreams agreed to tell of within so long."""
-        found: dict[int, dict[str, str]] = {}
+        found: dict[int, tuple[ChoiceFacts, dict[str, str]]] = {}
         for public in task_ids:
             try:
-                upstream_id, own = sealed_tasks.opened(self._request, public)
+                choice, own = sealed_tasks.opened(self._request, public)
             except RequestRefused:
                 continue
-            found.setdefault(upstream_id, {})[own] = public
+            found.setdefault(choice.upstream.id, (choice, {}))[1][own] = public
         loop = asyncio.get_running_loop()
-        for upstream_id, names in found.items():
-            choice = self._request.server.choice_of(upstream_id)
-            if choice is not None:
-                part = self._parts[upstream_id] = _Part(self._request, choice, names, self._tell)
-                part.begin()
+        for upstream_id, (choice, names) in found.items():
+            part = self._parts[upstream_id] = _Part(self._request, choice, names, self._tell)
+            part.begin()
         answered = [loop.create_task(part.answered.wait()) for part in self._parts.values()]
         if answered:
             _, late = await asyncio.wait(answered, timeout=seconds)
@@ -122,9 +120,22 @@ class _Part:
         """Speak and listen as the configuration says now; anew where the upstream is concerned."""
         before = self._reached_by()
         self._request, self.choice = request, choice
+        if not self._keep_what_may_be_seen():
+            return
         known = credentials.cached_credential(request.holder.user_id, choice.upstream)
         if known is None or known.id != self.credential_id or self._reached_by() != before:
             self.begin()
+
+    def _keep_what_may_be_seen(self) -> bool:
+        """Drop the tasks of tools that this person may not call any more; tells if some stay."""
+        for own, public in list(self._names.items()):
+            try:
+                sealed_tasks.opened(self._request, public)
+            except RequestRefused:
+                del self._names[own]
+        if not self._names:
+            self.close()
+        return bool(self._names)
 
     def _reached_by(self) -> tuple[object, ...]:
         declared = question_policy.declared_to(self._request, self.choice)

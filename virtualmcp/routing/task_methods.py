@@ -21,10 +21,7 @@ async def about_task(request: ClientRequest, sink: CallSink) -> Answer:
         return upstream_failures.lacks_capability(LACKS_TASKS)
     try:
         asked = _task_id(request)
-        upstream_id, own = sealed_tasks.opened(request, asked)
-        choice = request.server.choice_of(upstream_id)
-        if choice is None:
-            raise sealed_tasks.unknown()
+        choice, own = sealed_tasks.opened(request, asked)
     except RequestRefused as refused:
         return upstream_failures.refusal(refused)
     members = raw_members.read(request.params)

@@ -30,7 +30,6 @@ def mapped(request: ClientRequest, target: Target, outcome: Outcome) -> bytes:
         NotAnObject: it is no task, or not readable.
         CapabilityMissing, QuestionUnanswered: it asks what the client can't be asked.
     """
-    facts = target.choice.upstream
     members = _read(request, target.choice, outcome.result)
     if "taskId" in members:
         own = raw_members.text(members["taskId"])
@@ -38,7 +37,7 @@ def mapped(request: ClientRequest, target: Target, outcome: Outcome) -> bytes:
             raise NotAnObject("a task without a usable id")
         # About a known task the client gets the id that it asked for.
         known = request.method in METHODS and own == target.name
-        public = target.asked if known else sealed_tasks.sealed(request, facts.id, own)
+        public = target.asked if known else _sealed(request, target, own)
         members["taskId"] = raw_members.raw(public)
     elif request.method not in METHODS:
         raise NotAnObject("a task without an id")
@@ -47,6 +46,12 @@ def mapped(request: ClientRequest, target: Target, outcome: Outcome) -> bytes:
         members["resultType"] = msgspec.Raw(b'"complete"')
     members["_meta"] = signed(members.get("_meta"), raw_server_info(request.server))
     return raw_members.write(members)
+
+
+def _sealed(request: ClientRequest, target: Target, own: str) -> str:
+    asked_of_task = request.method in METHODS
+    tool = sealed_tasks.tool_of(request, target.asked) if asked_of_task else target.name
+    return sealed_tasks.sealed(request, target.choice.upstream.id, own, tool)
 
 
 def notice(request: ClientRequest, choice: ChoiceFacts, public: str, params: bytes) -> bytes:
