@@ -5,6 +5,7 @@ upstream may ask questions on its stream; a stateless one may not, and its reque
 dropped (security.md #199). Messages for other requests are ignored (#191, #200).
 """
 
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -17,6 +18,8 @@ from upstreams.json_rpc import Message, NotJsonRpc
 from upstreams.relay_client import RelayExchange
 from upstreams.result_heads import cut_out
 from upstreams.upstream_facts import UpstreamFacts
+
+log = logging.getLogger(__name__)
 
 # security.md section 3: no call outlives this, whatever progress it reports.
 HARD_LIMIT_SECONDS: Final = 600.0
@@ -265,7 +268,22 @@ class AwaitedAnswer:
         if message.is_request:
             if self._on_request is not None:
                 self._on_request(message)
-        elif message.method == "notifications/progress":
+        else:
+            try:
+                await self._notice(answer, message)
+            except NotJsonRpc as error:
+                # The tool runs on; its result is not given up for a notice that nobody can read.
+                log.info("a %s of %s is malformed: %s", message.method, self._facts.key, error)
+        return None
+
+    async def _notice(self, answer: RelayExchange, message: Message) -> None:
+        """Pass on or act on what an upstream tells while the call runs.
+
+        Raises:
+            NotJsonRpc: its params are not what they should be.
+        """
+        assert message.method is not None
+        if message.method == "notifications/progress":
             await self._progress(answer, message)
         elif message.method == "notifications/message":
             await self._log(message)
@@ -275,7 +293,6 @@ class AwaitedAnswer:
                 self._cancelled(None if found is None else json_rpc.plain(found))
         elif not self._modern:
             await self._sink.notify(message.method, bytes(message.params))
-        return None
 
     async def _progress(self, answer: RelayExchange, message: Message) -> None:
         """Give the client's token back and let the call go on, up to the hard limit (b16, b17)."""

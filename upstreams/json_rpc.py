@@ -123,6 +123,9 @@ def read(data: bytes) -> Message:
         message = _read_again(data)
     if message.jsonrpc != "2.0":
         raise NotJsonRpc("not a JSON-RPC 2.0 message")
+    if len(message.params) == 4 and bytes(message.params) == b"null":
+        # Some write what is not there as null.
+        message.params = _NOTHING
     return message
 
 

@@ -224,6 +224,14 @@ class SessionStream:
             ) from error
 
     def _message(self, message: Message) -> None:
+        try:
+            self._heard(message)
+        except NotJsonRpc as error:
+            # The stream goes on: others listen on it as well.
+            key = self._session.facts.key
+            log.info("a %s of %s is malformed: %s", message.method, key, error)
+
+    def _heard(self, message: Message) -> None:
         if message.method is None:
             return
         if message.is_request:

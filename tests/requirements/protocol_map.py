@@ -430,6 +430,7 @@ MAP: dict[str, tuple[str, ...]] = {
     + _in("virtualmcp/test_lists", "a_hanging_upstream_holds_nobody_up_beyond_its_deadline"),
     "b17": _in(
         "upstreams/test_mcp_client_modern",
+        "a_notice_that_nobody_can_read_costs_no_result",
         "a_progress_token_is_replaced_and_nothing_else_changed",
         "every_request_has_an_id_of_its_own",
     ),

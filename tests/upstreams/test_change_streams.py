@@ -287,6 +287,21 @@ async def test_pings_are_answered_and_questions_refused_outside_of_calls() -> No
         ear.close()
 
 
+async def test_a_notice_that_nobody_can_read_ends_no_stream() -> None:
+    with FakeUpstream(era="legacy").serve() as upstream:
+        ear = Ear(Interest(frozenset({"tools"})))
+        await ear.open(upstream)
+        await until(lambda: upstream.listening == 1)
+        for params in ([], 7, None):
+            malformed: Any = {"jsonrpc": "2.0", "method": "notifications/cancelled"}
+            upstream.announce_raw({**malformed, "params": params})
+        upstream.announce_raw({"jsonrpc": "2.0", "method": TOOLS, "params": None})
+        await until(lambda: bool(ear.heard))
+        assert [method for method, _ in ear.heard] == [TOOLS]
+        assert len([seen for seen in upstream.requests if seen.http == "GET"]) == 1
+        ear.close()
+
+
 async def test_several_notices_may_come_in_one_array() -> None:
     with FakeUpstream(era="legacy", revision="2025-03-26").serve() as upstream:
         ear = Ear(Interest(frozenset({"tools", "prompts"})))

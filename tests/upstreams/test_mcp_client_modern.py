@@ -9,7 +9,7 @@ import pytest
 
 from tests.fakes.mcp_catalogue import EXACT
 from tests.fakes.mcp_upstream import Canned, FakeUpstream
-from tests.fakes.raw_upstream import RawUpstream, stream
+from tests.fakes.raw_upstream import RawUpstream, answer, stream
 from tests.patience import PATIENCE
 from tests.upstreams.relaying import (
     NO_CREDENTIAL,
@@ -248,6 +248,33 @@ async def test_what_does_not_belong_to_the_call_is_ignored():
         assert outcome.result == b'{"ok":1}'
         assert sink.notified == sink.asked == []
         assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+async def test_a_notice_that_nobody_can_read_costs_no_result(era):
+    notices = [
+        {"jsonrpc": "2.0", "method": method, "params": params}
+        for method in (PROGRESS, "notifications/message", "notifications/cancelled")
+        for params in ([], 7, "x", None)
+    ]
+    opened = {"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {"name": "x"}}
+
+    def script(request):
+        message = json.loads(request.partition(b"\r\n\r\n")[2])
+        if message["method"] != "tools/call":
+            body = {"jsonrpc": "2.0", "id": message.get("id"), "result": opened}
+            return answer(json.dumps(body).encode())
+        result = {"content": [{"type": "text", "text": "kept"}]}
+        last = {"jsonrpc": "2.0", "id": message["id"], "result": result}
+        pieces = [b"data: " + json.dumps(one).encode() + b"\n\n" for one in [*notices, last]]
+        return stream(*pieces)
+
+    sink = RecordingSink()
+    request = tool_call("x", progress_token=b"1", log_level="debug")
+    with RawUpstream(script) as upstream:
+        facts = facts_for(upstream.url, era=era)
+        assert text_of(await mcp_client.call(facts, NO_CREDENTIAL, request, sink)) == "kept"
+    assert sink.notified == []
 
 
 async def test_input_required_is_a_result_like_any_other():

@@ -74,6 +74,17 @@ async def test_a_ping_of_the_upstream_is_answered_while_a_call_runs():
         assert any(b'{"jsonrpc":"2.0","id":99,"result":{}}' in seen for seen in upstream.requests)
 
 
+async def test_a_question_whose_params_are_null_is_put_to_the_client_as_one_without():
+    asking = b'{"jsonrpc":"2.0","id":7,"method":"roots/list","params":null}'
+    roots = Outcome(result=b'{"roots":[]}')
+    sink = RecordingSink(answers=[roots])
+    with resumable([asking, 0.3], final=True) as upstream:
+        await call(upstream, tool_call("x"), sink)
+        expected = b'{"jsonrpc":"2.0","id":7,"result":{"roots":[]}}'
+        assert any(expected in seen for seen in upstream.requests)
+    assert sink.asked == [("roots/list", {})]
+
+
 async def test_a_question_that_fails_on_the_way_to_the_client_is_answered_all_the_same():
     class Broken(RecordingSink):
         async def ask(self, method, params, origin=None):
