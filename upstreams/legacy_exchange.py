@@ -240,9 +240,7 @@ class LegacyCall:
         key = str(message.id)
         if len(self._questions) >= MOST_QUESTIONS or key in self._questions:
             return
-        task = asyncio.get_running_loop().create_task(
-            legacy_sessions.quietly(self._answer(message, after))
-        )
+        task = asyncio.get_running_loop().create_task(self._answer_quietly(message, after))
         self._questions[key] = task
         task.add_done_callback(lambda _: self._questions.pop(key, None))
 
@@ -251,6 +249,10 @@ class LegacyCall:
         task = self._questions.get(str(request_id))
         if task is not None:
             task.cancel()
+
+    async def _answer_quietly(self, message: Message, after: float) -> None:
+        # Made within the task: the call may end, and the task with it, before it begins.
+        await legacy_sessions.quietly(self._answer(message, after))
 
     async def _answer(self, message: Message, after: float) -> None:
         """Put the question to the client and post what it says.

@@ -25,9 +25,9 @@ from upstreams import (
     call_answer,
     call_gate,
     json_rpc,
-    legacy_sessions,
     mcp_client,
     result_heads,
+    session_opening,
     upstream_era,
 )
 from upstreams.canonical_call import CanonicalCall, ClientFacts, SilentSink
@@ -315,7 +315,7 @@ async def test_cancelling_the_task_cancels_the_call_at_the_upstream():
 @pytest.mark.parametrize(
     ("era", "module", "limit", "method"),
     [
-        ("legacy", legacy_sessions, "OPEN_SECONDS", "initialize"),
+        ("legacy", session_opening, "OPEN_SECONDS", "initialize"),
         ("auto", upstream_era, "PROBE_SECONDS", "server/discover"),
     ],
 )
