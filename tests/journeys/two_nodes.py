@@ -128,6 +128,16 @@ def answers_to(upstream: FakeUpstream) -> list[Any]:
     return [seen.message for seen in upstream.requests if "result" in seen.message]
 
 
+def questions_answered(upstream: FakeUpstream, since: int) -> int:
+    """Return how many questions were answered after so many answers; each in one way. An answer
+    that was being posted when its process ended may come twice."""
+    answers = answers_to(upstream)[since:]
+    ids = [one["id"] for one in answers]
+    assert len({json.dumps(one, sort_keys=True) for one in answers}) == len(set(ids))
+    assert all(ids.count(one) <= 2 for one in ids)
+    return len(set(ids))
+
+
 def calls_left(nodes: Nodes) -> int:
     """Return how many stateful clients' calls have word of them left for other processes."""
     with contextlib.closing(sqlite3.connect(nodes.first.folder / "gateway.sqlite3")) as database:
