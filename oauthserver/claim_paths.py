@@ -33,6 +33,11 @@ def text_at(claims: Mapping[str, Any], path: str) -> str:
     value = at_path(claims, path)
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
-    if not isinstance(value, str) or len(value) > LONGEST_TEXT or "\x00" in value:
+    if not isinstance(value, str) or len(value) > LONGEST_TEXT or not _can_be_kept(value):
         return ""
     return value
+
+
+def _can_be_kept(text: str) -> bool:
+    """Tell whether a database takes a text; JSON can say halves of characters."""
+    return "\x00" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)

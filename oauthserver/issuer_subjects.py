@@ -218,11 +218,15 @@ def _tell_of_change(
         details={
             "issuer": issuer.issuer,
             "claim": issuer.person_claim,
-            "before": before.value,
-            "after": called[1] if called else "",
+            "before": _in_words(before.tenant, before.value),
+            "after": _in_words(*called) if called else "",
         },
         address="",
     )
+
+
+def _in_words(tenant: str, value: str) -> str:
+    return f"{value} of {tenant}" if tenant else value
 
 
 def learn_all(issuer: TrustedIssuer) -> None:

@@ -1,5 +1,6 @@
 """Which identity providers may vouch for people: check, change and audit in one place."""
 
+import re
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,6 +17,10 @@ FIELDS = (
     *("provider", "jwks_uri", "jwks", "enabled"),
     *("person_claim", "tenant_claim", "sign_in_claim", "sign_in_tenant_claim", "domains"),
 )
+LONGEST_CLAIM = 200
+_LAST_PART = re.compile(r"[./:]")
+_NO_NAME = {*issuer_subjects.CHANGEABLE, issuer_subjects.ADDRESS, "emailaddress"}
+_DOMAIN = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)+", re.IGNORECASE | re.ASCII)
 
 
 def trust(issuer: str, values: dict[str, Any], *, actor: Any) -> list[str]:
@@ -90,10 +95,16 @@ def _check_claims(row: TrustedIssuer) -> None:
     """Check by what people are known: never by what they change, or share with others."""
     if not row.person_claim:
         raise ValidationError({"person_claim": "Name the claim, which is sub as a rule."})
-    changeable = issuer_subjects.CHANGEABLE
+    for name in ("person_claim", "tenant_claim", "sign_in_claim", "sign_in_tenant_claim"):
+        claim = getattr(row, name)
+        if len(claim) > LONGEST_CLAIM or claim != claim.strip() or "\x00" in claim:
+            raise ValidationError({name: "Give the claim's name, without blanks around it."})
     for name in ("person_claim", "sign_in_claim"):
         claim = getattr(row, name)
-        if claim in changeable or (name == "sign_in_claim" and claim == issuer_subjects.ADDRESS):
+        if claim == issuer_subjects.ADDRESS and name == "person_claim":
+            continue
+        # Also as upn inside of another claim, and as the last part of a SAML attribute's name.
+        if _LAST_PART.split(claim)[-1].lower() in _NO_NAME:
             text = f"{claim} can be changed, or given to somebody else, and then names another one."
             raise ValidationError({name: text})
     if row.person_claim == "oid" and not row.tenant_claim:
@@ -110,7 +121,7 @@ def _check_claims(row: TrustedIssuer) -> None:
         other = "Domains are for the claim email only."
         raise ValidationError({"domains": text if by_address else other})
     for domain in row.domains:
-        if "@" in domain or "/" in domain or "." not in domain.strip(".") or not domain.isascii():
+        if not _DOMAIN.fullmatch(domain):
             raise ValidationError({"domains": f"{domain[:60]} is no domain, such as contoso.com."})
 
 

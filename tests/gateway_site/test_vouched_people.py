@@ -17,6 +17,7 @@ from oauth2_provider.models import AccessToken
 from gateway_site import people_actions, saml_library
 from gateway_site.models import AuditEvent
 from oauthserver import actions, identity_assertions, issuer_subjects, trusted_issuers
+from oauthserver.claim_paths import text_at
 from oauthserver.identity_assertions import GRANT_TYPE, TYPE
 from oauthserver.issuer_subjects import NOT_KNOWN
 from oauthserver.models import IssuerSubject, TrustedIssuer, VouchedAccess
@@ -239,10 +240,35 @@ def test_a_claim_that_changes_counts_from_the_next_sign_in_on_and_is_written_dow
     assert entra.refused(oid=GRACE, tid=TENANT)[1] == "unknown"
     assert entra.person(oid=ADA, tid=TENANT) == grace
     event = AuditEvent.objects.get(kind="person.issuer_subject_changed")
-    assert (event.target, event.details["before"], event.details["after"]) == ("grace", GRACE, ADA)
+    assert (event.target, event.details["before"], event.details["after"]) == (
+        "grace",
+        f"{GRACE} of {TENANT}",
+        f"{ADA} of {TENANT}",
+    )
     came(provider, "grace", None)
     assert entra.refused(oid=ADA, tid=TENANT)[1] == "unknown"
     assert AuditEvent.objects.filter(kind="person.issuer_subject_changed").count() == 2
+
+
+def test_a_tenant_that_changes_at_a_sign_in_is_told_apart_in_the_audit_trail(
+    provider: OpenIdProvider, entra: Vouching
+) -> None:
+    came(provider, "grace", GRACE)
+    came(provider, "grace", GRACE, tid=OTHER_TENANT)
+    event = AuditEvent.objects.get(kind="person.issuer_subject_changed")
+    assert TENANT in event.details["before"]
+    assert OTHER_TENANT in event.details["after"]
+
+
+def test_a_claim_that_is_no_text_names_nobody_and_keeps_nobody_from_signing_in(
+    provider: OpenIdProvider, entra: Vouching
+) -> None:
+    unusable: list[Any] = [7, ["one", "two"], {"a": "b"}, "x" * 256]
+    for said in unusable:
+        came(provider, "grace", said)
+        assert not IssuerSubject.objects.exists(), said
+    for text in ("half of a letter\ud800", "nothing\x00"):
+        assert text_at({"oid": text}, "oid") == "", "no database keeps it"
 
 
 def test_what_the_signed_token_says_comes_before_userinfo(
@@ -490,6 +516,19 @@ def test_a_person_of_a_saml_provider_is_found_by_an_attribute_or_their_name_ther
         ({"person_claim": "email"}, "domains"),
         ({"person_claim": "email", "domains": ["contoso"]}, "domains"),
         ({"person_claim": "email", "domains": ["a@contoso.com"]}, "domains"),
+        ({"person_claim": "email", "domains": ["contoso.com; contoso.de"]}, "domains"),
+        ({"person_claim": "email", "domains": ["*.contoso.com"]}, "domains"),
+        ({"person_claim": "email", "domains": [".contoso.com"]}, "domains"),
+        ({"person_claim": "Email"}, "person_claim"),
+        ({"person_claim": "sub_id.email"}, "person_claim"),
+        ({"person_claim": "profile.UPN"}, "person_claim"),
+        ({"person_claim": " employee"}, "person_claim"),
+        ({"person_claim": "e" * 201}, "person_claim"),
+        ({"person_claim": "employee", "tenant_claim": "t" * 201}, "tenant_claim"),
+        (
+            {"person_claim": "employee", "sign_in_claim": "https://example.com/claims/upn"},
+            "sign_in_claim",
+        ),
         ({**BY_ADDRESS, "sign_in_claim": "mail"}, "sign_in_claim"),
         ({"person_claim": "employee", "sign_in_claim": "email"}, "sign_in_claim"),
         ({"person_claim": "employee", "sign_in_claim": "nickname"}, "sign_in_claim"),
