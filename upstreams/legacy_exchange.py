@@ -51,6 +51,7 @@ log = logging.getLogger(__name__)
 SIDE_SECONDS: Final = 5.0
 MOST_QUESTIONS: Final = 16
 MOST_RESUMES: Final = 20
+MOST_LOOKS: Final = 3
 LONGEST_PAUSE: Final = 10.0
 _OURS: Final = (META_VERSION, META_CLIENT_INFO, META_CLIENT_CAPABILITIES, META_LOG_LEVEL)
 
@@ -369,7 +370,8 @@ class LegacyCall:
             UpstreamError: the upstream could not be asked.
         """
         session, wanted = self._session, self._call.log_level
-        while True:
+        # What can't be read may stand there all the same; then the upstream is asked once more.
+        for _ in range(MOST_LOOKS):
             found = await session_sharing.level_of(session)
             if found in LEVELS and LEVELS[found] <= LEVELS[wanted]:
                 # Another process has asked for that, or for more.

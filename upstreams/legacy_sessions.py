@@ -183,7 +183,10 @@ class LegacySessions:
         self._open.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
-                await asyncio.gather(*(quietly(_leave(session)) for session in sessions))
+                ours = await session_sharing.left_together(sessions)
+                await asyncio.gather(*(quietly(end(session)) for session in ours))
+        for session in sessions:
+            session.close()
 
 
 async def alone(

@@ -17,11 +17,14 @@ from upstreams.session_opening import LegacySession
 
 @dataclass
 class Shelf:
-    """What the processes share; ``away`` while it can't be reached."""
+    """What the processes share; ``away`` while it can't be reached, ``broken`` how the keys begin
+    that can't be read or taken."""
 
     notes: dict[str, bytes] = field(default_factory=dict)
     leases: dict[str, str] = field(default_factory=dict)
     away: bool = False
+    broken: str = "-"
+    asked: int = 0
 
 
 class Process:
@@ -33,10 +36,10 @@ class Process:
         self.facts = facts_for(upstream.url, era="legacy")
         self.pool = LegacySessions(asyncio.get_running_loop())
 
-    async def take(self) -> LegacySession:
+    async def take(self, person: str = "person-1") -> LegacySession:
         """Take the person's session, as a call in this process does."""
         session_sharing.share_by(self)
-        return await self.pool.take(self.facts, NO_CREDENTIAL, ClientFacts(), "person-1")
+        return await self.pool.take(self.facts, NO_CREDENTIAL, ClientFacts(), person)
 
     async def keep(self) -> None:
         """Do what is done every half minute."""
@@ -62,8 +65,9 @@ class Process:
         )
         await LegacyCall(session, NO_CREDENTIAL, call, SilentSink()).run()
 
-    def _there(self) -> Shelf:
-        if self.shelf.away:
+    def _there(self, key: str = "") -> Shelf:
+        self.shelf.asked += 1
+        if self.shelf.away or key.startswith(self.shelf.broken):
             raise ConnectionError
         return self.shelf
 
@@ -71,7 +75,7 @@ class Process:
         return self._there().notes.setdefault(key, value) is value
 
     async def get(self, key: str, /) -> bytes | None:
-        return self._there().notes.get(key)
+        return self._there(key).notes.get(key)
 
     async def swap(self, key: str, expected: bytes, value: bytes, seconds: float, /) -> bool:
         if self._there().notes.get(key) != expected:
@@ -85,11 +89,17 @@ class Process:
         del self.shelf.notes[key]
         return True
 
+    async def discard_all(self, expected: dict[str, bytes], /) -> set[str]:
+        stood = set(expected) & self._there().notes.keys()
+        for key in [key for key in stood if self.shelf.notes[key] == expected[key]]:
+            del self.shelf.notes[key]
+        return stood
+
     async def extend(self, keys: list[str], seconds: float, /) -> set[str]:
         return set(keys) & self._there().notes.keys()
 
     async def take_lease(self, key: str, holder: str, seconds: float, /) -> bool:
-        return self._there().leases.setdefault(key, holder) == holder
+        return self._there(key).leases.setdefault(key, holder) == holder
 
     async def extend_leases(self, keys: list[str], holder: str, seconds: float, /) -> set[str]:
         return {key for key in keys if self._there().leases.get(key) == holder}
@@ -97,12 +107,19 @@ class Process:
     async def holders(self, prefix: str, /) -> set[str]:
         return {who for key, who in self._there().leases.items() if key.startswith(prefix)}
 
+    async def leases(self, prefix: str, /) -> set[str]:
+        return {key for key in self._there().leases if key.startswith(prefix)}
+
     async def held(self, keys: list[str], /) -> set[str]:
         return set(keys) & self._there().leases.keys()
 
     async def end_lease(self, key: str, holder: str, /) -> None:
         if self._there().leases.get(key) == holder:
             del self.shelf.leases[key]
+
+    async def end_leases(self, keys: list[str], holder: str, /) -> None:
+        leases = self._there().leases
+        self.shelf.leases = {k: who for k, who in leases.items() if k not in keys or who != holder}
 
 
 @pytest.fixture(autouse=True)
@@ -164,6 +181,21 @@ async def test_a_session_whose_note_was_lost_is_shared_again(
     assert not upstream.deleted
 
 
+async def test_a_process_that_could_not_be_seen_to_use_a_session_is_seen_later(
+    processes: tuple[Process, Process], upstream: FakeUpstream
+) -> None:
+    one, two = processes
+    one.shelf.broken = "session-user:"
+    session = await one.take()
+    assert one.shelf.notes and not session.shared
+    one.shelf.broken = "-"
+    await one.keep()
+    assert (await two.take()).id == session.id
+    # The other one leaves, and does not end it under the first.
+    await two.close()
+    assert not upstream.deleted
+
+
 async def test_an_idle_session_ends_with_the_last_process_that_used_it(
     processes: tuple[Process, Process], upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,6 +209,22 @@ async def test_an_idle_session_ends_with_the_last_process_that_used_it(
     assert await upstream.seen(lambda up: up.deleted == [session.id.decode()])
     assert not any(key.startswith("upstream-session:") for key in one.shelf.notes)
     assert not one.shelf.leases
+
+
+async def test_a_process_that_ends_leaves_many_sessions_as_quickly_as_a_few(
+    processes: tuple[Process, Process], upstream: FakeUpstream
+) -> None:
+    one, two = processes
+    alone = [await one.take(f"person-{number}") for number in range(40)]
+    both = await two.take("person-7")
+    before = one.shelf.asked
+    await one.close()
+    assert one.shelf.asked - before < 10
+    own = {session.id.decode() for session in alone} - {both.id.decode()}
+    assert await upstream.seen(lambda up: set(up.deleted) == own)
+    await two.close()
+    assert await upstream.seen(lambda up: both.id.decode() in up.deleted)
+    assert not one.shelf.leases and not one.shelf.notes
 
 
 async def test_a_session_that_several_find_lost_is_replaced_by_one(
@@ -218,6 +266,17 @@ async def test_a_session_is_as_talkative_as_the_process_that_wants_most(
     # What would make it more silent is not said, nor what was said already.
     await one.log_at("info")
     await two.log_at("error")
+    levels = [call["params"]["level"] for call in upstream.calls("logging/setLevel")]
+    assert levels == ["warning", "debug"]
+
+
+async def test_a_level_that_was_written_down_and_cant_be_read_holds_no_call_up(
+    processes: tuple[Process, Process], upstream: FakeUpstream
+) -> None:
+    one, two = processes
+    await one.log_at("warning")
+    one.shelf.broken = "session-level:"
+    await asyncio.wait_for(two.log_at("debug"), 10)
     levels = [call["params"]["level"] for call in upstream.calls("logging/setLevel")]
     assert levels == ["warning", "debug"]
 

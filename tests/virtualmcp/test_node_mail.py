@@ -138,3 +138,17 @@ async def test_a_lease_has_one_holder_until_it_ends_or_expires() -> None:
     assert await shared_notes.take_lease("call", "b", 60)
     assert not await shared_notes.take_lease("call", "a", 60)
     assert await shared_notes.extend_leases(["call"], "a", 60) == set()
+
+
+async def test_many_leases_and_facts_are_given_up_at_once_and_only_ones_own() -> None:
+    await shared_notes.take_lease("use:1", "a", 60)
+    await shared_notes.take_lease("use:2", "a", 60)
+    await shared_notes.take_lease("use:3", "b", 60)
+    await shared_notes.end_leases(["use:1", "use:3"], "a")
+    assert await shared_notes.leases("use:") == {"use:2", "use:3"}
+    await shared_notes.put("fact:1", b"1", 60)
+    await shared_notes.put("fact:2", b"another", 60)
+    stood = await shared_notes.discard_all({"fact:1": b"1", "fact:2": b"2", "fact:3": b"3"})
+    assert stood == {"fact:1", "fact:2"}
+    assert await shared_notes.get("fact:1") is None
+    assert await shared_notes.get("fact:2") == b"another"

@@ -97,6 +97,24 @@ async def discard(key: str, expected: bytes) -> bool:
     return await in_thread(_remove, key, found)
 
 
+async def discard_all(expected: dict[str, bytes]) -> set[str]:
+    """Forget those of these facts that are as expected; returns the keys of all that stood.
+
+    Of two processes that do this at once, both may be told that a fact stood.
+
+    Raises:
+        django.db.Error, VaultError: as ``set_once``.
+    """
+    found = await in_thread(_found, list(expected))
+    same = {
+        key: sealed
+        for key, sealed in found.items()
+        if token_vault.open_sealed(sealed, _owner(key)) == expected[key]
+    }
+    await in_thread(_remove_all, same)
+    return set(found)
+
+
 async def extend(keys: list[str], seconds: float) -> set[str]:
     """Have facts stand for so long from now; returns those that still stand.
 
@@ -113,6 +131,15 @@ async def holders(prefix: str) -> set[str]:
         django.db.Error: the database can't be reached.
     """
     return set((await in_thread(_all_of, prefix)).values())
+
+
+async def leases(prefix: str) -> set[str]:
+    """Return the keys of all leases that somebody holds and whose key begins so.
+
+    Raises:
+        django.db.Error: the database can't be reached.
+    """
+    return set(await in_thread(_all_of, prefix))
 
 
 async def remove(key: str) -> None:
@@ -160,6 +187,15 @@ async def end_lease(key: str, holder: str) -> None:
     await in_thread(_remove, key, holder)
 
 
+async def end_leases(keys: list[str], holder: str) -> None:
+    """Give leases back, those that are this holder's, in one statement.
+
+    Raises:
+        django.db.Error: the database can't be reached.
+    """
+    await in_thread(_end_leases, keys, holder)
+
+
 def _owner(key: str) -> str:
     return f"note:{key}"
 
@@ -199,6 +235,11 @@ def _all_of(prefix: str) -> dict[str, str]:
     return dict(found.values_list("key", "value"))
 
 
+def _found(keys: list[str]) -> dict[str, str]:
+    found = SharedNote.objects.filter(key__in=keys, expires_at__gt=timezone.now())
+    return dict(found.values_list("key", "value"))
+
+
 def _held(keys: list[str]) -> set[str]:
     found = SharedNote.objects.filter(key__in=keys, expires_at__gt=timezone.now())
     return set(found.values_list("key", flat=True))
@@ -218,6 +259,14 @@ def _extend(keys: list[str], seconds: float) -> set[str]:
 def _remove(key: str, value: str | None) -> bool:
     found = SharedNote.objects.filter(key=key)
     return bool((found if value is None else found.filter(value=value)).delete()[0])
+
+
+def _remove_all(values: dict[str, str]) -> None:
+    SharedNote.objects.filter(key__in=list(values), value__in=list(values.values())).delete()
+
+
+def _end_leases(keys: list[str], holder: str) -> None:
+    SharedNote.objects.filter(key__in=keys, value=holder).delete()
 
 
 def _take_lease(key: str, holder: str, seconds: float) -> bool:

@@ -83,14 +83,16 @@ async def hand_over(session: LegacySession, process: str, message: Message) -> N
         QuestionNotPossible: it did not take it.
     """
     note = _Question(json_rpc.encode(message.id), str(message.method), bytes(message.params))
-    question = secrets.token_hex(16)
+    question, content = secrets.token_hex(16), msgspec.msgpack.encode(note)
     async with node_mail.mailbox(_taken(question)) as box:
-        await shared_notes.put(_key(question), msgspec.msgpack.encode(note), KEEP_SECONDS)
+        await shared_notes.put(_key(question), content, KEEP_SECONDS)
         _announce(session, "ask", f"{process} {question}")
         try:
             await box.receive(ANSWER_SECONDS)
         except TimeoutError as nobody:
-            raise QuestionNotPossible("the process that runs the call is gone") from nobody
+            # Who is only slow must not ask once the upstream was refused, nor be refused then.
+            if await shared_notes.discard(_key(question), content):
+                raise QuestionNotPossible("the process that runs the call is gone") from nobody
 
 
 def withdraw(session: LegacySession, request_id: object) -> None:
