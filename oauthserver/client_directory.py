@@ -15,6 +15,10 @@ _UNKNOWN_TO_PEOPLE = (
     "The gateway does not know this client. Remove the connection in your client and add it "
     "again; if it stays, ask your administrator."
 )
+_STOPPED_HERE = (
+    "An administrator of this gateway has refused this client or switched it off. Adding it again "
+    "does not help: ask your administrator if you need it."
+)
 
 
 def for_authorization(client_id: str, *, may_fetch: bool) -> OAuthClient:
@@ -28,8 +32,8 @@ def for_authorization(client_id: str, *, may_fetch: bool) -> OAuthClient:
             gateway connect to anywhere.
 
     Raises:
-        LocalRefusal: unknown, switched off, or its document cannot be had. One message for
-            all of it, so that nobody learns what answers inside the network (security.md #46).
+        LocalRefusal: unknown, or its document cannot be had. One message for both, so that
+            nobody learns what answers inside the network (security.md #46). Also: switched off.
     """
     refusal = LocalRefusal("invalid_client", _UNKNOWN_TO_PEOPLE)
     client = _stored(client_id)
@@ -39,8 +43,11 @@ def for_authorization(client_id: str, *, may_fetch: bool) -> OAuthClient:
         client = documents.unapproved_client(client_id)
     elif may_fetch and not _is_current(client):
         raise refusal
-    if client is None or not client.is_usable(None):
+    if client is None:
         raise refusal
+    if not client.is_usable(None):
+        # Whoever is not signed in learns nothing of what is decided here.
+        raise LocalRefusal("invalid_client", _STOPPED_HERE) if may_fetch else refusal
     return client
 
 

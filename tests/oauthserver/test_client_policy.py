@@ -215,6 +215,18 @@ def test_refusing_a_client_ends_what_it_holds(api: Client, session: Any) -> None
     assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
 
 
+@pytest.mark.parametrize("change", [{"review": "refused"}, {"enabled": False}], ids=str)
+def test_only_who_is_signed_in_is_told_that_an_administrator_stopped_a_client(
+    browser: Client, public: OAuthClient, change: dict[str, Any]
+) -> None:
+    OAuthClient.objects.filter(pk=public.pk).update(**change)
+    page = open_page(browser, request_of(public.client_id, CALLBACK, Pkce()))
+    assert page.status_code == 400
+    assert b"has refused this client or switched it off" in page.content
+    silent = request_of(public.client_id, CALLBACK, Pkce(), prompt="none")
+    assert b"does not know this client" in open_page(Client(), silent).content
+
+
 def test_what_an_administrator_registered_is_always_admitted() -> None:
     policy = ClientPolicy(documents="off", registration="off")
     client = OAuthClient(registration_source=OAuthClient.RegistrationSource.MANUAL)
