@@ -3,7 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gateway_site.config_changes import Applying, named
+from django.core.exceptions import ValidationError
+
+from gateway_site.config_changes import Applying
 from gateway_site.config_file import ConfigurationRefused
 from gateway_site.config_schema import NameEntry
 from upstreams.models import Upstream
@@ -32,8 +34,12 @@ def apply_names(
         kind = PublicName.Kind.TOOL if entry.prompt is None else PublicName.Kind.PROMPT
         own = entry.tool or entry.prompt or ""
         thing = Named(server, upstream(entry.upstream, at), kind, own)
-        with named(at):
+        try:
             news |= name_changes.change_name(thing, entry.name, actor=applying.actor)
+        except ValidationError as failure:
+            # What is wrong with the public name is said of "name", as the file calls it.
+            place = f"{at}.name" if hasattr(failure, "error_dict") else at
+            raise ConfigurationRefused([(place, " ".join(failure.messages))]) from failure
     return news
 
 

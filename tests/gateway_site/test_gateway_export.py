@@ -261,3 +261,22 @@ def test_an_empty_gateway_exports_to_a_file_that_can_be_applied(tmp_path):
     text, _ = export()
     assert apply(tmp_path, text) == "0 changed, 0 as before.\n"
     assert settings.GATEWAY_ENCRYPTION_KEYS[0] not in text
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("{upstream: a, tool: x, name: bad name}", r"names\[0\]\.name: Use 1 to 64 letters"),
+        ("{upstream: b, tool: x, name: fine}", r"names\[0\]: B is not behind S"),
+        ("{upstream: a, tool: x, prompt: y, name: fine}", r"names\[0\]: Say either tool or prompt"),
+    ],
+)
+def test_a_name_that_cannot_be_given_is_refused_at_its_place_in_the_file(tmp_path, entry, said):
+    text = (
+        "version: 1\nupstreams:\n"
+        "  - {key: a, title: A, url: 'https://a.example/mcp'}\n"
+        "  - {key: b, title: B, url: 'https://b.example/mcp'}\n"
+        f"virtual_mcps: [{{slug: s, title: S, upstreams: [a], names: [{entry}]}}]\n"
+    )
+    with pytest.raises(CommandError, match=said):
+        apply(tmp_path, text)
