@@ -186,9 +186,10 @@ class PublicName(models.Model):
     kind = models.CharField(max_length=8, choices=Kind)
     upstream_name = models.CharField("name at the upstream", max_length=256)
     public_name = models.CharField(max_length=128)
-    former = models.BooleanField(default=False, editable=False)
+    # Processes of the release before, which still serve while tables are updated, write rows too.
+    former = models.BooleanField(default=False, db_default=False, editable=False)
     # An administrator chose it; such names are part of the configuration.
-    set_by_hand = models.BooleanField(default=False, editable=False)
+    set_by_hand = models.BooleanField(default=False, db_default=False, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

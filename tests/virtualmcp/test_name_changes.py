@@ -5,6 +5,7 @@ import re
 import pytest
 from django.contrib.auth.models import Group, Permission, User
 from django.core.exceptions import ValidationError
+from django.db import connection
 from django.urls import reverse
 
 from tests.fakes.mcp_upstream import FakeUpstream
@@ -15,7 +16,7 @@ from tests.virtualmcp.wire_client import messages
 from upstreams.models import Upstream
 from virtualmcp import actions, call_log, name_changes, name_pins, route_table, tool_catalogue
 from virtualmcp.access_rules import Rule
-from virtualmcp.models import CallRecord, PublicName
+from virtualmcp.models import CallRecord, PublicName, VirtualMcp
 from virtualmcp.name_changes import Named
 from virtualmcp.signals import audit
 from virtualmcp.tool_names import Sighting
@@ -316,3 +317,17 @@ def test_what_is_not_behind_the_server_gets_no_name(team):
     with pytest.raises(ValidationError, match="Gamma is not behind Team"):
         name_changes.change_name(Named(team, stranger, "tool", "x"), "y", actor=None)
     assert not PublicName.objects.exists()
+
+
+def test_a_process_of_the_release_before_still_gives_names(team):
+    """It knows no former names, and writes rows while the tables are newer already."""
+    server = VirtualMcp.objects.get()
+    upstream = server.choices.first().upstream
+    columns = "virtual_mcp_id, upstream_id, kind, upstream_name, public_name, created_at"
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO virtualmcp_publicname ({columns}) VALUES (%s, %s, %s, %s, %s, %s)",
+            [server.pk, upstream.pk, "tool", "added", "added", "2026-01-01 00:00:00+00:00"],
+        )
+    row = PublicName.objects.get(public_name="added")
+    assert (row.former, row.set_by_hand) == (False, False)
