@@ -128,6 +128,12 @@ class LegacySessions:
             del self._open[session.key]
             self.run(_end_for_all(session))
 
+    def hand_over(self, upstream_id: int, session_id: bytes) -> None:
+        """Another process goes on with a call in this session, which is not ended here then."""
+        for session in self._open.values():
+            if session.key.upstream_id == upstream_id and session.id == session_id:
+                session.handed_over = True
+
     def sharing(self, shared: str) -> LegacySession | None:
         """Return the session that the processes call so."""
         return next((one for one in self._open.values() if one.shared == shared), None)

@@ -125,6 +125,10 @@ async def take_over(
     except UpstreamError:
         await legacy_sessions.quietly(give_up(facts, credential, held))
         raise
+    finally:
+        if session.handed_over:
+            # This process may use the same session for other calls, and must not end it either.
+            legacy_sessions.sessions().hand_over(facts.id, session.id)
 
 
 async def give_up(facts: UpstreamFacts, credential: "Credential", held: HeldCall) -> None:

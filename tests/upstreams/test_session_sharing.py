@@ -8,7 +8,14 @@ import pytest
 
 from tests.fakes.mcp_upstream import FakeUpstream
 from tests.upstreams.relaying import NO_CREDENTIAL, facts_for, until
-from upstreams import legacy_sessions, mcp_client, session_sharing, session_stream, stream_turns
+from upstreams import (
+    legacy_sessions,
+    legacy_takeover,
+    mcp_client,
+    session_sharing,
+    session_stream,
+    stream_turns,
+)
 from upstreams.canonical_call import CanonicalCall, ClientFacts, SilentSink
 from upstreams.legacy_exchange import LegacyCall
 from upstreams.legacy_sessions import LegacySessions
@@ -225,6 +232,25 @@ async def test_a_process_that_ends_leaves_many_sessions_as_quickly_as_a_few(
     await two.close()
     assert await upstream.seen(lambda up: both.id.decode() in up.deleted)
     assert not one.shelf.leases and not one.shelf.notes
+
+
+async def test_a_session_is_not_ended_in_which_a_call_was_handed_over_once_more(
+    processes: tuple[Process, Process], upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def handed_over(call: LegacyCall) -> None:
+        call._session.handed_over = True
+        raise asyncio.CancelledError
+
+    one, _ = processes
+    session = await one.take()
+    monkeypatch.setattr(legacy_takeover._TakenOver, "run", handed_over)
+    monkeypatch.setattr(legacy_sessions, "sessions", lambda: one.pool)
+    call = CanonicalCall("tools/call", principal="person-1")
+    held = legacy_takeover.HeldCall("1", session.id, session.revision, b"1", ())
+    with pytest.raises(asyncio.CancelledError):
+        await legacy_takeover.take_over(one.facts, NO_CREDENTIAL, call, SilentSink(), held)
+    await one.close()
+    assert not upstream.deleted
 
 
 async def test_a_session_that_several_find_lost_is_replaced_by_one(
