@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from upstreams import json_rpc, legacy_sessions, relay_client, session_opening
+from upstreams import (
+    json_rpc,
+    legacy_sessions,
+    relay_client,
+    session_opening,
+    session_sharing,
+)
 from upstreams.canonical_call import CallSink, CanonicalCall, Outcome
 from upstreams.errors import UpstreamAnswerInvalid, UpstreamError
 from upstreams.json_rpc import Message
@@ -121,7 +127,8 @@ async def take_over(
     """
     session = _session(facts, credential, call.principal, held)
     try:
-        return (await _TakenOver(session, credential, call, sink, held).run())[0]
+        async with session_sharing.used_for_call(session):
+            return (await _TakenOver(session, credential, call, sink, held).run())[0]
     except UpstreamError:
         await legacy_sessions.quietly(give_up(facts, credential, held))
         raise

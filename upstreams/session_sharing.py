@@ -15,11 +15,12 @@ import hashlib
 import logging
 import secrets
 from collections.abc import AsyncIterator, Iterable
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from upstreams.canonical_call import ClientFacts
+from upstreams.process_notes import Notes
 from upstreams.session_opening import LegacySession, SessionKey, initialize, session_of
 from upstreams.upstream_facts import UpstreamFacts
 
@@ -38,53 +39,7 @@ WAIT_SECONDS: Final = 75.0
 LOOK_SECONDS: Final = 0.1
 _AT_ONCE: Final = 500
 _USER: Final = "session-user:"
-
-
-class Notes(Protocol):
-    """Facts that all processes share; ``virtualmcp.routing.shared_notes`` says more."""
-
-    @property
-    def PROCESS(self) -> str:  # noqa: N802 - a constant of a module
-        """Names this process."""
-
-    async def set_once(self, key: str, value: bytes, seconds: float, /) -> bool:
-        """Write a fact that nobody has written yet; False if somebody has."""
-
-    async def get(self, key: str, /) -> bytes | None:
-        """Return a fact."""
-
-    async def swap(self, key: str, expected: bytes, value: bytes, seconds: float, /) -> bool:
-        """Replace ``expected`` by ``value``; False if something else, or nothing, is there."""
-
-    async def discard(self, key: str, expected: bytes, /) -> bool:
-        """Forget ``expected``; False if something else, or nothing, is there."""
-
-    async def discard_all(self, expected: dict[str, bytes], /) -> set[str]:
-        """Forget those that are as expected; returns the keys of all that stood."""
-
-    async def extend(self, keys: list[str], seconds: float, /) -> set[str]:
-        """Have facts stand for so long from now; returns those that still stand."""
-
-    async def take_lease(self, key: str, holder: str, seconds: float, /) -> bool:
-        """Become or stay the holder; False while somebody else is."""
-
-    async def extend_leases(self, keys: list[str], holder: str, seconds: float, /) -> set[str]:
-        """Extend leases of one holder; returns those that are still its own."""
-
-    async def holders(self, prefix: str, /) -> set[str]:
-        """Return who holds leases whose key begins so."""
-
-    async def leases(self, prefix: str, /) -> set[str]:
-        """Return the keys of leases that somebody holds and whose key begins so."""
-
-    async def held(self, keys: list[str], /) -> set[str]:
-        """Return those keys that somebody holds a lease on."""
-
-    async def end_lease(self, key: str, holder: str, /) -> None:
-        """Give a lease back."""
-
-    async def end_leases(self, keys: list[str], holder: str, /) -> None:
-        """Give leases of one holder back."""
+_CALL: Final = "session-call:"
 
 
 class _Note(msgspec.Struct, array_like=True):
@@ -295,7 +250,10 @@ async def left(session: LegacySession) -> bool:
         await notes.end_lease(_user(session.shared, notes.PROCESS), notes.PROCESS)
         for want in session.want_leases:
             await notes.end_lease(want, notes.PROCESS)
-        if session.handed_over or await notes.holders(_user(session.shared, "")):
+        if session.handed_over:
+            await _keep_for_call(notes, session)
+            return False
+        if await notes.holders(_user(session.shared, "")) or await notes.holders(_call(session)):
             return False
         return await _ours_to_end(notes, session)
     except Exception as failure:
@@ -321,10 +279,39 @@ async def _left(sessions: list[LegacySession]) -> list[LegacySession]:
     leases = [_user(session.shared, notes.PROCESS) for session in sessions]
     leases += [want for session in sessions for want in session.want_leases]
     await notes.end_leases(leases, notes.PROCESS)
+    for session in [one for one in sessions if one.handed_over]:
+        await _keep_for_call(notes, session)
     used = {key.split(":")[1] for key in await notes.leases(_USER)}
-    unused = [one for one in sessions if one.shared not in used and not one.handed_over]
+    calls = {key.rpartition(":")[0] + ":" for key in await notes.leases(_CALL)}
+    unused = [one for one in sessions if one.shared not in used and _call(one) not in calls]
     stood = await notes.discard_all({_name(one.key): _content(one) for one in unused})
     return [one for one in unused if _name(one.key) in stood]
+
+
+async def _keep_for_call(notes: Notes, session: LegacySession) -> None:
+    """Have no process end a session while a call that was handed over waits for one to go on."""
+    holder = secrets.token_hex(8)
+    await notes.take_lease(f"{_call(session)}{holder}", holder, NOTE_SECONDS)
+
+
+@contextlib.asynccontextmanager
+async def used_for_call(session: LegacySession) -> AsyncIterator[None]:
+    """Have no other process end a session in which a call goes on here that one of them began."""
+    notes = _notes
+    if notes is None:
+        yield
+        return
+    holder = secrets.token_hex(8)
+    lease = f"{_call(session)}{holder}"
+    with contextlib.suppress(Exception):
+        await notes.take_lease(lease, holder, OPENING_SECONDS)
+    async with _renewed(notes, lease, holder):
+        try:
+            yield
+        finally:
+            if session.handed_over:
+                with contextlib.suppress(Exception):
+                    await _keep_for_call(notes, session)
 
 
 async def over(session: LegacySession) -> bool:
@@ -430,6 +417,12 @@ def _name(key: SessionKey) -> str:
 
 def _user(shared: str, process: str) -> str:
     return f"{_USER}{shared}:{process}"
+
+
+def _call(session: LegacySession) -> str:
+    """Return how leases for calls in a session begin, of which its processes know the id alone."""
+    digest = hashlib.sha256(b"%d %b" % (session.key.upstream_id, session.id)).hexdigest()[:40]
+    return f"{_CALL}{digest}:"
 
 
 def _level(session: LegacySession) -> str:

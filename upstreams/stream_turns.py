@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Final
 
 from upstreams import session_sharing
+from upstreams.process_notes import Notes
 from upstreams.session_opening import LegacySession
-from upstreams.session_sharing import Notes
 
 log = logging.getLogger(__name__)
 

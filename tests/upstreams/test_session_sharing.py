@@ -16,7 +16,7 @@ from upstreams import (
     session_stream,
     stream_turns,
 )
-from upstreams.canonical_call import CanonicalCall, ClientFacts, SilentSink
+from upstreams.canonical_call import CanonicalCall, ClientFacts, Outcome, SilentSink
 from upstreams.legacy_exchange import LegacyCall
 from upstreams.legacy_sessions import LegacySessions
 from upstreams.session_opening import LegacySession
@@ -251,6 +251,45 @@ async def test_a_session_is_not_ended_in_which_a_call_was_handed_over_once_more(
         await legacy_takeover.take_over(one.facts, NO_CREDENTIAL, call, SilentSink(), held)
     await one.close()
     assert not upstream.deleted
+
+
+async def test_a_session_stays_for_a_call_that_was_handed_over_whoever_leaves_it(
+    processes: tuple[Process, Process],
+    upstream: FakeUpstream,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one, two = processes
+    session = await one.take()
+    assert (await two.take()).id == session.id
+    # The first one stops, and nobody has come for the call yet.
+    session.handed_over = True
+    await one.close()
+    await two.close()
+    assert not upstream.deleted
+    # The call goes on in a process that has made no other one in that session.
+    one.shelf.leases.clear()
+    both = await two.take()
+    assert both.id == session.id
+    began, ends = asyncio.Event(), asyncio.Event()
+
+    async def goes_on(call: LegacyCall) -> tuple[Outcome, int]:
+        began.set()
+        await ends.wait()
+        return Outcome(result=b"{}"), 200
+
+    monkeypatch.setattr(legacy_takeover._TakenOver, "run", goes_on)
+    call = CanonicalCall("tools/call", principal="person-1")
+    held = legacy_takeover.HeldCall("1", session.id, session.revision, b"1", ())
+    taken = asyncio.create_task(
+        legacy_takeover.take_over(one.facts, NO_CREDENTIAL, call, SilentSink(), held)
+    )
+    await began.wait()
+    monkeypatch.setattr(legacy_sessions, "IDLE_SECONDS", -1.0)
+    await two.look_for_idle()
+    assert not upstream.deleted
+    ends.set()
+    assert (await taken).result == b"{}"
+    assert not one.shelf.leases
 
 
 async def test_a_session_that_several_find_lost_is_replaced_by_one(
