@@ -14,8 +14,8 @@ import contextlib
 import hashlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Iterable
-from typing import TYPE_CHECKING, Final
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from upstreams.credentials import Credential
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 # A process renews what it uses every half minute (``legacy_sessions.SWEEP_SECONDS``).
 NOTE_SECONDS: Final = 600.0
@@ -37,6 +38,8 @@ RENEW_SECONDS: Final = 3.0
 # Longer than an upstream may take to open one.
 WAIT_SECONDS: Final = 75.0
 LOOK_SECONDS: Final = 0.1
+# A call does not wait longer for a database that is busy.
+SOON_SECONDS: Final = 3.0
 _AT_ONCE: Final = 500
 _USER: Final = "session-user:"
 _CALL: Final = "session-call:"
@@ -89,12 +92,12 @@ async def opened(
     ends = asyncio.get_running_loop().time() + WAIT_SECONDS
     try:
         while notes is not None:
-            content = await notes.get(name)
+            content = await _soon(notes.get(name))
             found = _standing(content, gone)
             if found is not None:
                 session = session_of(key, facts, credential, found.opened, found.id)
-                return await _adopted(notes, session)
-            if await notes.take_lease(lease, holder, OPENING_SECONDS):
+                return await _soon(_adopted(notes, session))
+            if await _soon(notes.take_lease(lease, holder, OPENING_SECONDS)):
                 break
             if asyncio.get_running_loop().time() > ends:
                 notes = None
@@ -124,16 +127,16 @@ async def _opened_for_all(
     """
     name, content = _name(key), None
     try:
-        content = await notes.get(name)
+        content = await _soon(notes.get(name))
         found = _standing(content, gone)
         if found is not None:
             session = session_of(key, facts, credential, found.opened, found.id)
-            return await _adopted(notes, session)
+            return await _soon(_adopted(notes, session))
     except Exception as failure:
         _on_our_own(facts, failure)
     session = await initialize(key, facts, credential, client)
     try:
-        await _publish(notes, session, content)
+        await _soon(_publish(notes, session, content))
     except Exception as failure:
         _on_our_own(facts, failure)
     return session
@@ -186,7 +189,16 @@ async def _renewed(notes: Notes, lease: str, holder: str) -> AsyncIterator[None]
         renewing.cancel()
         await asyncio.wait((renewing,))
         with contextlib.suppress(Exception):
-            await notes.end_lease(lease, holder)
+            await _soon(notes.end_lease(lease, holder))
+
+
+async def _soon(work: Coroutine[Any, Any, T]) -> T:
+    """Await what is written down or read while a call waits; it goes on if that takes too long.
+
+    Raises:
+        TimeoutError: so it does.
+    """
+    return await asyncio.wait_for(asyncio.shield(work), SOON_SECONDS)
 
 
 def _on_our_own(facts: UpstreamFacts, failure: Exception) -> None:

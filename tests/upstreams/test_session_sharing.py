@@ -174,6 +174,26 @@ async def test_while_nothing_can_be_shared_each_process_has_its_own_and_later_th
     assert len(upstream.initialized) == 2
 
 
+async def test_a_call_does_not_wait_for_notes_that_nobody_can_write_for_long(
+    processes: tuple[Process, Process], upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_sharing, "SOON_SECONDS", 0.05)
+    one, two = processes
+    free, write = asyncio.Event(), one.set_once
+
+    async def busy(key: str, value: bytes, seconds: float, /) -> bool:
+        await free.wait()
+        return await write(key, value, seconds)
+
+    monkeypatch.setattr(one, "set_once", busy)
+    session = await asyncio.wait_for(one.take(), 10)
+    assert not session.shared
+    # What was begun is written all the same, later.
+    free.set()
+    await until(lambda: session.shared)
+    assert (await two.take()).id == session.id
+
+
 async def test_a_session_whose_note_was_lost_is_shared_again(
     processes: tuple[Process, Process], upstream: FakeUpstream
 ) -> None:
