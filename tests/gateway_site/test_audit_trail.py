@@ -132,7 +132,7 @@ def test_a_password_typed_as_a_name_is_not_kept(db, client):
 
 KIND = re.compile(
     r'"((?:person|group|identity_provider|client|consent|token|upstream|account|vault|virtual_mcp'
-    r"|site|configuration|definition|scim)\.[a-z_]+)\""
+    r"|site|configuration|definition|scim|name|sampling)\.[a-z_]+)\""
 )
 # Names of permissions, modules and models look alike.
 NOT_KINDS = re.compile(
