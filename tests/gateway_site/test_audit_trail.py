@@ -134,9 +134,9 @@ KIND = re.compile(
     r'"((?:person|group|identity_provider|client|consent|token|upstream|account|vault|virtual_mcp'
     r"|site|configuration|definition|scim|name|sampling)\.[a-z_]+)\""
 )
-# Names of permissions, modules and models look alike.
+# Names of permissions, modules, models and SCIM attributes look alike.
 NOT_KINDS = re.compile(
-    r"\.(urls|admin|signals|models|consentrecord|(add|change|delete|view)_[a-z]+)$"
+    r"\.(urls|admin|signals|models|consentrecord|(add|change|delete|view)_[a-z]+|(given|family)name)$"
 )
 
 
