@@ -18,6 +18,7 @@ from oauthserver import bearer_tokens
 from oauthserver.models import OAuthClient
 from oauthserver.token_values import new_access_token
 from tests.fakes.asgi_server import serve
+from tests.fakes.mcp_upstream import FakeUpstream
 from tests.patience import PATIENCE
 from tests.virtualmcp.wire_client import WireClient
 from upstreams import credentials, mcp_client
@@ -149,3 +150,25 @@ def http(gateway: str) -> Iterator[httpx.Client]:
 def wire(http: httpx.Client) -> Callable[[str, str], WireClient]:
     """Speak MCP by hand: ``wire(slug, token)``."""
     return lambda slug, token: WireClient(http, slug, token)
+
+
+@pytest.fixture(params=("modern", "legacy"))
+def upstream(request: pytest.FixtureRequest) -> Iterator[FakeUpstream]:
+    """Run an upstream of each era."""
+    with FakeUpstream(era=request.param).serve() as running:
+        yield running
+
+
+@pytest.fixture
+def board(
+    ada: User,
+    upstream: FakeUpstream,
+    make_virtual_mcp: Callable[..., VirtualMcp],
+    make_token: Callable[..., str],
+    wire: Callable[[str, str], WireClient],
+) -> WireClient:
+    """Return a client of a Virtual MCP over one upstream, with an open session."""
+    make_virtual_mcp("board", {"fake": upstream.url})
+    client = wire("board", make_token(ada, "board"))
+    client.initialize()
+    return client

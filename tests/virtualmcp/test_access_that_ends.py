@@ -1,6 +1,5 @@
 """Calls and streams that are open when their token or the access behind it ends (#124, #134)."""
 
-# ruff: noqa: F811
 from datetime import timedelta
 
 import pytest
@@ -10,12 +9,9 @@ from oauth2_provider.models import get_access_token_model
 
 from oauthserver import bearer_tokens
 from tests.virtualmcp.test_endpoint_notices import reader
-from tests.virtualmcp.test_endpoint_streams import (  # noqa: F401
+from tests.virtualmcp.test_endpoint_streams import (
     ERAS,
     _soon,
-    board,
-    hanging,
-    upstream,
 )
 from virtualmcp import actions, rate_limits
 from virtualmcp.models import VirtualMcp

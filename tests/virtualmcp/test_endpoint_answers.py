@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.fakes.mcp_upstream import FakeUpstream
 from tests.virtualmcp.answering_client import form
 from tests.virtualmcp.stream_reader import get_stream
 from tests.virtualmcp.wire_client import META, MODERN, messages, modern_meta
@@ -36,22 +35,6 @@ CALLED = {
     "prompts/get": {"name": "greet", "arguments": {"name": "Ada"}},
     "completion/complete": PROMPT,
 }
-
-
-@pytest.fixture(params=ERAS)
-def upstream(request):
-    """An upstream of each era."""
-    with FakeUpstream(era=request.param).serve() as upstream:
-        yield upstream
-
-
-@pytest.fixture
-def board(ada, upstream, make_virtual_mcp, make_token, wire):
-    """A client of a Virtual MCP over one upstream, with an open session."""
-    make_virtual_mcp("board", {"fake": upstream.url})
-    client = wire("board", make_token(ada, "board"))
-    client.initialize()
-    return client
 
 
 @pytest.mark.parametrize(

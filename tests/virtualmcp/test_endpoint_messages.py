@@ -3,28 +3,11 @@
 import pytest
 
 from tests.fakes import mcp_catalogue
-from tests.fakes.mcp_upstream import FakeUpstream
 from tests.virtualmcp.wire_client import META, messages, modern_meta
 
 ERAS = ("modern", "legacy")
 ABLE = {"elicitation": {"form": {}, "url": {}}, "sampling": {}, "roots": {}}
 EVENTS = "text/event-stream"
-
-
-@pytest.fixture(params=ERAS)
-def upstream(request):
-    """An upstream of each era."""
-    with FakeUpstream(era=request.param).serve() as upstream:
-        yield upstream
-
-
-@pytest.fixture
-def board(ada, upstream, make_virtual_mcp, make_token, wire):
-    """A client of a Virtual MCP over one upstream, with an open session."""
-    make_virtual_mcp("board", {"fake": upstream.url})
-    client = wire("board", make_token(ada, "board"))
-    client.initialize()
-    return client
 
 
 def called(client, era, name, arguments=None, **meta):

@@ -25,22 +25,6 @@ ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
 SUBSCRIPTION_ID = META + "subscriptionId"
 
 
-@pytest.fixture(params=ERAS)
-def upstream(request):
-    """An upstream of each era."""
-    with FakeUpstream(era=request.param).serve() as upstream:
-        yield upstream
-
-
-@pytest.fixture
-def board(ada, upstream, make_virtual_mcp, make_token, wire):
-    """A client of a Virtual MCP over one upstream, with an open session."""
-    make_virtual_mcp("board", {"fake": upstream.url})
-    client = wire("board", make_token(ada, "board"))
-    client.initialize()
-    return client
-
-
 def reader(client, era, uris=()):
     """Listen in the manner of the client's era for tools and these resources."""
     if era == "modern":

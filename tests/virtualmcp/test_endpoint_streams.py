@@ -12,7 +12,6 @@ from django.conf import settings as django_settings
 from django.db import OperationalError
 
 from oauthserver import bearer_tokens
-from tests.fakes.mcp_upstream import FakeUpstream
 from tests.patience import PATIENCE
 from tests.virtualmcp.wire_client import META, RawConnection, messages, modern_headers, modern_meta
 from virtualmcp import rate_limits
@@ -24,22 +23,6 @@ from virtualmcp.transport import response_stream
 from virtualmcp.transport.relayed_calls import calls_in_flight
 
 ERAS = ("modern", "legacy")
-
-
-@pytest.fixture(params=ERAS)
-def upstream(request):
-    """An upstream of each era."""
-    with FakeUpstream(era=request.param).serve() as upstream:
-        yield upstream
-
-
-@pytest.fixture
-def board(ada, upstream, make_virtual_mcp, make_token, wire):
-    """A client of a Virtual MCP over one upstream, with an open session."""
-    make_virtual_mcp("board", {"fake": upstream.url})
-    client = wire("board", make_token(ada, "board"))
-    client.initialize()
-    return client
 
 
 def call(client, era, name, arguments=None, meta=None, **headers):
