@@ -13,8 +13,8 @@ from upstreams import (
     json_rpc,
     legacy_sessions,
     relay_client,
-    session_sharing,
     session_stream,
+    session_wishes,
 )
 from upstreams.call_answer import LEVELS, AwaitedAnswer, SessionGone, seconds_for, token_for
 from upstreams.call_gate import gate_for
@@ -108,19 +108,16 @@ async def exchange(
         session = sent.session
     else:
         session = await pool.take(facts, credential, call.facts, call.principal, call.owner)
-    try:
-        return await LegacyCall(session, credential, call, sink, may_be_gone=True, sent=sent).run()
-    except SessionGone:
-        pool.drop(session)
-    session = await pool.take(facts, credential, call.facts, call.principal, call.owner)
-    try:
-        # Also another process's may be gone by now.
-        adopted = session.adopted
-        return await LegacyCall(session, credential, call, sink, may_be_gone=adopted).run()
-    except SessionGone:
-        pool.drop(session)
-    session = await pool.take(facts, credential, call.facts, call.principal, call.owner)
-    return await LegacyCall(session, credential, call, sink).run()
+    may_be_gone, last = True, False
+    while True:
+        made = LegacyCall(session, credential, call, sink, may_be_gone=may_be_gone, sent=sent)
+        try:
+            return await made.run()
+        except SessionGone:
+            pool.drop(session)
+        session = await pool.take(facts, credential, call.facts, call.principal, call.owner)
+        # One that another process opened in its place may be gone by now as well.
+        may_be_gone, last, sent = session.adopted and not last, True, None
 
 
 class LegacyCall:
@@ -372,16 +369,16 @@ class LegacyCall:
         session, wanted = self._session, self._call.log_level
         # What can't be read may stand there all the same; then the upstream is asked once more.
         for _ in range(MOST_LOOKS):
-            found = await session_sharing.level_of(session)
+            found = await session_wishes.level_of(session)
             if found in LEVELS and LEVELS[found] <= LEVELS[wanted]:
                 # Another process has asked for that, or for more.
                 session.log_level = found
                 return
-            if await session_sharing.ask_for_level(session, found, wanted):
+            if await session_wishes.ask_for_level(session, found, wanted):
                 break
         session.log_level = wanted
         await self._ask_for_level(wanted)
-        found = await session_sharing.level_of(session)
+        found = await session_wishes.level_of(session)
         if found in LEVELS and LEVELS[found] < LEVELS[wanted]:
             # What was asked for meanwhile may have come first.
             session.log_level = found

@@ -11,8 +11,8 @@ from upstreams import (
     change_interest,
     json_rpc,
     legacy_sessions,
-    session_sharing,
     session_stream,
+    session_wishes,
 )
 from upstreams.call_answer import SessionGone
 from upstreams.canonical_call import CanonicalCall, ClientFacts, SilentSink
@@ -70,10 +70,10 @@ async def _unsubscribe(session: LegacySession, uri: str) -> None:
     async with session.subscribing:
         if any(uri in wanted for wanted in session.wanted.values()):
             return
-        if await session_sharing.wanted_elsewhere(session, uri):
+        if await session_wishes.wanted_elsewhere(session, uri):
             return
         await subscribe(session, uri, wanted=False)
-        if await session_sharing.wanted_elsewhere(session, uri):
+        if await session_wishes.wanted_elsewhere(session, uri):
             # Another process wanted it at that moment.
             await subscribe(session, uri)
 
@@ -132,7 +132,7 @@ async def _subscribed(
     new = sorted(wanted - before)
     async with session.subscribing:
         for uri in new:
-            await session_sharing.want(session, uri)
+            await session_wishes.want(session, uri)
         agreed = await asyncio.gather(*(subscribe(session, uri) for uri in new))
     for uri in before - wanted:
         await _unsubscribe(session, uri)

@@ -1,6 +1,20 @@
 """What the processes of the gateway write down for each other, as this room needs it."""
 
+import contextlib
+import logging
+from collections.abc import Iterator
 from typing import Protocol
+
+log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def going_on(consequence: str) -> Iterator[None]:
+    """Go on where the notes can't be reached: no call fails because of that. The log says so."""
+    try:
+        yield
+    except Exception as failure:
+        log.warning("%s: %s", consequence, type(failure).__name__)
 
 
 class Notes(Protocol):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 
 from upstreams.canonical_call import ClientFacts
-from upstreams.process_notes import Notes
+from upstreams.process_notes import Notes, going_on
 from upstreams.session_opening import LegacySession, SessionKey, initialize, session_of
 from upstreams.upstream_facts import UpstreamFacts
 
@@ -179,7 +179,7 @@ async def _renewed(notes: Notes, lease: str, holder: str) -> AsyncIterator[None]
     async def renew() -> None:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
-            with contextlib.suppress(Exception):
+            with going_on("a lease is not renewed"):
                 await notes.take_lease(lease, holder, OPENING_SECONDS)
 
     renewing = asyncio.get_running_loop().create_task(renew())
@@ -188,7 +188,7 @@ async def _renewed(notes: Notes, lease: str, holder: str) -> AsyncIterator[None]
     finally:
         renewing.cancel()
         await asyncio.wait((renewing,))
-        with contextlib.suppress(Exception):
+        with going_on("a lease is left to run out"):
             await _soon(notes.end_lease(lease, holder))
 
 
@@ -236,7 +236,7 @@ async def _extend(notes: Notes, sessions: list[LegacySession]) -> list[LegacySes
     for lease in {*users, *wants} - kept:
         await notes.take_lease(lease, notes.PROCESS, USER_SECONDS)
     names = {_name(session.key): session for session in sessions}
-    levels = [_level(session) for session in sessions if session.log_level]
+    levels = [level_note(session) for session in sessions if session.log_level]
     standing = await notes.extend([*names, *levels], NOTE_SECONDS)
     return [session for name, session in names.items() if name not in standing]
 
@@ -315,14 +315,14 @@ async def used_for_call(session: LegacySession) -> AsyncIterator[None]:
         return
     holder = secrets.token_hex(8)
     lease = f"{_call(session)}{holder}"
-    with contextlib.suppress(Exception):
+    with going_on("another process may end the session of a call"):
         await notes.take_lease(lease, holder, OPENING_SECONDS)
     async with _renewed(notes, lease, holder):
         try:
             yield
         finally:
             if session.handed_over:
-                with contextlib.suppress(Exception):
+                with going_on("another process may end the session of a call"):
                     await _keep_for_call(notes, session)
 
 
@@ -363,56 +363,8 @@ async def first_to_tell(session: LegacySession, notice: str) -> bool:
     notes = notes_of(session)
     if notes is None:
         return True
-    with contextlib.suppress(Exception):
+    with going_on("a notice may be told twice"):
         return await notes.set_once(f"session-told:{session.shared}:{notice}", b"", NOTE_SECONDS)
-    return True
-
-
-# What is asked of a session ----------------------------------------------------------------------
-async def level_of(session: LegacySession) -> str:
-    """Return the log level that some process asked a shared session for; "" for none."""
-    notes = notes_of(session)
-    if notes is None:
-        return ""
-    with contextlib.suppress(Exception):
-        return (await notes.get(_level(session)) or b"").decode()
-    return ""
-
-
-async def ask_for_level(session: LegacySession, before: str, level: str) -> bool:
-    """Write down what the session is asked for; False if somebody just did that."""
-    notes = notes_of(session)
-    if notes is None:
-        return True
-    key, content = _level(session), level.encode()
-    with contextlib.suppress(Exception):
-        if before:
-            return await notes.swap(key, before.encode(), content, NOTE_SECONDS)
-        return await notes.set_once(key, content, NOTE_SECONDS)
-    return True
-
-
-async def want(session: LegacySession, uri: str) -> None:
-    """Have other processes leave a session's subscription alone."""
-    notes = notes_of(session)
-    if notes is None:
-        return
-    lease = _want(session, uri, notes.PROCESS)
-    session.want_leases.add(lease)
-    with contextlib.suppress(Exception):
-        await notes.take_lease(lease, notes.PROCESS, USER_SECONDS)
-
-
-async def wanted_elsewhere(session: LegacySession, uri: str) -> bool:
-    """Want a subscription no more; returns whether another process does."""
-    notes = notes_of(session)
-    if notes is None:
-        return False
-    lease = _want(session, uri, notes.PROCESS)
-    session.want_leases.discard(lease)
-    with contextlib.suppress(Exception):
-        await notes.end_lease(lease, notes.PROCESS)
-        return bool(await notes.holders(_want(session, uri, "")))
     return True
 
 
@@ -437,11 +389,6 @@ def _call(session: LegacySession) -> str:
     return f"{_CALL}{digest}:"
 
 
-def _level(session: LegacySession) -> str:
+def level_note(session: LegacySession) -> str:
+    """Return where the processes write down the log level of a session."""
     return f"session-level:{session.shared}"
-
-
-def _want(session: LegacySession, uri: str, process: str) -> str:
-    return (
-        f"session-want:{session.shared}:{hashlib.sha256(uri.encode()).hexdigest()[:40]}:{process}"
-    )
