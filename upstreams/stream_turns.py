@@ -12,6 +12,7 @@ from typing import Final
 
 from upstreams import session_sharing
 from upstreams.process_notes import Notes
+from upstreams.running_loop import PerLoop
 from upstreams.session_opening import LegacySession
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ class StreamTurn:
         self.leading = False
         self.free = asyncio.Event()
         self.taking: asyncio.Task[bool] | None = None
-        self._office = _office()
+        self._office = _offices.here()
 
     @property
     def lease(self) -> str:
@@ -156,19 +157,9 @@ async def _end(turn: StreamTurn) -> None:
         log.warning("a stream's lease was not given back: %s", type(failure).__name__)
 
 
-_offices: dict[asyncio.AbstractEventLoop, _Office] = {}
-
-
-def _office() -> _Office:
-    loop = asyncio.get_running_loop()
-    found = _offices.get(loop)
-    if found is None:
-        for other in [known for known in _offices if known.is_closed()]:
-            del _offices[other]
-        found = _offices[loop] = _Office()
-    return found
+_offices = PerLoop(_Office)
 
 
 async def close() -> None:
     """Let other processes have the streams of this one; call it when the process ends."""
-    await _office().close()
+    await _offices.here().close()

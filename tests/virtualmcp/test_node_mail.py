@@ -92,7 +92,7 @@ async def test_with_redis_mail_is_there_before_anybody_looks_for_it(
         async def told() -> Any:
             async with node_mail.mailbox("told") as box:
                 async with asyncio.timeout(PATIENCE):
-                    while not node_mail._office()._told:  # noqa: ASYNC110, joining has no event
+                    while not node_mail._offices.here()._told:  # noqa: ASYNC110, joining has no event
                         await asyncio.sleep(0.01)
                 opened.set()
                 return await box.receive(10)

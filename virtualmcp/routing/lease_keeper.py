@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from django.db import Error as DatabaseFailure
 
+from upstreams.running_loop import PerLoop
 from virtualmcp.routing import parked_mail, shared_notes
 
 logger = logging.getLogger(__name__)
@@ -53,15 +54,9 @@ class LeaseKeeper:
                         lost()
 
 
-_keepers: dict[asyncio.AbstractEventLoop, LeaseKeeper] = {}
+_keepers = PerLoop(LeaseKeeper)
 
 
 def keeper() -> LeaseKeeper:
     """Return the running loop's keeper."""
-    loop = asyncio.get_running_loop()
-    found = _keepers.get(loop)
-    if found is None:
-        for other in [known for known in _keepers if known.is_closed()]:
-            del _keepers[other]
-        found = _keepers[loop] = LeaseKeeper()
-    return found
+    return _keepers.here()

@@ -28,6 +28,7 @@ from django.utils import timezone
 
 from upstreams import token_vault
 from upstreams.database_calls import in_thread
+from upstreams.running_loop import PerLoop
 from upstreams.token_vault import VaultError
 from virtualmcp.models import NodeMail
 
@@ -158,23 +159,13 @@ class _PostOffice:
                 await asyncio.sleep(5)
 
 
-_offices: dict[asyncio.AbstractEventLoop, _PostOffice] = {}
-
-
-def _office() -> _PostOffice:
-    loop = asyncio.get_running_loop()
-    found = _offices.get(loop)
-    if found is None:
-        for other in [known for known in _offices if known.is_closed()]:
-            del _offices[other]
-        found = _offices[loop] = _PostOffice()
-    return found
+_offices = PerLoop(_PostOffice)
 
 
 @contextlib.asynccontextmanager
 async def mailbox(address: str) -> AsyncIterator[Mailbox]:
     """Open a mailbox until the block ends. Open it before you tell anybody its address."""
-    box, office = Mailbox(address), _office()
+    box, office = Mailbox(address), _offices.here()
     office.add(box)
     try:
         yield box
@@ -189,7 +180,7 @@ async def send(address: str, body: bytes) -> None:
         django.db.Error: it could not be left for another process.
         VaultError: there is no usable key.
     """
-    if _office().hand_over(address, body):
+    if _offices.here().hand_over(address, body):
         return
     await in_thread(_leave, address, token_vault.seal(body, _owner(address)))
     layer = _shared_layer()
@@ -204,7 +195,7 @@ async def send(address: str, body: bytes) -> None:
 
 def waits_here(address: str) -> bool:
     """Tell whether a mailbox of this address is open in this process."""
-    return bool(_office().open.get(address))
+    return bool(_offices.here().open.get(address))
 
 
 def _shared_layer() -> Any:

@@ -23,6 +23,7 @@ from typing import Any, Final
 import msgspec
 
 from upstreams.change_interest import Interest
+from upstreams.running_loop import PerLoop
 from upstreams.shared_interest import SharedInterest
 from virtualmcp.routing import shared_notes
 from virtualmcp.routing.shared_notes import PROCESS
@@ -74,7 +75,7 @@ class SharedStream:
         self.leading = False
         self.shared = shared
         self._again = again
-        self._office = _office()
+        self._office = _offices.here()
         self._news = asyncio.Event()
         self._vacant = False
         self._followed: tuple[str, int] | None = None
@@ -364,29 +365,19 @@ async def _logged(work: Coroutine[Any, Any, None]) -> None:
         logger.exception("what processes tell each other of a stream could not be written")
 
 
-_offices: dict[asyncio.AbstractEventLoop, _Office] = {}
-
-
-def _office() -> _Office:
-    loop = asyncio.get_running_loop()
-    found = _offices.get(loop)
-    if found is None:
-        for other in [known for known in _offices if known.is_closed()]:
-            del _offices[other]
-        found = _offices[loop] = _Office()
-    return found
+_offices = PerLoop(_Office)
 
 
 def hear(key: str) -> None:
     """Hear what another process wrote down; from any thread."""
-    for loop, office in list(_offices.items()):
+    for loop, office in _offices.everywhere():
         with contextlib.suppress(RuntimeError):  # the loop has ended, and its streams with it
             loop.call_soon_threadsafe(office.heard, key)
 
 
 async def close() -> None:
     """Wait, for a moment, until the other processes know that the streams here have ended."""
-    await _office().close()
+    await _offices.here().close()
 
 
 def _tell(key: str) -> None:
