@@ -1,5 +1,6 @@
 """Calls and streams that are open when their token or the access behind it ends (#124, #134)."""
 
+# ruff: noqa: F811
 from datetime import timedelta
 
 import pytest
@@ -9,10 +10,7 @@ from oauth2_provider.models import get_access_token_model
 
 from oauthserver import bearer_tokens
 from tests.virtualmcp.test_endpoint_notices import reader
-from tests.virtualmcp.test_endpoint_streams import (
-    ERAS,
-    _soon,
-)
+from tests.virtualmcp.test_endpoint_streams import ERAS, _soon, hanging  # noqa: F401
 from virtualmcp import actions, rate_limits
 from virtualmcp.models import VirtualMcp
 from virtualmcp.transport import open_streams, response_stream
